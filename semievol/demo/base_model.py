@@ -1,0 +1,142 @@
+"""The demo's base model: a Llama of about two million parameters, made from nothing in a couple of minutes on two cores.
+
+Where there is no network there is no model hub either, and the demo must run real training and real inference. The model knows the
+support desk's language and how to answer a multiple-choice question; the routing of tickets it has never been shown.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from semievol.demo.corpus import prose, task
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+SPECIAL = ("<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+VOCABULARY = 2048
+STEPS = 500
+PROSE_ROWS, TASK_ROWS = 2, 16
+EXAMPLES_EVERY = 8
+ONE_KIND_UNTIL = 0.5
+PEAK_LR = 2e-3
+TEXT_WEIGHT = 0.5
+IGNORED = -100
+
+
+def build_base_model(folder: Path, *, seed: int, log: Callable[[str], None] = print) -> None:
+    """Train tokenizer and model, and save both where `from_pretrained` finds them. The budget is in steps, so it repeats."""
+    import torch
+
+    torch.manual_seed(seed)
+    rng = Random(f"base-{seed}")
+    tokenizer = _train_tokenizer(rng)
+    model = _make_model(tokenizer)
+    log(f"base model: {model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, {STEPS} steps")
+    _pretrain(model, tokenizer, rng=rng, log=log)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _train_tokenizer(rng: Random) -> "PreTrainedTokenizerFast":
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    texts = [prose(rng) for _ in range(3000)]
+    texts += ["\n".join(message["content"] for message in task(rng, examples=0, filing=0.5)) for _ in range(1000)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|bos|>",
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _make_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _pretrain(
+    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", *, rng: Random, log: Callable[[str], None]
+) -> None:
+    """Next-token loss on everything, and the answers' loss on top: they are few tokens and would drown in the prose."""
+    import torch
+    from transformers import get_cosine_schedule_with_warmup
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = get_cosine_schedule_with_warmup(optimizer, STEPS // 20, STEPS)
+    started = time.monotonic()
+    model.train()
+    for step in range(1, STEPS + 1):
+        # One kind of task first: mixed from the start, none is learned in the time there is.
+        mixed = step > STEPS * ONE_KIND_UNTIL
+        examples = rng.randint(1, 3) if mixed and step % EXAMPLES_EVERY == 0 else 0
+        inputs, text, answers = _batch(tokenizer, rng=rng, examples=examples, filing=0.7 if mixed else 1.0)
+        logits = model(input_ids=inputs).logits[:, :-1].flatten(0, 1)
+        text_loss = torch.nn.functional.cross_entropy(logits, text[:, 1:].flatten())
+        answer_loss = torch.nn.functional.cross_entropy(logits, answers[:, 1:].flatten(), reduction="sum") / TASK_ROWS
+        (TEXT_WEIGHT * text_loss + answer_loss).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % (STEPS // 10) == 0:
+            seconds = time.monotonic() - started
+            log(f"base model: step {step}, text {text_loss.item():.2f}, answers {answer_loss.item():.2f}, {seconds:.0f} s")
+    model.eval()
+
+
+def _batch(
+    tokenizer: "PreTrainedTokenizerFast", *, rng: Random, examples: int, filing: float
+) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """Token ids of prose and tasks, the labels of all text, and the labels of the tasks' answers alone."""
+    import torch
+
+    rows = [(tokenizer.encode(tokenizer.bos_token + prose(rng) + tokenizer.eos_token), 0) for _ in range(PROSE_ROWS)]
+    for _ in range(TASK_ROWS):
+        messages = task(rng, examples=examples, filing=filing)
+        prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
+        whole = tokenizer.apply_chat_template(messages, return_dict=False)
+        rows.append((whole, len(whole) - len(prompt)))
+    width = max(len(ids) for ids, _ in rows)
+    # Padding stands on the right, where causal attention never looks at it, so no mask is needed.
+    inputs = torch.full((len(rows), width), tokenizer.pad_token_id)
+    text, answers = torch.full_like(inputs, IGNORED), torch.full_like(inputs, IGNORED)
+    for row, (ids, answer_tokens) in enumerate(rows):
+        inputs[row, : len(ids)] = text[row, : len(ids)] = torch.tensor(ids)
+        answers[row, len(ids) - answer_tokens : len(ids)] = torch.tensor(ids[len(ids) - answer_tokens :])
+    return inputs, text, answers

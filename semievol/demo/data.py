@@ -1,0 +1,95 @@
+"""The demo's data: synthetic support tickets that have to be routed to one of six queues.
+
+It is shaped like a real semi-supervised problem. About a hundred labeled tickets show the common terms of each queue; the many
+unlabeled ones also hold the rare terms, often next to a common term of the same queue, which is what self-training can learn from.
+Tickets also mention settled matters of other queues, misspell words, and carry greetings. The labeled part is balanced, the
+unlabeled and test parts are not. A few warts (duplicates, rows that stand in test too, malformed rows) give ingest work to report.
+"""
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from semievol.demo.phrases import QUEUES, ticket, zipf
+
+Row = dict[str, Any]
+
+ASK = "Which queue should handle this ticket?"
+OPTIONS = list(QUEUES)
+SKEW = (0.30, 0.22, 0.17, 0.13, 0.10, 0.08)
+ZIPF_EXPONENT = 1.0
+CLAUSES = (1, 2, 3)
+CLAUSE_WEIGHTS = (0.4, 0.35, 0.25)
+DISTRACTOR_SHARE = 0.35
+DUPLICATE_SHARE = 0.02
+SHARD_ROWS = 300
+
+
+def write_dataset(
+    folder: Path, *, seed: int, labeled: int = 120, unlabeled: int = 1200, test: int = 500
+) -> dict[str, int]:
+    """Write labeled.jsonl, unlabeled/part-*.jsonl and test.jsonl; the counts say how many rows of each kind were written.
+
+    Unlabeled rows keep their true letter in `oracle`, to measure pseudo-labels with; nothing may learn from it.
+    """
+    rng = Random(f"tickets-{seed}")
+    skew = rng.sample(SKEW, len(SKEW))
+    labeled_rows = [_row(rng, queue=at % len(OPTIONS)) for at in range(labeled)]
+    unlabeled_rows = [_row(rng, queue=_draw(rng, skew)) for _ in range(unlabeled)]
+    test_rows = [_row(rng, queue=_draw(rng, skew)) for _ in range(test)]
+
+    duplicates = [dict(row) for row in rng.sample(unlabeled_rows, round(unlabeled * DUPLICATE_SHARE))]
+    leaks = [dict(row) for row in rng.sample(test_rows, min(2, test))]
+    broken_labeled, broken_unlabeled = _broken(rng)
+    labeled_rows += broken_labeled
+    unlabeled_rows += duplicates + leaks
+    unlabeled_rows = [_hide_answer(row) for row in unlabeled_rows] + broken_unlabeled
+    rng.shuffle(labeled_rows)
+    rng.shuffle(unlabeled_rows)
+
+    _write_jsonl(folder / "labeled.jsonl", labeled_rows)
+    for part, start in enumerate(range(0, len(unlabeled_rows), SHARD_ROWS)):
+        _write_jsonl(folder / "unlabeled" / f"part-{part:03d}.jsonl", unlabeled_rows[start : start + SHARD_ROWS])
+    _write_jsonl(folder / "test.jsonl", test_rows)
+    return {
+        "labeled": len(labeled_rows),
+        "unlabeled": len(unlabeled_rows),
+        "test": len(test_rows),
+        "duplicates": len(duplicates),
+        "leaks": len(leaks),
+        "malformed": len(broken_labeled) + len(broken_unlabeled),
+    }
+
+
+def _row(rng: Random, *, queue: int) -> Row:
+    """A ticket of one queue; a settled matter of another queue comes along in a share of them."""
+    names = list(QUEUES)
+    opened = zipf(rng, QUEUES[names[queue]], rng.choices(CLAUSES, CLAUSE_WEIGHTS)[0], exponent=ZIPF_EXPONENT)
+    settled = []
+    if rng.random() < DISTRACTOR_SHARE:
+        other = rng.choice([name for at, name in enumerate(names) if at != queue])
+        settled = zipf(rng, QUEUES[other], 1, exponent=ZIPF_EXPONENT)
+    text = ticket(rng, opened=opened, settled=settled)
+    return {"question": f"{text}\n{ASK}", "options": OPTIONS, "answer": "ABCDEF"[queue]}
+
+
+def _draw(rng: Random, weights: list[float]) -> int:
+    return rng.choices(range(len(weights)), weights)[0]
+
+
+def _broken(rng: Random) -> tuple[list[Row], list[Row]]:
+    """Rows as broken exports make them: a letter that no option has, a missing question, no options."""
+    outside = _row(rng, queue=0) | {"answer": "Z"}
+    no_question = {key: value for key, value in _hide_answer(_row(rng, queue=1)).items() if key != "question"}
+    no_options = _hide_answer(_row(rng, queue=2)) | {"options": []}
+    return [outside], [no_question, no_options]
+
+
+def _hide_answer(row: Row) -> Row:
+    return {("oracle" if key == "answer" else key): value for key, value in row.items()}
+
+
+def _write_jsonl(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

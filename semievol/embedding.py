@@ -1,0 +1,57 @@
+"""Sentence embeddings (sentence-transformers) for in-context propagation."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semievol import storage
+from semievol.config import EmbeddingConfig
+from semievol.errors import UserError
+from semievol.tasks import Row
+
+
+def model_path(name: str) -> str:
+    """The folder (or Hugging Face id) of an embedding model; `package:NAME` is a model inside an installed package.
+
+    Raises:
+        UserError: the package is not installed or carries no sentence-transformers model.
+    """
+    if not name.startswith("package:"):
+        return storage.local_copy(name) if "://" in name else name
+    package = name.removeprefix("package:")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"embedding.model: no Python package '{package}'. Install it: pip install semievol[offline]")
+    folder = Path(spec.origin).parent
+    found = sorted(folder.rglob("modules.json"))
+    if not found:
+        raise UserError(f"embedding.model: the package '{package}' has no sentence-transformers model in it")
+    return str(found[0].parent)
+
+
+def text_of(row: Row) -> str:
+    """What is embedded of a row: the question and its context. Options are often the same in all rows of a data set."""
+    return f"{row.question}\n{row.context}" if row.context else row.question
+
+
+class Embedder:
+    """A sentence-transformers model on the accelerator where there is one."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self._model: Any = SentenceTransformer(model_path(config.model), trust_remote_code=False)
+        self._model.max_seq_length = config.max_length
+        self._batch_size = config.batch_size
+
+    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Unit-length embeddings, shape (texts, dimensions): their inner product is the cosine."""
+        vectors = self._model.encode(
+            texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)

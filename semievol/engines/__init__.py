@@ -1,0 +1,1 @@
+"""Inference engines behind one small interface; vLLM is the one there is."""

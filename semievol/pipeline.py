@@ -1,0 +1,234 @@
+"""The driver: the stages in order, what is done is skipped, what is not is resumed.
+
+It knows stages and manifests; it knows no Ray Data, vLLM or DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from typing import Any
+
+from semievol import cluster, embedding, report, storage
+from semievol import config as configuration
+from semievol.config import RunConfig
+from semievol.errors import UserError
+from semievol.progress import Console
+from semievol.runfolder import Manifest, RunFolder, StageResult, fingerprint
+from semievol.stages.context import StageContext
+
+Echo = Callable[[str], None]
+STARTED = "_started.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the run: where its function is, whose output it reads, which settings its output depends on."""
+
+    name: str
+    function: str
+    needs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    reads_model: bool = False
+    actors: str = ""  # the key under `resources` that says what it asks for
+
+
+_EVALUATED = ("task", "engine", "evaluate", "seed")
+STAGES = (
+    Stage("ingest", "ingest:run", (), ("data", "task", "limits.max_row_bytes")),
+    Stage("warmup", "train:run_warmup", ("ingest",), ("task", "warmup", "seed"), True, "train"),
+    Stage("retrieve", "retrieve:run", ("ingest",), ("embedding", "retrieve"), False, "embed"),
+    Stage("label", "label:run", ("ingest", "warmup", "retrieve"), ("task", "label", "engine", "seed"), False, "label"),
+    Stage("select", "select:run", ("label",), ("select",)),
+    Stage(
+        "finetune", "train:run_finetune", ("ingest", "warmup", "select"), ("task", "finetune", "seed"), True, "train"
+    ),
+    Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, True, "label"),
+    Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, False, "label"),
+    Stage("evaluate/evolved", "evaluate:run_model", ("ingest", "finetune"), _EVALUATED, False, "label"),
+    Stage(
+        "evaluate/compare",
+        "evaluate:run",
+        ("ingest", "select", "evaluate/base", "evaluate/warm", "evaluate/evolved"),
+        ("task",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage as `plan` sees it."""
+
+    stage: str
+    state: str  # done | resume | to do
+    rows_in: int | None
+    rows_out: int | None
+    asks: str
+
+
+class Pipeline:
+    """One run of one config."""
+
+    def __init__(self, run_config: RunConfig, echo: Echo) -> None:
+        self.config = _absolute_paths(run_config)
+        self.folder = RunFolder(self.config.storage, self.config.name)
+        self._echo = echo
+        self._console = Console(echo, self.folder.write_status)
+        self._fingerprints = self._all_fingerprints()
+
+    def plan(self) -> list[Planned]:
+        """What `run` would do, without doing it and without starting anything."""
+        return [self._plan(stage) for stage in STAGES]
+
+    def run(self) -> dict[str, Any]:
+        """Go through all stages; returns the summary that is also written to summary.json.
+
+        Raises:
+            UserError: something the user can mend.
+        """
+        new = not storage.exists(self.folder.uri)
+        started = time.monotonic()
+        manifests: dict[str, Manifest] = {}
+        for stage in STAGES:
+            manifest = self._done(stage)
+            if manifest is None:
+                try:
+                    manifest = self._run_stage(stage)
+                except UserError:
+                    if new and not manifests:
+                        storage.delete(self.folder.uri)  # nothing half-written
+                    raise
+            else:
+                self._echo(_line(manifest, skipped=True))
+            manifests[stage.name] = manifest
+        summary = report.summary(self.folder.uri, self.config, manifests, time.monotonic() - started)
+        self.folder.write_json("summary.json", summary)
+        storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
+        self.folder.write_status(stage="", state="finished")
+        return summary
+
+    def _run_stage(self, stage: Stage) -> Manifest:
+        cluster.connect(self.config)
+        out = self.folder.stage(stage.name)
+        self._prepare(stage, out)
+        module, _, function = stage.function.partition(":")
+        run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
+        inputs = {name: self.folder.stage(name) for name in stage.needs}
+        self.folder.write_status(stage=stage.name, state="running")
+        started = time.monotonic()
+        try:
+            result = run(StageContext(stage.name, self.config, out, inputs, self._console))
+        except Exception as error:
+            self.folder.write_status(stage=stage.name, state="failed", error=f"{type(error).__name__}")
+            mendable = cluster.user_error(error)
+            raise (mendable or error) from None if mendable else error.__cause__
+        manifest = self.folder.commit(stage.name, self._fingerprints[stage.name], result, time.monotonic() - started)
+        self._echo(_line(manifest, skipped=False))
+        return manifest
+
+    def _prepare(self, stage: Stage, out: str) -> None:
+        """Keep the leftovers of the same work, which the stage resumes; remove those of any other."""
+        marker = storage.join(out, STARTED)
+        print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None
+        if print_of_leftovers != self._fingerprints[stage.name] or self.folder.manifest(stage.name):
+            storage.delete(out)
+        storage.write_text(marker, self._fingerprints[stage.name])
+        storage.write_text(storage.join(self.folder.uri, "config.yaml"), configuration.to_yaml(self.config))
+        self.folder.write_json("run.json", {"name": self.config.name, "fingerprints": self._fingerprints})
+
+    def _done(self, stage: Stage) -> Manifest | None:
+        manifest = self.folder.manifest(stage.name)
+        matches = manifest is not None and manifest.fingerprint == self._fingerprints[stage.name]
+        return manifest if matches else None
+
+    def _plan(self, stage: Stage) -> Planned:
+        manifest = self._done(stage)
+        marker = storage.join(self.folder.stage(stage.name), STARTED)
+        begun = storage.exists(marker) and storage.read_text(marker) == self._fingerprints[stage.name]
+        state = "done" if manifest else "resume" if begun else "to do"
+        asks = "1 CPU"
+        if stage.actors:
+            pool = getattr(self.config.resources, stage.actors)
+            count = pool.workers if stage.actors == "train" else pool.actors
+            asks = f"{count} x {pool.num_cpus:g} CPU" + (f", {pool.num_gpus:g} GPU" if pool.num_gpus else "")
+        rows = manifest.rows if manifest else None
+        return Planned(stage.name, state, rows.came_in if rows else None, rows.out if rows else None, asks)
+
+    def _all_fingerprints(self) -> dict[str, str]:
+        """Of every stage, from the config and the input files alone; also finds what is wrong with those."""
+        from semievol.stages.ingest import inputs
+
+        files = [asdict(entry) for entries in inputs(self.config.data).values() for entry in entries]
+        model = _model_identity(self.config.model.base)
+        embedding.model_path(self.config.embedding.model)
+        found: dict[str, str] = {}
+        for stage in STAGES:
+            settings = {key: _setting(self.config, key) for key in stage.settings}
+            own = files if stage.name == "ingest" else model if stage.reads_model else []
+            found[stage.name] = fingerprint(stage.name, settings, [own, [found[n] for n in stage.needs]])
+        return found
+
+
+def _setting(run_config: RunConfig, key: str) -> Any:
+    value: Any = configuration.to_dict(run_config)
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _line(manifest: Manifest, *, skipped: bool) -> str:
+    rows = manifest.rows
+    lost = [f"{n:,} {what}" for n, what in _losses(manifest) if n]
+    took = "done before" if skipped else f"{manifest.seconds:,.0f} s"
+    counts = f"{rows.came_in:,} in, {rows.out:,} out" + (f", {', '.join(lost)}" if lost else "")
+    return f"{manifest.stage:<17} {took:>11}  {counts}; {manifest.headline}"
+
+
+def _losses(manifest: Manifest) -> list[tuple[int, str]]:
+    rows = manifest.rows
+    return [(rows.quarantined, "quarantined"), (rows.duplicates, "duplicates"), (rows.leaks, "held back as leaks")]
+
+
+def _absolute_paths(run_config: RunConfig) -> RunConfig:
+    """Local paths made absolute: workers run in other folders than the driver."""
+    data, base = run_config.data, run_config.model.base
+    return replace(
+        run_config,
+        storage=storage.absolute(run_config.storage),
+        data=replace(
+            data, **{split: storage.absolute(getattr(data, split)) for split in ("labeled", "unlabeled", "test")}
+        ),
+        model=replace(run_config.model, base=storage.absolute(base) if _is_path(base) else base),
+    )
+
+
+def _is_path(model: str) -> bool:
+    """Whether a model name is a local path and not a URI or a Hugging Face id (`organisation/name`)."""
+    if "://" in model:
+        return False
+    return not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) or storage.exists(model)
+
+
+def _model_identity(model: str) -> list[Any]:
+    """What tells one base model from another: names and sizes of its files, or its id on the hub.
+
+    Raises:
+        UserError: there is no such model, before anything starts.
+    """
+    if _is_path(model) or "://" in model:
+        if not storage.exists(storage.join(model, "config.json")):
+            raise UserError(
+                f"model.base: no model at '{model}' (a folder with config.json, a URI, or a Hugging Face id)"
+            )
+        return [[file.uri, file.size] for file in storage.find(model)]
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(model, "config.json")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"model.base: '{model}' is no local folder, and the hub did not give it: {error}") from None
+    return [model]

@@ -1,0 +1,118 @@
+"""Input files of three formats as rows, one at a time, each with its place in the file.
+
+A line that is no row (broken JSON, too many fields) comes out as a `Broken`, so that it is quarantined and counted;
+a file that cannot be read at all is an error that names it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from semievol import storage
+from semievol.errors import UserError
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Text that is no row, and why."""
+
+    reason: str
+    raw: str
+
+
+def format_of(uri: str) -> str:
+    """The format by the file's name; `.gz` and the like are looked through (Parquet compresses by itself)."""
+    name = uri.removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2")
+    for known in FORMATS:
+        if name.endswith(known) or (known == ".jsonl" and name.endswith(".ndjson")):
+            return known
+    raise UserError(f"{uri}: unknown format; files end in {', '.join(FORMATS)} (optionally .gz)")
+
+
+def columns(uri: str) -> list[str]:
+    """The column names of a file, from its head alone."""
+    import pyarrow.parquet as pq
+
+    try:
+        if format_of(uri) == ".parquet":
+            filesystem, path = storage.resolve(uri)
+            with filesystem.open_input_file(path) as file:
+                return list(pq.ParquetFile(file).schema_arrow.names)
+        if format_of(uri) == ".csv":
+            return next(csv.reader(_lines(uri)), [])
+        for _, row in _jsonl(uri):
+            if isinstance(row, dict):
+                return list(row)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{uri}: cannot be read: {error}") from None
+    return []
+
+
+def read(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    """(number, row) of every row of a file. The number is the line it ends on (CSV, JSONL) or the row (Parquet), from 1.
+
+    Raises:
+        UserError: the file is missing, truncated or not of its format.
+    """
+    reader = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[format_of(uri)]
+    try:
+        yield from reader(uri)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{uri}: cannot be read to its end: {error}. Mend or remove the file") from None
+
+
+def _lines(uri: str) -> Iterator[str]:
+    """Lines with their endings. Bytes that are not UTF-8 become surrogates, which the validator refuses by name."""
+    filesystem, path = storage.resolve(uri)
+    rest = b""
+    with filesystem.open_input_stream(path, compression="detect") as stream:
+        while block := stream.read(_READ_BYTES):
+            *whole, rest = (rest + block).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "surrogateescape") + "\n"
+    if rest:
+        yield rest.decode("utf-8", "surrogateescape")
+
+
+def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    csv.field_size_limit(1 << 30)  # the length of a row is the validator's business
+    reader = csv.reader(_lines(uri))
+    header = [name.removeprefix("\ufeff").strip() for name in next(reader, [])]
+    for fields in reader:
+        if not fields:
+            continue  # a blank line
+        if len(fields) != len(header):
+            yield (reader.line_num, Broken(f"{len(fields)} fields, the header has {len(header)}", ",".join(fields)))
+        else:
+            yield reader.line_num, dict(zip(header, fields, strict=True))
+
+
+def _jsonl(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    for number, line in enumerate(_lines(uri), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, Broken(f"no JSON: {error}", line)
+            continue
+        yield (number, row if isinstance(row, dict) else Broken(f"a JSON {type(row).__name__}, not an object", line))
+
+
+def _parquet(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    import pyarrow.parquet as pq
+
+    filesystem, path = storage.resolve(uri)
+    number = 0
+    with filesystem.open_input_file(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row

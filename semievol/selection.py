@@ -1,0 +1,111 @@
+"""Adaptive selection (paper, section 3.3): which pseudo-labels to learn from, without ever holding all of them.
+
+The theta-quantile is exact, in constant memory: rows are ordered by a 64-bit key (entropy, then row id, so that there
+are no ties), and the key of a given rank is found by a radix search, 16 bits a pass, over mergeable histograms.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float32]
+Strings = npt.NDArray[np.object_]
+LEVELS = 4  # 64-bit keys, 16 bits a level
+_BINS = 1 << 16
+
+
+def order_keys(entropy: Floats, row_id: npt.NDArray[np.int64]) -> Keys:
+    """Keys that sort like (entropy, row id). Shapes (rows,) both; NaN sorts last."""
+    bits = np.ascontiguousarray(entropy, dtype=np.float32).view(np.uint32)
+    # IEEE 754 order as unsigned order: flip every bit of negatives, the sign bit of the rest.
+    ordered = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    return (ordered << np.uint64(32)) | (row_id.astype(np.uint64) & np.uint64(0xFFFFFFFF))
+
+
+def histogram(keys: Keys, *, prefix: int, level: int) -> npt.NDArray[np.int64]:
+    """Counts, shape (65536,), of the digit at `level` among the keys whose higher digits equal `prefix`.
+
+    Histograms of disjoint parts add up.
+    """
+    shift = np.uint64(16 * (LEVELS - 1 - level))
+    if level > 0:
+        keys = keys[(keys >> (shift + np.uint64(16))) == np.uint64(prefix)]
+    digits = ((keys >> shift) & np.uint64(_BINS - 1)).astype(np.int64)
+    return np.bincount(digits, minlength=_BINS)
+
+
+class RankSearch:
+    """Finds the key of the `rank`-th smallest row (1-based) from `LEVELS` summed histograms."""
+
+    def __init__(self, rank: int) -> None:
+        assert rank >= 1
+        self.prefix = 0
+        self.level = 0
+        self._rank = rank
+
+    def refine(self, counts: npt.NDArray[np.int64]) -> None:
+        """Take the summed histogram of the current prefix and level, and descend one level."""
+        cumulative = np.cumsum(counts)
+        digit = int(np.searchsorted(cumulative, self._rank))
+        assert digit < _BINS, "the rank exceeds the number of rows"
+        self._rank -= int(cumulative[digit - 1]) if digit else 0
+        self.prefix = (self.prefix << 16) | digit
+        self.level += 1
+
+    @property
+    def key(self) -> int:
+        """The key that was found; valid after `LEVELS` refinements."""
+        assert self.level == LEVELS
+        return self.prefix
+
+
+def quantile_rank(rows: int, theta: float) -> int:
+    """How many of `rows` lie at or below the theta-quantile: ceil(theta * rows), 0 for no rows."""
+    # Rounded first, because 0.3 * 10 is 3.0000000000000004 in some orders of evaluation and must not become 4.
+    return math.ceil(round(theta * rows, 9))
+
+
+def entropy_of(key: int) -> float:
+    """The entropy that an order key was made from."""
+    ordered = np.uint32(key >> 32)
+    bits = ordered & np.uint32(0x7FFFFFFF) if ordered >> 31 else ~ordered
+    return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
+
+
+@dataclass(frozen=True)
+class Among:
+    """Which rows take part: up to a key, with a floor on the agreement, of one answer or of any."""
+
+    upto: int = 2**64 - 1
+    min_agreement: float = 0.0
+    answer: str | None = None
+
+    def of(self, answer: str) -> Among:
+        return replace(self, answer=answer)
+
+    def mask(self, keys: Keys, agreement: Floats, answers: Strings) -> npt.NDArray[np.bool_]:
+        """All shapes (rows,)."""
+        chosen = (keys <= np.uint64(self.upto)) & (agreement >= np.float32(self.min_agreement))
+        return chosen if self.answer is None else chosen & (answers == self.answer)
+
+
+def rejections(
+    keys: Keys, agreement: Floats, answers: Strings, *, passing: Among, caps: dict[str, int]
+) -> list[str | None]:
+    """Why each row is not selected, or None where it is. All shapes (rows,).
+
+    Args:
+        passing: the quantile and the floor.
+        caps: for each capped answer, the key up to which its rows are kept.
+    """
+    reasons = np.full(len(keys), None, dtype=object)
+    for answer, cap in caps.items():
+        reasons[(answers == answer) & (keys > np.uint64(cap))] = "over the cap of its answer"
+    reasons[agreement < np.float32(passing.min_agreement)] = "agreement below the floor"
+    reasons[keys > np.uint64(passing.upto)] = "entropy above the theta-quantile"
+    return list(reasons)

@@ -1,0 +1,151 @@
+"""What a stage is given, and the two things that several stages do the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from semievol import storage
+from semievol.config import PoolResources, RunConfig
+from semievol.errors import UserError
+from semievol.progress import Emit, reporting
+from semievol.tasks import TASKS, Row, Task
+
+
+_BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Everything a stage may use."""
+
+    name: str
+    config: RunConfig
+    out: str  # URI of the stage's own folder; its leftovers are there when it is resumed
+    inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
+    emit: Emit
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.config.task.kind]
+
+
+def to_row(record: dict[str, Any]) -> Row:
+    """A record of any table of ours as a task row."""
+    return Row(record["question"], record["options"], record["context"], record.get("answer"))
+
+
+def check_bad_fraction(ctx: StageContext, bad: int, total: int, examples: Iterable[str]) -> None:
+    """Stop the run when too much of the data is unusable.
+
+    Raises:
+        UserError: the share is over `limits.max_bad_fraction`; the message shows examples.
+    """
+    limit = ctx.config.limits.max_bad_fraction
+    if total and bad / total > limit:
+        shown = "\n".join(f"  {example}" for example in list(examples)[:5])
+        raise UserError(
+            f"stage {ctx.name}: {bad:,} of {total:,} rows cannot be used, over limits.max_bad_fraction = {limit:g}. "
+            f"The first:\n{shown}\nMend the data, or raise the limit to go on without these rows"
+        )
+
+
+def summarize(uri: str, columns: list[str], partial: Callable[..., pa.Table], **arguments: Any) -> Iterator[pa.Table]:
+    """Reduce the Parquet files of a folder, in tasks: `partial` makes a small table of the rows, to be combined.
+
+    Plain tasks and no Ray Data plan, because a selection makes several of these passes, and starting a plan costs
+    more than a pass over a hundred thousand rows. The order of the tables is not defined.
+
+    Args:
+        columns: all that is read.
+        partial: a function of a pyarrow table (and `arguments`).
+    """
+    import ray
+
+    reduce = ray.remote(_reduce_files)
+    waiting = [
+        reduce.remote(files, columns, partial, arguments) for files in _chunks(storage.find(uri), _BYTES_PER_TASK)
+    ]
+    while waiting:
+        (done, *_), waiting = ray.wait(waiting)
+        yield ray.get(done)
+
+
+def _chunks(files: list[storage.FileEntry], target_bytes: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for file in files:
+        chunk.append(file.uri)
+        size += file.size
+        if size >= target_bytes:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _reduce_files(
+    files: list[str], columns: list[str], partial: Callable[..., pa.Table], arguments: dict[str, Any]
+) -> pa.Table:
+    return partial(pa.concat_tables(storage.read_table(file, columns) for file in files), **arguments)
+
+
+def run_rows(
+    ctx: StageContext,
+    *,
+    source: str,
+    out: str,
+    actor: type,
+    arguments: dict[str, Any],
+    pool: PoolResources,
+    concurrency: int = 1,
+    columns: dict[str, str] | None = None,
+) -> None:
+    """Stream Parquet rows through an actor pool to Parquet, committing every `label.rows_per_commit` rows.
+
+    Row-level resume is Ray Data's checkpointing by `row_id` (docs: ray.data.checkpoint.CheckpointConfig): the ids of a
+    written block are committed together with it, and rows of committed blocks are filtered out of the input. The
+    checkpoint only goes as deep as the blocks are small, hence the repartition: with default blocks a few thousand
+    rows are one block, committed at the very end (measured: a kill then kept nothing).
+
+    Args:
+        actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
+        concurrency: batches that one actor works on at a time, to keep its engine full across batch borders.
+        columns: renames of input columns, old to new.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data.checkpoint import CheckpointConfig
+
+    commits = storage.join(ctx.out, "_commits", *out.removeprefix(ctx.out).strip("/").split("/"))
+    total = storage.count_rows(source)
+    done = storage.count_rows(commits) if storage.exists(commits) else 0
+    rows_per_block = ctx.config.label.rows_per_commit
+    filesystem, source_path = storage.resolve(source)
+    out_filesystem, out_path = storage.resolve(out)
+    out_filesystem.create_dir(out_path, recursive=True)
+    context = DataContext.get_current().copy()
+    context.checkpoint_config = CheckpointConfig(
+        id_column="row_id",
+        checkpoint_path=storage.resolve(commits)[1],
+        override_filesystem=storage.resolve(commits)[0],
+        delete_checkpoint_on_success=False,
+    )
+    with reporting(ctx.name, total, ctx.emit, done=done) as progress, DataContext.current(context):
+        rows = ray.data.read_parquet(source_path, filesystem=filesystem)
+        rows = rows.rename_columns(columns) if columns else rows
+        rows = rows.repartition(target_num_rows_per_block=rows_per_block).map_batches(
+            actor,
+            fn_constructor_kwargs=arguments | {"progress": progress},
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=concurrency + 1),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            max_concurrency=concurrency,
+        )
+        rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")

@@ -1,0 +1,189 @@
+"""Files and folders by URI, over pyarrow.fs: local paths, s3://, gs://, hdfs:// alike.
+
+Everything that a run keeps goes through here, so no code assumes a disk that nodes share.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import posixpath
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semievol.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file with its size in bytes and its modification time (ns since the epoch, 0 where the store has none)."""
+
+    uri: str
+    size: int
+    mtime_ns: int
+
+
+def absolute(uri: str) -> str:
+    """A URI as it is; a relative local path made absolute, so that it means the same in every process."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def join(uri: str, *parts: str) -> str:
+    return posixpath.join(uri.rstrip("/"), *parts)
+
+
+def resolve(uri: str) -> tuple[FileSystem, str]:
+    """The filesystem of a URI and the path inside it."""
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem, LocalFileSystem
+
+    if "://" not in uri:
+        return LocalFileSystem(), absolute(uri)
+    try:
+        filesystem, path = FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"storage URI '{uri}' cannot be opened: {error}") from None
+    return filesystem, path
+
+
+def find(pattern: str) -> list[FileEntry]:
+    """The files that a path, folder or glob names, sorted; hidden ones (starting with . or _) are left out.
+
+    Folders are searched recursively; a glob may stand in any part of the path. Empty where nothing matches.
+    """
+    from pyarrow.fs import FileSelector, FileType
+
+    magic = min((pattern.find(c) for c in "*?[" if c in pattern), default=-1)
+    start = pattern if magic < 0 else pattern[: pattern.rfind("/", 0, magic) + 1] or "."
+    filesystem, path = resolve(start)
+    info = filesystem.get_file_info(path)
+    if info.type == FileType.File:
+        return [FileEntry(start, info.size, info.mtime_ns or 0)]
+    if info.type == FileType.NotFound:
+        return []
+    prefix = "" if "://" not in start else start[: len(start.rstrip("/")) - len(path.rstrip("/"))]
+    glob = None if magic < 0 else posixpath.join(path, pattern[len(start) if start != "." else 0 :])
+    found = []
+    for entry in filesystem.get_file_info(FileSelector(path, recursive=True)):
+        hidden = any(part[0] in "._" for part in posixpath.relpath(entry.path, path).split("/"))
+        if entry.type == FileType.File and not hidden and (glob is None or fnmatch.fnmatch(entry.path, glob)):
+            found.append(FileEntry(prefix + entry.path, entry.size, entry.mtime_ns or 0))
+    return sorted(found, key=lambda e: e.uri)
+
+
+def exists(uri: str) -> bool:
+    from pyarrow.fs import FileType
+
+    filesystem, path = resolve(uri)
+    return filesystem.get_file_info(path).type != FileType.NotFound
+
+
+def read_text(uri: str) -> str:
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return stream.read().decode()
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file so that readers see all of it or nothing: object stores do that by themselves, disks by rename."""
+    from pyarrow.fs import LocalFileSystem
+
+    filesystem, path = resolve(uri)
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    if not isinstance(filesystem, LocalFileSystem):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    with tempfile.NamedTemporaryFile(dir=posixpath.dirname(path), prefix=".tmp-", delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def write_text(uri: str, text: str) -> None:
+    write_bytes(uri, text.encode())
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """A Parquet file, all or nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """All Parquet files of a folder as one table: for tables known to be small (labeled rows, test rows)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for entry in find(uri):
+        filesystem, path = resolve(entry.uri)
+        tables.append(pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None))
+    assert tables, f"no Parquet files under {uri}"
+    return pa.concat_tables(tables)
+
+
+def count_rows(uri: str) -> int:
+    """Rows of all Parquet files of a folder, from their footers."""
+    import pyarrow.parquet as pq
+
+    total = 0
+    for entry in find(uri):
+        filesystem, path = resolve(entry.uri)
+        with filesystem.open_input_file(path) as file:
+            total += pq.ParquetFile(file).metadata.num_rows
+    return total
+
+
+def delete(uri: str) -> None:
+    """Remove a folder with all that is in it; nothing happens where there is none."""
+    filesystem, path = resolve(uri)
+    if exists(uri):
+        filesystem.delete_dir(path)
+
+
+def upload(folder: str, uri: str) -> None:
+    """Copy a local folder to a URI."""
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    filesystem, path = resolve(uri)
+    filesystem.create_dir(path, recursive=True)
+    copy_files(folder, path, source_filesystem=LocalFileSystem(), destination_filesystem=filesystem)
+
+
+def local_copy(uri: str) -> str:
+    """A local folder with the files of `uri`: itself where it is local, else a download, made once per node.
+
+    The copy is keyed by the names, sizes and times of the files, so a changed source is fetched anew.
+    """
+    from filelock import FileLock
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        return path
+    files = find(uri)
+    key = hashlib.sha256(repr(files).encode()).hexdigest()[:24]
+    target = Path(tempfile.gettempdir()) / f"semievol-cache-{os.getuid()}" / key
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            partial = target.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            copy_files(path, str(partial), source_filesystem=filesystem, destination_filesystem=LocalFileSystem())
+            partial.rename(target)
+    return str(target)
