@@ -231,11 +231,12 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
         raise UserError(f"config file not found: {path}")
     schema = OmegaConf.structured(RunConfig)
     try:
-        given = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides or []))
+        in_file = OmegaConf.load(path)
+        if not OmegaConf.is_dict(in_file):
+            raise UserError(f"{path}: a config is a mapping of keys to values")
+        given = OmegaConf.merge(in_file, OmegaConf.from_dotlist(overrides or []))
     except (YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
-    if not OmegaConf.is_dict(given):
-        raise UserError(f"{path}: a config is a mapping of keys to values")
     _reject_unknown_keys(OmegaConf.to_container(given), OmegaConf.to_container(schema), prefix="")
     try:
         merged = OmegaConf.merge(schema, given)

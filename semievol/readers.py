@@ -46,7 +46,7 @@ def columns(uri: str) -> list[str]:
             with filesystem.open_input_file(path) as file:
                 return list(pq.ParquetFile(file).schema_arrow.names)
         if format_of(uri) == ".csv":
-            return next(csv.reader(_lines(uri)), [])
+            return _header(csv.reader(_lines(uri)))
         for _, row in _jsonl(uri):
             if isinstance(row, dict):
                 return list(row)
@@ -84,7 +84,7 @@ def _lines(uri: str) -> Iterator[str]:
 def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     csv.field_size_limit(1 << 30)  # the length of a row is the validator's business
     reader = csv.reader(_lines(uri))
-    header = [name.removeprefix("\ufeff").strip() for name in next(reader, [])]
+    header = _header(reader)
     for fields in reader:
         if not fields:
             continue  # a blank line
@@ -92,6 +92,10 @@ def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
             yield (reader.line_num, Broken(f"{len(fields)} fields, the header has {len(header)}", ",".join(fields)))
         else:
             yield reader.line_num, dict(zip(header, fields, strict=True))
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    return [name.removeprefix("\ufeff").strip() for name in next(reader, [])]  # spreadsheets write a byte-order mark
 
 
 def _jsonl(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:

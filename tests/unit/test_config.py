@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from semievol import config
+from semievol.errors import UserError
+
+MINIMAL = """
+name: x
+model: {base: m}
+data: {labeled: l, unlabeled: u, test: t}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "c.yaml"
+    file.write_text(MINIMAL)
+    return file
+
+
+def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
+    loaded = config.load(str(path), ["select.theta=0.3", "seed=7", "engine.extra.gpu_memory_utilization=0.8"])
+    assert (loaded.select.theta, loaded.seed, loaded.name) == (0.3, 7, "x")
+    assert loaded.engine.extra == {"gpu_memory_utilization": 0.8}
+    assert len(loaded.label.collaborators) == 4
+    again = tmp_path / "again.yaml"
+    again.write_text(config.to_yaml(loaded))
+    assert config.load(str(again)) == loaded
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("select.teta=0.3", "unknown key 'select.teta'; did you mean 'select.theta'"),
+        ("modle.base=x", "unknown key 'modle'; did you mean 'model'"),
+        ("warmup.lora.rnk=3", "'warmup.lora.rank'"),
+        ("zzz=1", "valid keys here: name, storage"),
+        ("select.theta=high", "select.theta"),
+        ("seed=[1]", "seed"),
+        ("select.theta=0", r"select.theta: 0.0 is not in \(0, 1\]"),
+        ("select.max_per_answer=0", "select.max_per_answer"),
+        ("finetune.start_from=scratch", "neither 'base' nor 'warm'"),
+        ("task.kind=essay", "task.kind: 'essay' is none of multiple_choice"),
+        ("retrieve.k=1", r"label.collaborators\[2\].k: 3 is not between 0 and retrieve.k = 1"),
+        ("warmup.batch_size=6", "warmup.batch_size: 6 is no multiple of"),
+        ("warmup.zero_stage=4", "warmup.zero_stage"),
+        ("resources.label.actors=0", "resources.label.actors"),
+        ("label.collaborators=[]", "at least one"),
+        ("label.collaborators=[{name: a, prompt: loud}]", r"collaborators\[0\].prompt: 'loud' is none of plain"),
+        ("label.collaborators=[{name: a}, {name: a}]", "names must differ"),
+        ("label.collaborators=[{name: a, temprature: 1}]", "temprature"),
+        ("label.collaborators=[{k: 1}]", "label.collaborators"),
+    ],
+)
+def test_what_is_wrong_is_named(path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config.load(str(path), [override])
+
+
+def test_missing_things_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="config file not found"):
+        config.load(str(tmp_path / "none.yaml"))
+    file = tmp_path / "c.yaml"
+    file.write_text("name: x\n")
+    with pytest.raises(UserError, match=r"missing required key\(s\): data.labeled, data.test, data.unlabeled, model.base"):
+        config.load(str(file))
+    file.write_text("- a list")
+    with pytest.raises(UserError, match="mapping"):
+        config.load(str(file))
+    file.write_text("a: [")
+    with pytest.raises(UserError, match="YAML"):
+        config.load(str(file))
+
+
+def test_every_config_in_the_repository_loads() -> None:
+    files = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+    assert files
+    for file in files:
+        config.load(str(file))

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semievol.selection import (
+    LEVELS,
+    Among,
+    RankSearch,
+    entropy_of,
+    histogram,
+    order_keys,
+    quantile_rank,
+    rejections,
+)
+
+FLOATS = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=200)
+
+
+def search(keys: np.ndarray, rank: int, parts: int = 1) -> int:
+    found = RankSearch(rank)
+    for level in range(LEVELS):
+        pieces = np.array_split(keys, parts)
+        found.refine(sum(histogram(piece, prefix=found.prefix, level=level) for piece in pieces))
+    return found.key
+
+
+@given(FLOATS, st.data())
+def test_the_radix_search_is_exact(values: list[float], data: st.DataObject) -> None:
+    entropy = np.array(values, dtype=np.float32)
+    ids = np.arange(len(values), dtype=np.int64)
+    rank = data.draw(st.integers(1, len(values)))
+    keys = order_keys(entropy, ids)
+    key = search(keys, rank, parts=data.draw(st.integers(1, 4)))
+    assert key == np.sort(keys)[rank - 1]
+    assert (keys <= np.uint64(key)).sum() == rank  # ids break ties, so exactly `rank` rows are kept
+    assert entropy_of(key) == np.sort(entropy)[rank - 1]
+
+
+def test_keys_sort_by_entropy_then_id_and_nan_last() -> None:
+    entropy = np.array([0.5, 0.5, -1.0, 0.0, np.inf, np.nan], dtype=np.float32)
+    keys = order_keys(entropy, np.array([2, 1, 9, 9, 9, 9], dtype=np.int64))
+    assert list(np.argsort(keys)) == [2, 3, 1, 0, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("rows", "theta", "rank"), [(10, 0.3, 3), (10, 0.31, 4), (10, 1.0, 10), (1, 0.01, 1), (0, 0.5, 0), (3, 0.5, 2)]
+)
+def test_quantile_rank(rows: int, theta: float, rank: int) -> None:
+    assert quantile_rank(rows, theta) == rank
+
+
+def test_rejections_name_the_first_reason() -> None:
+    keys = order_keys(np.array([0.1, 0.2, 0.3, 0.9], dtype=np.float32), np.arange(4, dtype=np.int64))
+    agreement = np.array([1.0, 0.25, 1.0, 0.25], dtype=np.float32)
+    answers = np.array(["A", "A", "A", "B"], dtype=object)
+    passing = Among(upto=int(keys[2]), min_agreement=0.5)
+    got = rejections(keys, agreement, answers, passing=passing, caps={"A": int(keys[0])})
+    assert got == [None, "agreement below the floor", "over the cap of its answer", "entropy above the theta-quantile"]
+    assert list(passing.mask(keys, agreement, answers)) == [True, False, True, False]
+    assert list(passing.of("B").mask(keys, agreement, answers)) == [False] * 4
