@@ -31,7 +31,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 
 
 @app.command()
-def run(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; see `plan`.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Run the whole loop: ingest, warm up, retrieve, label, select, fine-tune, evaluate.
 
     Finished stages are skipped and an interrupted one is resumed, so the same command always goes on where the last one
@@ -39,12 +44,7 @@ def run(config: Config, overrides: Overrides = None, as_json: AsJson = False) ->
 
     **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
     """
-    from semievol import report
-
-    summary = _pipeline(config, overrides).run()
-    report.print_table(summary)
-    if as_json:
-        _print_json(summary)
+    _run(config, overrides, as_json=as_json, until=until)
 
 
 @app.command()
@@ -88,20 +88,16 @@ def demo(
 
     Takes under ten minutes on two cores. The data are synthetic support-desk tickets, the stack is the real one.
     """
-    from semievol import report
     from semievol.demo.run import prepare
 
     config, overrides = prepare(folder, seed=seed, echo=typer.echo)
-    summary = _pipeline(config, overrides).run()
-    report.print_table(summary)
-    if as_json:
-        _print_json(summary)
+    _run(config, overrides, as_json=as_json)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `semievol` command."""
     try:
-        app(standalone_mode=False)
+        app(args=arguments, standalone_mode=False)
     except UserError as error:
         _fail(str(error), code=2)
     except typer.Abort:
@@ -116,6 +112,18 @@ def main() -> None:
         _fail(
             f"{type(error).__name__}: {str(error).strip()}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", 1
         )
+
+
+def _run(config: str, overrides: list[str] | None, *, as_json: bool, until: str | None = None) -> None:
+    from semievol import report
+
+    summary = _pipeline(config, overrides).run(until=until)
+    if summary is None:
+        typer.echo(f"stopped after {until}, as asked; run without --until to go on")
+    else:
+        report.print_table(summary)
+    if as_json:
+        _print_json(summary or {"stopped_after": until})
 
 
 def _pipeline(config: str, overrides: list[str] | None) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
-from semievol.tasks import Task
+from semievol.tasks import Row, Task
+
+_VOTE_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,26 @@ class Verdict:
     answer: str
     entropy: float
     agreement: float
+
+
+def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> Response | None:
+    """The answer that the nearest labeled rows give, or None where none of theirs is an answer to this row.
+
+    A neighbour at cosine s weighs exp(s / 0.1); the entropy is -log of the answer's share, so that it compares with a
+    model's negative log-probability.
+
+    Args:
+        neighbors: labeled rows with their cosines.
+    """
+    shares: dict[str, float] = {}
+    for solved, cosine in neighbors:
+        answer = task.transfer(solved.answer or "", solved, row)
+        if answer is not None:
+            shares[answer] = shares.get(answer, 0.0) + math.exp(cosine / _VOTE_TEMPERATURE)
+    if not shares:
+        return None
+    answer = max(shares, key=lambda a: shares[a])
+    return Response(answer, -math.log(shares[answer] / sum(shares.values())), 0)
 
 
 def distinct(task: Task, responses: list[Response]) -> list[str]:

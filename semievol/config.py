@@ -103,10 +103,15 @@ class RetrieveConfig:
 
 @dataclass
 class Collaborator:
-    """One of the n model configurations that answer every unlabeled row (paper, section 3.2)."""
+    """One of the n configurations that answer every unlabeled row (paper, section 3.2).
+
+    A `model` collaborator prompts the warm model, with k solved examples. A `neighbors` collaborator lets the k nearest
+    labeled rows vote, which costs no engine and helps where a model is too small to learn from examples in its prompt.
+    """
 
     name: str = "???"
-    k: int = 3  # solved examples in the prompt; at most retrieve.k
+    kind: str = "model"  # model | neighbors
+    k: int = 3  # nearest labeled rows; at most retrieve.k
     temperature: float = 1.0
     prompt: str = "plain"  # a name in semievol.prompts.STYLES
 
@@ -300,11 +305,14 @@ def _check(config: RunConfig) -> None:
     require(config.label.rows_per_commit > 0, "label.rows_per_commit: must be positive")
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
+    require(any(c.kind == "model" for c in collaborators), "label.collaborators: at least one must be of kind 'model'")
     names = [c.name for c in collaborators]
     require(len(set(names)) == len(names), f"label.collaborators: names must differ, got {names}")
     for i, c in enumerate(collaborators):
         key = f"label.collaborators[{i}]"
         require(0 <= c.k <= config.retrieve.k, f"{key}.k: {c.k} is not between 0 and retrieve.k = {config.retrieve.k}")
+        require(c.kind in ("model", "neighbors"), f"{key}.kind: '{c.kind}' is neither 'model' nor 'neighbors'")
+        require(c.k > 0 or c.kind == "model", f"{key}.k: neighbors that vote must be at least 1")
         require(c.temperature >= 0, f"{key}.temperature: must not be negative")
         require(c.prompt in STYLES, f"{key}.prompt: '{c.prompt}' is none of {', '.join(STYLES)}")
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):

@@ -83,12 +83,17 @@ class Pipeline:
         """What `run` would do, without doing it and without starting anything."""
         return [self._plan(stage) for stage in STAGES]
 
-    def run(self) -> dict[str, Any]:
-        """Go through all stages; returns the summary that is also written to summary.json.
+    def run(self, until: str | None = None) -> dict[str, Any] | None:
+        """Go through the stages, to the end or to `until`; returns the summary that is also written to summary.json.
+
+        None where `until` stops the run before its end.
 
         Raises:
             UserError: something the user can mend.
         """
+        names = [stage.name for stage in STAGES]
+        if until is not None and until not in names:
+            raise UserError(f"--until: no stage '{until}'; the stages are {', '.join(names)}")
         new = not storage.exists(self.folder.uri)
         started = time.monotonic()
         manifests: dict[str, Manifest] = {}
@@ -104,6 +109,8 @@ class Pipeline:
             else:
                 self._echo(_line(manifest, skipped=True))
             manifests[stage.name] = manifest
+            if stage.name == until and stage is not STAGES[-1]:
+                return None
         summary = report.summary(self.folder.uri, self.config, manifests, time.monotonic() - started)
         self.folder.write_json("summary.json", summary)
         storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
@@ -121,7 +128,7 @@ class Pipeline:
         started = time.monotonic()
         try:
             result = run(StageContext(stage.name, self.config, out, inputs, self._console))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - recorded, and raised again
             self.folder.write_status(stage=stage.name, state="failed", error=f"{type(error).__name__}")
             mendable = cluster.user_error(error)
             raise (mendable or error) from None if mendable else error.__cause__
@@ -199,7 +206,10 @@ def _absolute_paths(run_config: RunConfig) -> RunConfig:
         run_config,
         storage=storage.absolute(run_config.storage),
         data=replace(
-            data, **{split: storage.absolute(getattr(data, split)) for split in ("labeled", "unlabeled", "test")}
+            data,
+            labeled=storage.absolute(data.labeled),
+            unlabeled=storage.absolute(data.unlabeled),
+            test=storage.absolute(data.test),
         ),
         model=replace(run_config.model, base=storage.absolute(base) if _is_path(base) else base),
     )

@@ -35,7 +35,7 @@ _ANSWERED = [
     ("agreement", pa.float32()),  # share of the collaborators that gave the answer
     ("justified", pa.bool_()),  # decided by self-justification
     ("answers", pa.list_(pa.string())),  # one per collaborator, "" where nothing could be parsed
-    ("entropies", pa.list_(pa.float32())),  # one per collaborator
+    ("entropies", pa.list_(pa.float32())),  # one per collaborator, null where it had no say
     ("output_tokens", pa.int32()),
     ("quarantine_reason", pa.string()),
 ]

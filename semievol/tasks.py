@@ -47,6 +47,9 @@ class Task(Protocol):
     def same(self, a: str, b: str) -> bool:
         """Whether two canonical answers agree."""
 
+    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
+        """The answer of a solved row in the terms of another row; None where it means nothing there."""
+
 
 class MultipleChoice:
     """One of 2 to 10 options; the canonical answer is the option's letter."""
@@ -89,6 +92,10 @@ class MultipleChoice:
 
     def same(self, a: str, b: str) -> bool:
         return a == b
+
+    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
+        text = solved.options[LETTERS.index(answer)]
+        return LETTERS[row.options.index(text)] if text in row.options else None
 
 
 TASKS: dict[str, Task] = {"multiple_choice": MultipleChoice()}

@@ -1,7 +1,9 @@
-"""The demo's base model: a Llama of about two million parameters, made from nothing in a couple of minutes on two cores.
+"""The demo's base model: a Llama of about one million parameters, made from nothing in a couple of minutes on two
+cores.
 
-Where there is no network there is no model hub either, and the demo must run real training and real inference. The model knows the
-support desk's language and how to answer a multiple-choice question; the routing of tickets it has never been shown.
+Where there is no network there is no model hub either, and the demo must run real training and real inference. The
+model knows the support desk's language and how to answer a multiple-choice question; the routing of tickets it has
+never been shown.
 """
 
 import time
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}"
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content']"
+    " + '<|end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
 VOCABULARY = 2048
@@ -32,7 +35,7 @@ IGNORED = -100
 
 
 def build_base_model(folder: Path, *, seed: int, log: Callable[[str], None] = print) -> None:
-    """Train tokenizer and model, and save both where `from_pretrained` finds them. The budget is in steps, so it repeats."""
+    """Train tokenizer and model and save both for `from_pretrained`; the budget is in steps, so it repeats."""
     import torch
 
     torch.manual_seed(seed)
@@ -116,7 +119,10 @@ def _pretrain(
         optimizer.zero_grad()
         if step % (STEPS // 10) == 0:
             seconds = time.monotonic() - started
-            log(f"base model: step {step}, text {text_loss.item():.2f}, answers {answer_loss.item():.2f}, {seconds:.0f} s")
+            log(
+                f"base model: step {step}, text {text_loss.item():.2f}, "
+                f"answers {answer_loss.item():.2f}, {seconds:.0f} s"
+            )
     model.eval()
 
 

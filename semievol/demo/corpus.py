@@ -1,7 +1,9 @@
-"""What the demo's base model is pretrained on: support-desk prose without any queue, and other multiple-choice tasks.
+"""What the demo's base model is pretrained on: support-desk prose without any queue, and other multiple-choice
+tasks.
 
-The prose teaches the words. The tasks teach how a question is read and answered ("Answer: B"), and to look terms up in a ticket.
-Neither says which terms belong together: terms are drawn across all queues, so the demo's own task stays unknown to the base model.
+The prose teaches the words. The tasks teach how a question is read and answered ("Answer: B"), and to look terms up
+in a ticket. Neither says which terms belong together: terms are drawn across all queues, so the demo's own task stays
+unknown to the base model.
 """
 
 from random import Random
@@ -40,7 +42,7 @@ def prose(rng: Random) -> str:
 
 
 def task(rng: Random, *, examples: int, filing: float) -> list[Message]:
-    """One multiple-choice conversation, with solved examples of the same kind of task in front; `filing` is the share of that kind."""
+    """One multiple-choice conversation, with solved examples in front; `filing` is the share of filing tasks."""
     maker = rng.choices((_filing_task, _kind_task, _open_task), (filing, (1 - filing) / 2, (1 - filing) / 2))[0]
     solved = [f"{text}\nAnswer: {answer}" for text, answer in (maker(rng) for _ in range(examples))]
     body, letter = maker(rng)
@@ -67,7 +69,7 @@ def _kind_task(rng: Random) -> tuple[str, str]:
 
 
 def _filing_task(rng: Random) -> tuple[str, str]:
-    """Every open matter of the ticket belongs to one drawer, by a rule about spelling that has nothing to do with queues."""
+    """Every open matter of the ticket belongs to one drawer, by a spelling rule that ignores queues."""
     names = list(DRAWERS)
     right = rng.randrange(len(names))
     opened = rng.sample(DRAWERS[names[right]], rng.randint(1, 3))

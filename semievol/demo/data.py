@@ -1,9 +1,10 @@
 """The demo's data: synthetic support tickets that have to be routed to one of six queues.
 
-It is shaped like a real semi-supervised problem. About a hundred labeled tickets show the common terms of each queue; the many
-unlabeled ones also hold the rare terms, often next to a common term of the same queue, which is what self-training can learn from.
-Tickets also mention settled matters of other queues, misspell words, and carry greetings. The labeled part is balanced, the
-unlabeled and test parts are not. A few warts (duplicates, rows that stand in test too, malformed rows) give ingest work to report.
+It is shaped like a real semi-supervised problem. About a hundred labeled tickets show the common terms of each queue;
+the many unlabeled ones also hold the rare terms, often next to a common term of the same queue, which is what self-
+training can learn from. Tickets also mention settled matters of other queues, misspell words, and carry greetings.
+The labeled part is balanced, the unlabeled and test parts are not. A few warts (duplicates, rows that stand in test
+too, malformed rows) give ingest work to report.
 """
 
 import json
@@ -18,10 +19,10 @@ Row = dict[str, Any]
 ASK = "Which queue should handle this ticket?"
 OPTIONS = list(QUEUES)
 SKEW = (0.30, 0.22, 0.17, 0.13, 0.10, 0.08)
-ZIPF_EXPONENT = 1.0
+ZIPF_EXPONENT = 0.8
 CLAUSES = (1, 2, 3)
-CLAUSE_WEIGHTS = (0.4, 0.35, 0.25)
-DISTRACTOR_SHARE = 0.35
+CLAUSE_WEIGHTS = (0.15, 0.35, 0.5)
+DISTRACTOR_SHARE = 0.25
 DUPLICATE_SHARE = 0.02
 SHARD_ROWS = 300
 
@@ -29,7 +30,7 @@ SHARD_ROWS = 300
 def write_dataset(
     folder: Path, *, seed: int, labeled: int = 120, unlabeled: int = 1200, test: int = 500
 ) -> dict[str, int]:
-    """Write labeled.jsonl, unlabeled/part-*.jsonl and test.jsonl; the counts say how many rows of each kind were written.
+    """Write labeled.jsonl, unlabeled/part-*.jsonl and test.jsonl; returns the row counts of each kind.
 
     Unlabeled rows keep their true letter in `oracle`, to measure pseudo-labels with; nothing may learn from it.
     """

@@ -1,49 +1,53 @@
 """The language of the demo's support desk: what tickets talk about, and how people put it.
 
-Both the data set and the base model's pretraining text are written with these pools. A queue's terms stand in order of how often
-customers name them (draws follow Zipf's law), so a hundred labeled tickets show the common ones and miss much of the tail.
-Terms are chosen so that no queue's name is one of its terms: routing has to be learned, it cannot be read off the options.
+Both the data set and the base model's pretraining text are written with these pools. A queue's terms stand in order
+of how often customers name them (draws follow Zipf's law), so a hundred labeled tickets show the common ones and miss
+much of the tail. Terms are chosen so that no queue's name is one of its terms: routing has to be learned, it cannot
+be read off the options.
 """
 
 from random import Random
 
 _POOLS = {
     "Finance": """
-        invoice|double charge|direct debit|credit card payment|bank transfer|tax number|discount code|monthly fee|receipt
-        |account statement|late fee|currency conversion|purchase order|annual price|voucher|cost centre|payment reminder
-        |credit note|budget limit|overdraft|sales tax|price quote|billing address|cheque|instalment plan|dunning letter
-        |exchange rate|expense report|deposit|ledger entry|surcharge|bank mandate|gift balance|audit copy|tariff|rebate
-        |interest charge|wire reference|fiscal year|remittance slip""",
+        invoice|double charge|direct debit|credit card payment|bank transfer|tax number|discount code|monthly fee
+        |receipt|account statement|late fee|currency conversion|purchase order|annual price|voucher|cost centre
+        |payment reminder|credit note|budget limit|overdraft|sales tax|price quote|billing address|cheque
+        |instalment plan|dunning letter|exchange rate|expense report|deposit|ledger entry|surcharge|bank mandate
+        |gift balance|audit copy|tariff|rebate|interest charge|wire reference|fiscal year|remittance slip""",
     "Logistics": """
         parcel|delivery date|tracking link|courier|customs form|pallet|drop-off point|shipping label|missing box
-        |warehouse pickup|driver|express shipment|delivery window|wrong street|parcel locker|freight cost|lost package
-        |import duty|doorbell note|loading ramp|dispatch notice|postcode|container|signature on arrival|truck|packing list
-        |port of entry|back order|consignment|airway bill|transit time|forwarder|depot|carton|van route|neighbour drop
-        |cargo scan|waybill|crate|ferry delay""",
+        |warehouse pickup|driver|express shipment|delivery window|wrong street|parcel locker|freight cost
+        |lost package|import duty|doorbell note|loading ramp|dispatch notice|postcode|container|signature on arrival
+        |truck|packing list|port of entry|back order|consignment|airway bill|transit time|forwarder|depot|carton
+        |van route|neighbour drop|cargo scan|waybill|crate|ferry delay""",
     "Returns": """
-        refund request|exchange for a larger size|broken seal|wrong colour|warranty claim|send-back form|scratched item
-        |replacement unit|restocking cost|cooling-off period|faulty article|goods sent back|unwanted gift|torn fabric
-        |repair slip|store credit|opened packaging|missing accessory|inspection result|dented case|thirty day promise
-        |swap for another model|chipped glass|collection of the old one|stained cover|proof of purchase|loose stitching
-        |damage photo|recall notice|bent frame|cancelled order|guarantee card|reclamation|worn sole|second-hand piece
-        |mismatch with the picture|crooked zip|expired product|trade-in offer|leaking bottle""",
+        refund request|exchange for a larger size|broken seal|wrong colour|warranty claim|send-back form
+        |scratched item|replacement unit|restocking cost|cooling-off period|faulty article|goods sent back
+        |unwanted gift|torn fabric|repair slip|store credit|opened packaging|missing accessory|inspection result
+        |dented case|thirty day promise|swap for another model|chipped glass|collection of the old one|stained cover
+        |proof of purchase|loose stitching|damage photo|recall notice|bent frame|cancelled order|guarantee card
+        |reclamation|worn sole|second-hand piece|mismatch with the picture|crooked zip|expired product
+        |trade-in offer|leaking bottle""",
     "Identity": """
         password|login page|locked profile|two-factor code|email change|user role|single sign-on|security question
-        |suspicious access|guest user|access token|username|permission group|recovery link|deleted member|fingerprint sign-in
-        |admin right|session timeout|phishing mail|privacy setting|captcha|team invitation|certificate|directory sync
-        |passkey|data export|shared mailbox|audit trail|personal pin|consent screen|service principal|onboarding of a colleague
-        |hacked profile|authenticator|badge number|voice check|offboarding|secret key|domain check|employee card""",
+        |suspicious access|guest user|access token|username|permission group|recovery link|deleted member
+        |fingerprint sign-in|admin right|session timeout|phishing mail|privacy setting|captcha|team invitation
+        |certificate|directory sync|passkey|data export|shared mailbox|audit trail|personal pin|consent screen
+        |service principal|onboarding of a colleague|hacked profile|authenticator|badge number|voice check
+        |offboarding|secret key|domain check|employee card""",
     "Hardware": """
-        laptop screen|keyboard|battery|printer|docking station|power cable|headset|router|mouse|charger|fan noise|hard disk
-        |webcam|monitor stand|usb port|memory module|toner|touchpad|phone speaker|hinge|network switch|scanner glass|barcode gun
-        |projector lamp|graphics card|overheating tablet|paper jam|loose socket|motherboard|antenna|server rack|microphone
-        |status light|adapter|cooling pad|sim tray|dead pixel|fuse|card reader|stylus""",
+        laptop screen|keyboard|battery|printer|docking station|power cable|headset|router|mouse|charger|fan noise
+        |hard disk|webcam|monitor stand|usb port|memory module|toner|touchpad|phone speaker|hinge|network switch
+        |scanner glass|barcode gun|projector lamp|graphics card|overheating tablet|paper jam|loose socket
+        |motherboard|antenna|server rack|microphone|status light|adapter|cooling pad|sim tray|dead pixel|fuse
+        |card reader|stylus""",
     "Software": """
-        mobile app|crash at start|update|error message|slow dashboard|report export|sync with the calendar|licence key|plugin
-        |browser tab|search field|dark mode|installation wizard|spreadsheet import|blank page|api call|notification sound
-        |language setting|macro|version number|database query|chart view|freeze on save|pdf viewer|beta feature|backup job
-        |shortcut menu|broken hyperlink|template editor|cache|webhook|script|font rendering|drag and drop|undo step
-        |offline mode|log file|time zone display|patch|widget""",
+        mobile app|crash at start|update|error message|slow dashboard|report export|sync with the calendar
+        |licence key|plugin|browser tab|search field|dark mode|installation wizard|spreadsheet import|blank page
+        |api call|notification sound|language setting|macro|version number|database query|chart view|freeze on save
+        |pdf viewer|beta feature|backup job|shortcut menu|broken hyperlink|template editor|cache|webhook|script
+        |font rendering|drag and drop|undo step|offline mode|log file|time zone display|patch|widget""",
 }
 QUEUES = {queue: tuple(term.strip() for term in pool.split("|")) for queue, pool in _POOLS.items()}
 TERMS = tuple(term for terms in QUEUES.values() for term in terms)

@@ -13,33 +13,16 @@ import os
 import queue
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from semievol import storage
 from semievol.config import EngineConfig
+from semievol.engines import Completion, EngineDied, PromptTooLong
 from semievol.prompts import Messages
 
 
-@dataclass(frozen=True)
-class Completion:
-    """A generated response. `entropy` is the mean negative log-probability of its tokens, in nats."""
-
-    text: str
-    entropy: float
-    tokens: int
-
-
-class PromptTooLong(ValueError):
-    """The prompt leaves no room for a response in the context window."""
-
-
-class EngineDied(RuntimeError):
-    """The engine is gone; the actor that holds it has to go too."""
-
-
 class VLLMEngine:
-    """One loaded model."""
+    """One loaded model; see `semievol.engines.Engine`."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
         on_cpu = _is_cpu_build()
@@ -77,17 +60,10 @@ class VLLMEngine:
         threading.Thread(target=self._loop, daemon=True, name="vllm-steps").start()
 
     def tokenize(self, messages: Messages) -> list[int]:
-        """The prompt's token ids by the model's chat template, ready for the response."""
         ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return list(ids)
 
     async def generate(self, prompt: list[int], *, temperature: float, seed: int, max_tokens: int) -> Completion:
-        """One response to a tokenized prompt.
-
-        Raises:
-            PromptTooLong: prompt and response do not fit the context window.
-            EngineDied: the engine failed; it takes no more requests.
-        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -117,7 +93,7 @@ class VLLMEngine:
                 for output in self._engine.step():
                     if output.finished:
                         self._waiting.pop(output.request_id).set_result(_reduce(output.outputs[0]))
-        except BaseException as error:  # whatever it was, every waiting row must hear of it
+        except BaseException as error:  # noqa: BLE001 - whatever it was, every waiting row must hear of it
             self._dead = error
             for future in self._waiting.values():
                 future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))

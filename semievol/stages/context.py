@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from semievol import storage
 from semievol.config import PoolResources, RunConfig
+from semievol.engines import Engine
+from semievol.engines.vllm import VLLMEngine
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
 from semievol.tasks import TASKS, Row, Task
-
 
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
@@ -27,6 +28,7 @@ class StageContext:
     out: str  # URI of the stage's own folder; its leftovers are there when it is resumed
     inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
     emit: Emit
+    engine: type[Engine] = VLLMEngine
 
     @property
     def task(self) -> Task:
@@ -143,9 +145,12 @@ def run_rows(
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=concurrency + 1),
+            compute=ActorPoolStrategy(
+                size=pool.actors,
+                max_tasks_in_flight_per_actor=concurrency + 1,
+                max_concurrent_calls_per_actor=concurrency,
+            ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
-            max_concurrency=concurrency,
         )
         rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")

@@ -164,8 +164,10 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
     }
     if split == "unlabeled" and columns.oracle:
         # A bad oracle costs the measurement of this row, not the row: the method never sees it.
-        record["oracle"] = task.gold(str(raw.get(columns.oracle) or "").strip(), row)
-        record["note"] = None if record["oracle"] else "the oracle is no answer to the row (row kept, oracle dropped)"
+        oracle = str(raw.get(columns.oracle) or "").strip()
+        record["oracle"] = task.gold(oracle, row)
+        if oracle and record["oracle"] is None:
+            record["note"] = "the oracle is no answer to the row (row kept, oracle dropped)"
     return record
 
 
@@ -182,6 +184,8 @@ def _fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
     bucket = group["bucket"][0].as_py()
     fate, reason = _fates(group, config.data.exclude_test_overlap)
     group = group.set_column(group.schema.get_field_index("reason"), "reason", pa.array(reason, pa.string()))
+    raw = [text or _printable(json.dumps(row)) for text, row in _texts(group)]  # contradictions were good rows so far
+    group = group.set_column(group.schema.get_field_index("raw"), "raw", pa.array(raw, pa.string()))
     group = group.append_column("stage", pa.array(["ingest"] * len(group), pa.string()))
     split = group["split"].to_numpy(zero_copy_only=False)
 
@@ -198,6 +202,11 @@ def _fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
     write("oracle", kept & np.asarray(group["oracle"].is_valid()), ORACLE)
     write("quarantine", fate == "quarantined", QUARANTINE)
     return _counts(group, fate)
+
+
+def _texts(group: pa.Table) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    rows = group.select(["question", "options", "context", "answer"]).to_pylist()
+    return zip(group["raw"].to_pylist(), rows, strict=True)
 
 
 def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from semievol import confidence, prompts, storage
 from semievol.confidence import Response
 from semievol.config import Collaborator, EngineConfig
-from semievol.engines.vllm import EngineDied, PromptTooLong, VLLMEngine
+from semievol.engines import Engine, EngineDied, PromptTooLong
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import PSEUDO_LABELED
 from semievol.stages.context import StageContext, check_bad_fraction, run_rows, summarize, to_row
@@ -77,7 +77,8 @@ def answer_rows(
         actor=Labeler,
         arguments={
             "model": model,
-            "engine": ctx.config.engine,
+            "engine": ctx.engine,
+            "engine_config": ctx.config.engine,
             "task": ctx.config.task.kind,
             "labeled": labeled if any(c.k for c in collaborators) else None,
             "collaborators": collaborators,
@@ -130,7 +131,8 @@ class Labeler:
         self,
         *,
         model: str,
-        engine: EngineConfig,
+        engine: type[Engine],
+        engine_config: EngineConfig,
         task: str,
         labeled: str | None,
         collaborators: list[Collaborator],
@@ -140,7 +142,7 @@ class Labeler:
         schema: pa.Schema,
         progress: Any,
     ) -> None:
-        self._engine = VLLMEngine(model, engine)
+        self._engine = engine(model, engine_config)
         self._task = TASKS[task]
         examples = storage.read_table(labeled).to_pylist() if labeled else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
@@ -170,9 +172,12 @@ class Labeler:
             return record | {"answer": None, "justified": False, "output_tokens": 0, "quarantine_reason": str(error)}
 
     async def _answer(self, record: dict[str, Any], row: Row) -> dict[str, Any]:
-        neighbors = [self._labeled[i] for i in record.get("neighbor_ids") or [] if i in self._labeled]
+        ids, cosines = record.get("neighbor_ids") or [], record.get("neighbor_scores") or []
+        neighbors = [(self._labeled[i], s) for i, s in zip(ids, cosines, strict=True)] if self._labeled else []
         asked = [self._ask(i, c, record["row_id"], row, neighbors) for i, c in enumerate(self._collaborators)]
-        responses = list(await asyncio.gather(*asked))
+        given = await asyncio.gather(*asked)
+        # Neighbours whose answers mean nothing for this row have no say; the others decide.
+        responses = [response for response in given if response is not None]
         decided = None
         candidates = confidence.distinct(self._task, responses)
         if self._justify and candidates and not confidence.agree(self._task, responses):
@@ -186,25 +191,29 @@ class Labeler:
             "entropy": verdict.entropy if verdict else None,
             "agreement": verdict.agreement if verdict else None,
             "justified": decided is not None and decided.answer is not None,
-            "answers": [r.answer or "" for r in responses],
-            "entropies": [r.entropy for r in responses],
+            "answers": [r.answer or "" if r else "" for r in given],
+            "entropies": [r.entropy if r else None for r in given],
             "output_tokens": tokens,
             "quarantine_reason": None if verdict else "no response could be parsed",
         }
 
     async def _ask(
-        self, number: int, collaborator: Collaborator, row_id: int, row: Row, neighbors: list[Row]
-    ) -> Response:
+        self, number: int, collaborator: Collaborator, row_id: int, row: Row, neighbors: list[tuple[Row, float]]
+    ) -> Response | None:
         """One collaborator's response; examples are left out, farthest first, where the window is too small."""
+        nearest = neighbors[: collaborator.k]
+        if collaborator.kind == "neighbors":
+            return confidence.vote(self._task, row, nearest)
+        examples = [solved for solved, _ in nearest]
         seed = confidence.sampling_seed(self._seed, row_id, number)
-        for k in range(min(collaborator.k, len(neighbors)), -1, -1):
-            prompt = prompts.messages(self._task, row, examples=neighbors[:k], style=collaborator.prompt)
+        while True:
+            prompt = prompts.messages(self._task, row, examples=examples, style=collaborator.prompt)
             try:
                 return await self._respond(prompt, row, temperature=collaborator.temperature, seed=seed)
             except PromptTooLong:
-                if k == 0:
+                if not examples:
                     raise
-        raise AssertionError("unreachable: k counts down to 0")
+                examples.pop()
 
     async def _respond(self, prompt: prompts.Messages, row: Row, *, temperature: float, seed: int) -> Response:
         tokens = self._engine.tokenize(prompt)

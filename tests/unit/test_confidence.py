@@ -1,7 +1,9 @@
 import math
 
-from semievol.confidence import Response, agree, distinct, sampling_seed, verdict
-from semievol.tasks import TASKS
+import pytest
+
+from semievol.confidence import Response, agree, distinct, sampling_seed, verdict, vote
+from semievol.tasks import TASKS, Row
 
 TASK = TASKS["multiple_choice"]
 
@@ -57,3 +59,16 @@ def test_seeds_depend_on_all_three_and_fit_31_bits() -> None:
     assert len(seeds) == 2 * 3 * 4
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert sampling_seed(1, 2, 3) == sampling_seed(1, 2, 3)
+
+
+def test_neighbours_vote_by_similarity_and_in_the_terms_of_the_row() -> None:
+    row = Row("?", ["yes", "no", "maybe"], None, None)
+    yes, no = Row("?", ["no", "yes"], None, "B"), Row("?", ["no", "yes"], None, "A")  # the options in another order
+    foreign = Row("?", ["red", "blue"], None, "A")
+    found = vote(TASK, row, [(yes, 0.9), (no, 0.8), (no, 0.2), (foreign, 1.0)])
+    assert found is not None and found.answer == "A"
+    near, far, farthest = math.exp(9), math.exp(8), math.exp(2)
+    assert found.entropy == pytest.approx(-math.log(near / (near + far + farthest)))
+    assert vote(TASK, row, [(foreign, 1.0)]) is None
+    assert vote(TASK, row, []) is None
+    assert vote(TASK, row, [(no, 0.1)]) == Response("B", 0.0, 0)

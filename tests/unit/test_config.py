@@ -63,7 +63,9 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
         config.load(str(tmp_path / "none.yaml"))
     file = tmp_path / "c.yaml"
     file.write_text("name: x\n")
-    with pytest.raises(UserError, match=r"missing required key\(s\): data.labeled, data.test, data.unlabeled, model.base"):
+    with pytest.raises(
+        UserError, match=r"missing required key\(s\): data.labeled, data.test, data.unlabeled, model.base"
+    ):
         config.load(str(file))
     file.write_text("- a list")
     with pytest.raises(UserError, match="mapping"):

@@ -17,7 +17,18 @@ LAYERS = {
     "cli": {"cli", "__main__"},
 }
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}
-HEAVY = {"ray", "torch", "vllm", "deepspeed", "transformers", "trl", "peft", "datasets", "faiss", "sentence_transformers"}
+HEAVY = {
+    "ray",
+    "torch",
+    "vllm",
+    "deepspeed",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "faiss",
+    "sentence_transformers",
+}
 PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "semievol"} | set(sys.stdlib_module_names)
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -110,6 +110,9 @@ class Numeric:
     def same(self, a: str, b: str) -> bool:
         return abs(float(a) - float(b)) <= 1e-3 * max(abs(float(a)), abs(float(b)))
 
+    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
+        return answer
+
 
 def test_a_numeric_task_fits_the_contract() -> None:
     numeric: Task = Numeric()

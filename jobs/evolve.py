@@ -1,0 +1,8 @@
+"""The whole run as the entry point of a Ray job: `ray job submit --working-dir . -- python jobs/evolve.py CONFIG.yaml`."""
+
+import sys
+
+from semievol.cli import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:]])

@@ -1,0 +1,40 @@
+"""One local cluster for all tests of this folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from semievol import cluster, config
+from semievol.config import RunConfig
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    import ray
+
+    file = tmp_path_factory.mktemp("cluster") / "c.yaml"
+    file.write_text("{name: x, model: {base: m}, data: {labeled: l, unlabeled: u, test: t}}")
+    cluster.connect(config.load(str(file), ["resources.local_num_cpus=4"]))
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def run_config(tmp_path: Path) -> RunConfig:
+    """A config whose data lie in tmp_path as labeled.csv, unlabeled/ and test.jsonl."""
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        f"""
+        name: run
+        storage: {tmp_path}/runs
+        model: {{base: {tmp_path}/model}}
+        data:
+          labeled: {tmp_path}/labeled.csv
+          unlabeled: {tmp_path}/unlabeled
+          test: {tmp_path}/test.jsonl
+          columns: {{oracle: truth}}
+        limits: {{max_bad_fraction: 0.9}}
+        """
+    )
+    return config.load(str(file))

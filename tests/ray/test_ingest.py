@@ -1,0 +1,108 @@
+"""Ingest, with every wart that the shapes of real files have shown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from semievol import storage
+from semievol.config import RunConfig
+from semievol.errors import UserError
+from semievol.schema import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
+from semievol.stages import ingest
+from semievol.stages.context import StageContext
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+OPTIONS = ["x", "y", "z"]
+
+
+def write(tmp_path: Path, labeled: str, unlabeled: list[list[dict]], test: list[dict]) -> None:
+    (tmp_path / "labeled.csv").write_text(labeled)
+    (tmp_path / "unlabeled").mkdir()
+    for i, shard in enumerate(unlabeled):
+        (tmp_path / "unlabeled" / f"{i}.jsonl").write_text("\n".join(map(json.dumps, shard)))
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, test)))
+
+
+def row(question: str, **more: object) -> dict:
+    return {"question": question, "options": OPTIONS} | more
+
+
+def context(config: RunConfig, tmp_path: Path) -> StageContext:
+    return StageContext("ingest", config, f"{tmp_path}/out", {}, lambda *_: None)
+
+
+def test_every_row_has_a_fate(run_config: RunConfig, tmp_path: Path) -> None:
+    labeled = 'question,options,answer\nl1,"[""x"", ""y"", ""z""]",A\nl2,"[""x"", ""y"", ""z""]",y\n'
+    labeled += 'l1,"[""x"", ""y"", ""z""]",A\n'  # a duplicate
+    labeled += 'torn,"[""x"", ""y"", ""z""]",A\ntorn,"[""x"", ""y"", ""z""]",B\n'  # a contradiction
+    labeled += 't1,"[""x"", ""y"", ""z""]",A\n'  # also in test
+    labeled += 'l3,"[""x"", NaN]",A\nl4,too,many,fields\n'
+    unlabeled = [
+        [row("u1", truth="A"), row("u2", truth="2"), row(" u1 "), {"options": OPTIONS}],
+        [row("u3"), row("u1"), row("l2"), row("t1"), row("u4", truth="C")],
+    ]
+    test = [row("t1", answer="B"), row("t1", answer="B"), row("t2", answer="Z"), row("t3", answer="C")]
+    write(tmp_path, labeled, unlabeled, test)
+    result = ingest.run(context(run_config, tmp_path))
+    result.rows.check("ingest")
+    assert result.metrics["splits"] == {
+        "test": {"kept": 2, "quarantined": 1, "duplicate": 1, "leak": 0},
+        "labeled": {"kept": 2, "quarantined": 4, "duplicate": 1, "leak": 1},
+        "unlabeled": {"kept": 4, "quarantined": 1, "duplicate": 3, "leak": 1},
+    }
+    assert result.metrics["reasons"]["labeled: equal rows with different answers: A, B"] == 2
+    assert result.metrics["notes"] == {"unlabeled: the oracle is no answer to the row (row kept, oracle dropped)": 1}
+
+    kept = storage.read_table(f"{tmp_path}/out/unlabeled")
+    assert kept.schema == UNLABELED  # no oracle, no answer: the method cannot see them
+    assert set(kept["question"].to_pylist()) == {"u1", "u2", "u3", "u4"}
+    assert set(kept["row_id"].to_pylist()) == {row_id(q, OPTIONS, None) for q in ("u1", "u2", "u3", "u4")}
+    labeled_rows = storage.read_table(f"{tmp_path}/out/labeled")
+    assert labeled_rows.schema == LABELED
+    assert dict(zip(labeled_rows["question"].to_pylist(), labeled_rows["answer"].to_pylist(), strict=True)) == {
+        "l1": "A",
+        "l2": "B",
+    }
+    oracle = storage.read_table(f"{tmp_path}/out/oracle")
+    assert oracle.schema == ORACLE
+    assert sorted(oracle["oracle"].to_pylist()) == ["A", "C"]
+    quarantine = storage.read_table(f"{tmp_path}/out/quarantine")
+    assert quarantine.schema == QUARANTINE
+    assert len(quarantine) == 6
+    assert all(quarantine[name].null_count == 0 for name in ("stage", "reason", "source", "raw"))
+
+
+def test_ids_do_not_depend_on_file_or_order(run_config: RunConfig, tmp_path: Path) -> None:
+    labeled, test = 'question,options,answer\nl,"[""x"", ""y""]",A\n', [row("t", answer="A")]
+    run_config.data.columns.oracle = None
+    write(tmp_path, labeled, [[row("u1"), row("u2")], [row("u3")]], test)
+    ingest.run(context(run_config, tmp_path))
+    before = storage.read_table(f"{tmp_path}/out/unlabeled")
+    for file in (tmp_path / "unlabeled").iterdir():
+        file.unlink()
+    (tmp_path / "unlabeled" / "again.jsonl").write_text("\n".join(json.dumps(row(q)) for q in ("u3", "u2", "u1")))
+    ingest.run(context(run_config, tmp_path))
+    assert storage.read_table(f"{tmp_path}/out/unlabeled") == before
+
+
+def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp_path: Path) -> None:
+    labeled, test = 'question,options,answer\nl,"[""x"", ""y""]",A\n', [row("t", answer="Z")]
+    write(tmp_path, labeled, [[row("u", truth="A")]], test)
+    with pytest.raises(UserError, match=r"data.test: no usable row .*\n  .*test.jsonl:1: column 'answer': 'Z'"):
+        ingest.run(context(run_config, tmp_path))
+    (tmp_path / "labeled.csv").write_text("query,options,answer\n")
+    with pytest.raises(UserError, match=r"labeled.csv has no column 'question'; it has query, options, answer"):
+        ingest.run(context(run_config, tmp_path))
+    (tmp_path / "labeled.csv").write_text(labeled)
+    (tmp_path / "unlabeled" / "0.jsonl").unlink()
+    with pytest.raises(UserError, match=r"data.unlabeled: no file at"):
+        ingest.inputs(run_config.data)
+
+
+def test_too_many_bad_rows_stop_the_run_with_examples(run_config: RunConfig, tmp_path: Path) -> None:
+    run_config.limits.max_bad_fraction = 0.3
+    labeled, test = 'question,options,answer\nl,"[""x"", ""y""]",A\n', [row("t", answer="A")]
+    write(tmp_path, labeled, [[row("u", truth="A"), {"options": OPTIONS}, row("")]], test)
+    with pytest.raises(UserError, match=r"2 of 5 rows .* limits.max_bad_fraction = 0.3(.|\n)*0.jsonl:2"):
+        ingest.run(context(run_config, tmp_path))

@@ -1,0 +1,55 @@
+"""Retrieval with the real embedding model and FAISS."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from semievol import storage
+from semievol.config import RunConfig
+from semievol.schema import LABELED, RETRIEVED, UNLABELED
+from semievol.stages import retrieve
+from semievol.stages.context import StageContext
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+LABELED_TEXTS = {
+    1: "The cat sleeps on the warm sofa.",
+    2: "A kitten plays with a ball of wool.",
+    3: "The central bank raised its interest rate.",
+    4: "Shares fell after the profit warning.",
+}
+
+
+def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: RunConfig, tmp_path: Path) -> None:
+    def table(texts: dict[int, str], schema: pa.Schema) -> pa.Table:
+        common = {"options": ["x", "y"], "context": None}
+        rows = [common | {"row_id": i, "question": text, "answer": "A"} for i, text in texts.items()]
+        return pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+
+    unlabeled = {10: "My two cats are napping.", 11: "Inflation worries the bond market.", 3: LABELED_TEXTS[3]}
+    storage.write_table(f"{tmp_path}/ingest/labeled/part-0.parquet", table(LABELED_TEXTS, LABELED))
+    storage.write_table(f"{tmp_path}/ingest/unlabeled/part-0.parquet", table(unlabeled, UNLABELED))
+    run_config.retrieve.k = 2
+    ctx = StageContext("retrieve", run_config, f"{tmp_path}/out", {"ingest": f"{tmp_path}/ingest"}, lambda *_: None)
+    result = retrieve.run(ctx)
+    assert (result.rows.came_in, result.rows.out) == (3, 3)
+    rows = storage.read_table(f"{tmp_path}/out/rows")
+    assert rows.schema.equals(RETRIEVED)
+    found = {row["row_id"]: row for row in rows.to_pylist()}
+    assert set(found[10]["neighbor_ids"]) == {1, 2}
+    assert set(found[11]["neighbor_ids"]) == {3, 4}
+    assert 3 not in found[3]["neighbor_ids"]
+    assert len(found[3]["neighbor_ids"]) == 2
+    for row in found.values():
+        assert row["neighbor_scores"] == sorted(row["neighbor_scores"], reverse=True)
+        assert all(-1.001 <= score <= 1.001 for score in row["neighbor_scores"])
+
+    # Run again over its own leftovers: everything is committed, so no row is written twice.
+    retrieve.run(replace(ctx))
+    assert storage.count_rows(f"{tmp_path}/out/rows") == 3
+
+    run_config.retrieve.k = 0
+    retrieve.run(replace(ctx, out=f"{tmp_path}/none"))
+    assert all(row["neighbor_ids"] == [] for row in storage.read_table(f"{tmp_path}/none/rows").to_pylist())
