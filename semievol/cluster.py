@@ -30,20 +30,24 @@ def connect(config: RunConfig) -> None:
 
     if ray.is_initialized():
         return
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("SEMIEVOL_DEBUG"))}
+    debug = bool(os.environ.get("SEMIEVOL_DEBUG"))
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": debug}
     if not os.environ.get("RAY_ADDRESS"):
         # Each stage uses the same few workers; by default Ray ends them after a second without work, and starting one
         # costs seconds of CPU, which is most of a small run on a small machine.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
         options |= {"num_cpus": local_cpus(config), "include_dashboard": False}
+        if not debug:
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the driver prints notes of Ray's to itself
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
     ray.init(**options, runtime_env={"env_vars": worker_environment()})
+    for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Ray 2.60's new Parquet reader starts 32 footer-reading actors for each plan; on a small machine that is most of a
     # stage's time (measured on 2 cores, 60 rows: 53 s with it, 11 s without).
     context.use_datasource_v2 = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
 def worker_environment() -> dict[str, str]:

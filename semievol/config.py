@@ -67,7 +67,7 @@ class LoraConfig:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    targets: str = "all-linear"
+    targets: list[str] = field(default_factory=lambda: ["all-linear"])  # or module names, e.g. [q_proj, embed_tokens]
 
 
 @dataclass

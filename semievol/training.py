@@ -184,7 +184,7 @@ def _lora(config: TrainConfig) -> Any:
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
-        target_modules=config.lora.targets,
+        target_modules="all-linear" if config.lora.targets == ["all-linear"] else config.lora.targets,
         task_type="CAUSAL_LM",
     )
 

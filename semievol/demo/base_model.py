@@ -85,7 +85,7 @@ def _make_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
         num_key_value_heads=2,
         head_dim=64,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,  # so that an adapter on the embeddings merges exactly
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

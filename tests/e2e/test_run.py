@@ -1,0 +1,194 @@
+"""The whole loop on real parts: vLLM, DeepSpeed with two workers, FAISS, on rows of the Financial PhraseBank."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from semievol import storage
+from semievol.pipeline import STAGES
+from semievol.runfolder import Manifest
+
+SHARED = Path(__file__).parents[3] / "shared"
+DATA, MODEL = SHARED / "data" / "fpb", SHARED / "models" / "tiny-lm"
+pytestmark = [
+    pytest.mark.skipif(not DATA.exists(), reason=f"needs {DATA}, which is not here"),
+    pytest.mark.timeout(1200),
+]
+SIZES = {"labeled": 96, "unlabeled": 200, "test": 96}
+
+
+def semievol(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "semievol", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=check)
+
+
+def select_rows(run: Path) -> list[dict]:
+    return storage.read_table(f"{run}/round-0/select/rows").sort_by("row_id").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fpb")
+    for split, size in SIZES.items():
+        with (DATA / f"{split}.csv").open(newline="") as source, (folder / f"{split}.csv").open("w", newline="") as out:
+            rows = list(csv.reader(source))
+            csv.writer(out).writerows(rows[: size + 1])
+    (folder / "c.yaml").write_text(
+        f"""
+        name: fpb
+        storage: {folder}/runs
+        model: {{base: {MODEL}}}
+        data:
+          labeled: {folder}/labeled.csv
+          unlabeled: {folder}/unlabeled.csv
+          test: {folder}/test.csv
+          columns: {{oracle: answer}}
+        warmup: {{epochs: 1, learning_rate: 2e-3}}
+        label:
+          rows_per_commit: 20
+          collaborators:
+            - {{name: plain, k: 0}}
+            - {{name: careful, k: 1, prompt: careful}}
+            - {{name: nearest, k: 3, kind: neighbors}}
+        finetune: {{epochs: 1, learning_rate: 2e-3, start_from: warm}}
+        """
+    )
+    return folder / "c.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path) -> Path:
+    """The folder of an undisturbed run."""
+    done = semievol("run", str(config), "--json", check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    run = config.parent / "runs" / "fpb"
+    assert summary == json.loads((run / "summary.json").read_text())
+    for stage in STAGES:
+        assert stage.name in done.stdout
+    return run
+
+
+def test_every_stage_is_recorded_and_nothing_is_lost(finished: Path) -> None:
+    for stage in STAGES:
+        folder = finished / "round-0" / stage.name
+        manifest = Manifest.from_json((folder / "manifest.json").read_text())
+        manifest.rows.check(stage.name)
+        for file in manifest.files:
+            assert (folder / file["path"]).stat().st_size == file["size"]
+    summary = json.loads((finished / "summary.json").read_text())
+    assert {row["stage"] for row in summary["stages"]} == {stage.name for stage in STAGES}
+    assert all(0 < model["accuracy"] <= 1 for model in summary["models"].values())
+    assert summary["pseudo_labels"]["selected_accuracy"] > 1 / 3
+    readme = (finished / "README.md").read_text()
+    for text in ("## What was found in the data", "duplicates folded", "McNemar", "| evolved |"):
+        assert text in readme
+    status = json.loads((finished / "status.json").read_text())
+    assert status["state"] == "finished"
+
+
+def test_pseudo_labels_have_what_the_method_needs(finished: Path) -> None:
+    ingested = storage.read_table(f"{finished}/round-0/ingest/unlabeled")
+    rows = select_rows(finished)
+    assert [row["row_id"] for row in rows] == sorted(ingested["row_id"].to_pylist())
+    assert sum(row["selected"] for row in rows) == -(-len(rows) // 2)  # theta = 0.5, rounded up
+    limit = max(row["entropy"] for row in rows if row["selected"])
+    assert all(row["entropy"] >= limit for row in rows if not row["selected"])
+    assert any(row["justified"] for row in rows)
+    assert all(len(row["answers"]) == 3 for row in rows)
+    assert "oracle" not in rows[0]
+
+
+def test_the_evolved_model_loads_everywhere_and_answers_in_its_template(finished: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = finished / "round-0" / "finetune"
+    assert not list(finished.rglob("*.bin")) and not list(finished.rglob("*.pt"))  # safetensors, no pickles
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    merged = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    warm = AutoModelForCausalLM.from_pretrained(finished / "round-0" / "warmup" / "model", dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(warm, folder / "adapter")
+    row = select_rows(finished)[0]
+    from semievol.prompts import messages
+    from semievol.stages.context import to_row
+    from semievol.tasks import TASKS
+
+    task = TASKS["multiple_choice"]
+    prompt = tokenizer.apply_chat_template(
+        messages(task, to_row(row)), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        one, other = (model(**prompt).logits[0, -1].softmax(-1) for model in (merged, adapted))
+    assert torch.allclose(one, other, atol=0.05)  # the merged weights are stored in bf16, as the base was
+    generated = merged.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert task.parse(tokenizer.decode(generated, skip_special_tokens=True), to_row(row)) is not None
+    assert tokenizer.eos_token_id in generated.tolist()  # it knows when to stop
+    # vLLM has loaded the same folder in the stage evaluate/evolved.
+    assert (finished / "round-0" / "evaluate" / "evolved" / "manifest.json").exists()
+
+
+def test_the_same_command_again_does_nothing(finished: Path, config: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (finished / "round-0").rglob("*") if file.is_file()}
+    done = semievol("run", str(config))
+    assert done.stdout.count("done before") == len(STAGES)
+    assert {file: file.stat().st_mtime_ns for file in (finished / "round-0").rglob("*") if file.is_file()} == before
+    planned = json.loads(semievol("plan", str(config), "--json").stdout.splitlines()[-1])
+    assert {stage["state"] for stage in planned["stages"]} == {"done"}
+    changed = json.loads(semievol("plan", str(config), "select.theta=0.3", "--json").stdout.splitlines()[-1])
+    states = {stage["stage"]: stage["state"] for stage in changed["stages"]}
+    assert states["label"] == states["evaluate/base"] == "done"
+    assert states["select"] == states["finetune"] == states["evaluate/evolved"] == "to do"
+
+
+def test_a_killed_driver_is_resumed_without_labeling_committed_rows_again(finished: Path, config: Path) -> None:
+    run = finished.with_name("killed")
+    for stage in ("ingest", "warmup", "retrieve"):
+        shutil.copytree(finished / "round-0" / stage, run / "round-0" / stage)
+    command = [sys.executable, "-m", "semievol", "run", str(config), "name=killed", "--until", "select"]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    commits = run / "round-0" / "label" / "_commits" / "rows"
+    deadline = time.monotonic() + 300
+    while not storage.find(str(commits / "*.parquet")) and time.monotonic() < deadline:
+        assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(5)  # its workers notice and leave
+    committed = storage.count_rows(str(commits / "*[0-9].parquet"))
+    parts = {file: file.stat().st_mtime_ns for file in (run / "round-0" / "label" / "rows").iterdir()}
+    unlabeled = storage.count_rows(f"{run}/round-0/ingest/unlabeled")
+    assert 0 < committed < unlabeled, "the kill came too late to show anything"
+
+    done = semievol(*command[3:])
+    assert "label" in done.stdout
+    print(f"committed before the kill: {committed} of {unlabeled} rows")
+    kept = [file for file, written in parts.items() if file.exists() and file.stat().st_mtime_ns == written]
+    assert sum(storage.count_rows(str(file)) for file in kept) >= committed  # not written again
+    assert select_rows(run) == select_rows(finished)
+
+
+@pytest.mark.parametrize(
+    ("split", "content", "message"),
+    [("test", 'question,options,answer\nq,"[""x"", ""y""]",Z\n', "data.test: no usable row")],
+)
+def test_what_only_a_look_at_all_rows_can_tell(
+    config: Path, tmp_path: Path, split: str, content: str, message: str
+) -> None:
+    (tmp_path / "bad.csv").write_text(content)
+    done = semievol(
+        "run", str(config), f"data.{split}={tmp_path}/bad.csv", "data.columns.oracle=null", "name=bad", check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (config.parent / "runs" / "bad").exists()
