@@ -109,9 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(error.format_message(), code=error.exit_code)
         if os.environ.get("SEMIEVOL_DEBUG"):
             raise
-        _fail(
-            f"{type(error).__name__}: {str(error).strip()}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", 1
-        )
+        last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
+        _fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
 
 
 def _run(config: str, overrides: list[str] | None, *, as_json: bool, until: str | None = None) -> None:

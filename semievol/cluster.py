@@ -41,9 +41,10 @@ def connect(config: RunConfig) -> None:
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the driver prints notes of Ray's to itself
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
     ray.init(**options, runtime_env={"env_vars": worker_environment()})
+    context = ray.data.DataContext.get_current()
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
+    context.raise_original_map_exception = True  # a UserError of a task stays one
     context.enable_progress_bars = False
     # Ray 2.60's new Parquet reader starts 32 footer-reading actors for each plan; on a small machine that is most of a
     # stage's time (measured on 2 cores, 60 rows: 53 s with it, 11 s without).
@@ -53,6 +54,8 @@ def connect(config: RunConfig) -> None:
 def worker_environment() -> dict[str, str]:
     """Environment of every worker: quiet libraries, no calls to a model hub from a machine that is offline."""
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
+    # RAY_ACCEL...: workers that reserved no GPU see none.
+    quiet["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
     passed_on = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_LOGGING_LEVEL")
     return quiet | {name: os.environ[name] for name in passed_on if name in os.environ}
 
@@ -72,10 +75,12 @@ def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count
         UserError: the cluster is too small, with both figures and the keys to change.
     """
     have = available()
-    for resource, each, key in (("CPU", num_cpus, "num_cpus"), ("GPU", num_gpus, "num_gpus")):
-        if each * workers > have[resource]:
+    # Actors that take every CPU leave none for the tasks that read and write around them.
+    for resource, each, key, spare in (("CPU", num_cpus, "num_cpus", 1), ("GPU", num_gpus, "num_gpus", 0)):
+        if each and each * workers + spare > have[resource]:
+            beside = f" and {spare} more beside them" if spare else ""
             raise UserError(
-                f"resources.{stage} asks for {workers} x {each:g} {resource} and the cluster has {have[resource]:g}: "
+                f"resources.{stage} asks for {workers} x {each:g} {resource}{beside}; the cluster has {have[resource]:g}: "
                 f"lower resources.{stage}.{count_key} or resources.{stage}.{key}"
             )
 

@@ -35,8 +35,8 @@ class Verdict:
 def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> Response | None:
     """The answer that the nearest labeled rows give, or None where none of theirs is an answer to this row.
 
-    A neighbour at cosine s weighs exp(s / 0.1); the entropy is -log of the answer's share, so that it compares with a
-    model's negative log-probability.
+    A neighbour at cosine s weighs exp(s / 0.1). The entropy is -log of the answer's share. A model's is a mean over
+    tokens of which one carries the choice, so the vote weighs more where the two are averaged.
 
     Args:
         neighbors: labeled rows with their cosines.

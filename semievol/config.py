@@ -7,6 +7,7 @@ type is found while loading. `load` turns each into a `UserError` that names the
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,16 @@ class LimitsConfig:
     max_row_bytes: int = 1_000_000  # a longer row is quarantined
 
 
+_POSITIVE = (
+    *(f"{train}.{key}" for train in ("warmup", "finetune") for key in ("epochs", "learning_rate", "batch_size")),
+    *(f"{train}.{key}" for train in ("warmup", "finetune") for key in ("per_device_batch_size", "max_length")),
+    *("warmup.lora.rank", "finetune.lora.rank", "embedding.batch_size", "embedding.max_length"),
+    *("label.max_tokens", "label.rows_per_commit", "select.max_per_answer", "evaluate.max_tokens"),
+    *("engine.max_model_len", "engine.max_num_seqs", "engine.kv_cache_gib", "limits.max_row_bytes"),
+    *("resources.embed.actors", "resources.label.actors", "resources.train.workers", "resources.local_num_cpus"),
+)
+
+
 @dataclass
 class RunConfig:
     """A whole run. `storage` and `name` say where it lives: <storage>/<name>/."""
@@ -291,21 +302,27 @@ def _check(config: RunConfig) -> None:
         if not ok:
             raise UserError(message)
 
+    require(
+        re.fullmatch(r"[\w][\w.-]*", config.name) is not None,
+        f"name: '{config.name}' names a folder: letters, digits, . _ -",
+    )
+    for key in _POSITIVE:
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        require(value is None or value > 0, f"{key}: {value} is not positive")
+    require(0 < config.evaluate.confidence_level < 1, "evaluate.confidence_level: not between 0 and 1")
     require(config.task.kind in TASKS, f"task.kind: '{config.task.kind}' is none of {', '.join(TASKS)}")
     require(0 < config.select.theta <= 1, f"select.theta: {config.select.theta} is not in (0, 1]")
     require(0 <= config.select.min_agreement <= 1, "select.min_agreement: not in [0, 1]")
-    cap = config.select.max_per_answer
-    require(cap is None or cap > 0, "select.max_per_answer: must be positive, or null for no cap")
     require(
         config.finetune.start_from in ("base", "warm"),
         f"finetune.start_from: '{config.finetune.start_from}' is neither 'base' nor 'warm'",
     )
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
-    require(config.label.rows_per_commit > 0, "label.rows_per_commit: must be positive")
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
-    require(any(c.kind == "model" for c in collaborators), "label.collaborators: at least one must be of kind 'model'")
     names = [c.name for c in collaborators]
     require(len(set(names)) == len(names), f"label.collaborators: names must differ, got {names}")
     for i, c in enumerate(collaborators):
@@ -315,15 +332,12 @@ def _check(config: RunConfig) -> None:
         require(c.k > 0 or c.kind == "model", f"{key}.k: neighbors that vote must be at least 1")
         require(c.temperature >= 0, f"{key}.temperature: must not be negative")
         require(c.prompt in STYLES, f"{key}.prompt: '{c.prompt}' is none of {', '.join(STYLES)}")
+    require(any(c.kind == "model" for c in collaborators), "label.collaborators: at least one must be of kind 'model'")
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
         per_step = train.per_device_batch_size * config.resources.train.workers
         require(train.zero_stage in (0, 1, 2, 3), f"{key}.zero_stage: {train.zero_stage} is none of 0, 1, 2, 3")
-        require(train.epochs > 0, f"{key}.epochs: must be positive")
         require(
             train.batch_size >= per_step and train.batch_size % per_step == 0,
             f"{key}.batch_size: {train.batch_size} is no multiple of {key}.per_device_batch_size x "
             f"resources.train.workers = {per_step}",
         )
-    for key, pool in (("embed", config.resources.embed), ("label", config.resources.label)):
-        require(pool.actors > 0, f"resources.{key}.actors: must be positive")
-    require(config.resources.train.workers > 0, "resources.train.workers: must be positive")

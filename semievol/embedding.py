@@ -16,13 +16,13 @@ from semievol.tasks import Row
 
 
 def model_path(name: str) -> str:
-    """The folder (or Hugging Face id) of an embedding model; `package:NAME` is a model inside an installed package.
+    """The folder, URI or Hugging Face id of an embedding model; `package:NAME` is a model inside an installed package.
 
     Raises:
         UserError: the package is not installed or carries no sentence-transformers model.
     """
     if not name.startswith("package:"):
-        return storage.local_copy(name) if "://" in name else name
+        return name
     package = name.removeprefix("package:")
     spec = find_spec(package)
     if spec is None or spec.origin is None:
@@ -45,7 +45,9 @@ class Embedder:
     def __init__(self, config: EmbeddingConfig) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self._model: Any = SentenceTransformer(model_path(config.model), trust_remote_code=False)
+        path = model_path(config.model)
+        local = storage.local_copy(path) if "://" in path else path
+        self._model: Any = SentenceTransformer(local, trust_remote_code=False)
         self._model.max_seq_length = config.max_length
         self._batch_size = config.batch_size
 

@@ -32,28 +32,33 @@ class Stage:
     function: str
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    reads_model: bool = False
+    reads: str = ""  # a model that is no stage's output: base | embedding
     actors: str = ""  # the key under `resources` that says what it asks for
 
 
-_EVALUATED = ("task", "engine", "evaluate", "seed")
+# Only what changes a stage's output. Knobs of speed (batch sizes, commit sizes, memory) may change between attempts
+# without losing what is committed.
+_ENGINE = ("engine.dtype", "engine.max_model_len", "task", "seed")
+_EVALUATED = (*_ENGINE, "evaluate.max_tokens")
+_LABELED = (*_ENGINE, "label.collaborators", "label.justify", "label.max_tokens")
+_EMBEDDED = ("embedding.max_length", "retrieve")
 STAGES = (
     Stage("ingest", "ingest:run", (), ("data", "task", "limits.max_row_bytes")),
-    Stage("warmup", "train:run_warmup", ("ingest",), ("task", "warmup", "seed"), True, "train"),
-    Stage("retrieve", "retrieve:run", ("ingest",), ("embedding", "retrieve"), False, "embed"),
-    Stage("label", "label:run", ("ingest", "warmup", "retrieve"), ("task", "label", "engine", "seed"), False, "label"),
+    Stage("warmup", "train:run_warmup", ("ingest",), ("task", "warmup", "seed"), "base", "train"),
+    Stage("retrieve", "retrieve:run", ("ingest",), _EMBEDDED, "embedding", "embed"),
+    Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "", "label"),
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
-        "finetune", "train:run_finetune", ("ingest", "warmup", "select"), ("task", "finetune", "seed"), True, "train"
+        "finetune", "train:run_finetune", ("ingest", "warmup", "select"), ("task", "finetune", "seed"), "base", "train"
     ),
-    Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, True, "label"),
-    Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, False, "label"),
-    Stage("evaluate/evolved", "evaluate:run_model", ("ingest", "finetune"), _EVALUATED, False, "label"),
+    Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
+    Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
+    Stage("evaluate/evolved", "evaluate:run_model", ("ingest", "finetune"), _EVALUATED, "", "label"),
     Stage(
         "evaluate/compare",
         "evaluate:run",
         ("ingest", "select", "evaluate/base", "evaluate/warm", "evaluate/evolved"),
-        ("task",),
+        ("task", "evaluate.confidence_level"),
     ),
 )
 
@@ -128,10 +133,11 @@ class Pipeline:
         started = time.monotonic()
         try:
             result = run(StageContext(stage.name, self.config, out, inputs, self._console))
-        except Exception as error:  # noqa: BLE001 - recorded, and raised again
-            self.folder.write_status(stage=stage.name, state="failed", error=f"{type(error).__name__}")
-            mendable = cluster.user_error(error)
-            raise (mendable or error) from None if mendable else error.__cause__
+        except BaseException as error:
+            self.folder.write_status(stage=stage.name, state="failed", error=type(error).__name__)
+            if mendable := cluster.user_error(error):
+                raise mendable from None
+            raise
         manifest = self.folder.commit(stage.name, self._fingerprints[stage.name], result, time.monotonic() - started)
         self._echo(_line(manifest, skipped=False))
         return manifest
@@ -141,7 +147,7 @@ class Pipeline:
         marker = storage.join(out, STARTED)
         print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None
         if print_of_leftovers != self._fingerprints[stage.name] or self.folder.manifest(stage.name):
-            storage.delete(out)
+            self.folder.discard(stage.name)
         storage.write_text(marker, self._fingerprints[stage.name])
         storage.write_text(storage.join(self.folder.uri, "config.yaml"), configuration.to_yaml(self.config))
         self.folder.write_json("run.json", {"name": self.config.name, "fingerprints": self._fingerprints})
@@ -169,12 +175,14 @@ class Pipeline:
         from semievol.stages.ingest import inputs
 
         files = [asdict(entry) for entries in inputs(self.config.data).values() for entry in entries]
-        model = _model_identity(self.config.model.base)
-        embedding.model_path(self.config.embedding.model)
+        models = {
+            "base": _model_identity("model.base", self.config.model.base),
+            "embedding": _model_identity("embedding.model", embedding.model_path(self.config.embedding.model)),
+        }
         found: dict[str, str] = {}
         for stage in STAGES:
             settings = {key: _setting(self.config, key) for key in stage.settings}
-            own = files if stage.name == "ingest" else model if stage.reads_model else []
+            own = files if stage.name == "ingest" else models.get(stage.reads, [])
             found[stage.name] = fingerprint(stage.name, settings, [own, [found[n] for n in stage.needs]])
         return found
 
@@ -201,7 +209,9 @@ def _losses(manifest: Manifest) -> list[tuple[int, str]]:
 
 def _absolute_paths(run_config: RunConfig) -> RunConfig:
     """Local paths made absolute: workers run in other folders than the driver."""
-    data, base = run_config.data, run_config.model.base
+    data, base, embedder = run_config.data, run_config.model.base, run_config.embedding.model
+    if not embedder.startswith("package:") and _is_path(embedder):
+        embedder = storage.absolute(embedder)
     return replace(
         run_config,
         storage=storage.absolute(run_config.storage),
@@ -212,6 +222,7 @@ def _absolute_paths(run_config: RunConfig) -> RunConfig:
             test=storage.absolute(data.test),
         ),
         model=replace(run_config.model, base=storage.absolute(base) if _is_path(base) else base),
+        embedding=replace(run_config.embedding, model=embedder),
     )
 
 
@@ -222,23 +233,21 @@ def _is_path(model: str) -> bool:
     return not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) or storage.exists(model)
 
 
-def _model_identity(model: str) -> list[Any]:
-    """What tells one base model from another: names and sizes of its files, or its id on the hub.
+def _model_identity(key: str, model: str) -> list[Any]:
+    """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
 
     Raises:
         UserError: there is no such model, before anything starts.
     """
     if _is_path(model) or "://" in model:
         if not storage.exists(storage.join(model, "config.json")):
-            raise UserError(
-                f"model.base: no model at '{model}' (a folder with config.json, a URI, or a Hugging Face id)"
-            )
-        return [[file.uri, file.size] for file in storage.find(model)]
+            raise UserError(f"{key}: no model at '{model}' (a folder with config.json, a URI, or a Hugging Face id)")
+        return [[file.uri, file.size, file.mtime_ns] for file in storage.find(model)]
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        hf_hub_download(model, "config.json")
+        path = hf_hub_download(model, "config.json")
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"model.base: '{model}' is no local folder, and the hub did not give it: {error}") from None
-    return [model]
+        raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {error}") from None
+    return [model, path.split("/")[-2]]  # .../snapshots/<commit>/config.json

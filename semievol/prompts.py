@@ -29,13 +29,13 @@ def messages(task: Task, row: Row, *, examples: list[Row] | None = None, style: 
     return [*system, {"role": "user", "content": task.ask(row)}]
 
 
-def justification(task: Task, row: Row, answers: list[str], *, examples: list[Row] | None = None) -> Messages:
+def justification(task: Task, row: Row, answers: list[str]) -> Messages:
     """The prompt of self-justification: the question, the differing answers, and the request to decide.
 
     Args:
         answers: the distinct canonical answers that the collaborators gave, in the order of first mention.
     """
-    prompt = messages(task, row, examples=examples)
+    prompt = messages(task, row)
     candidates = "\n".join(f"- {task.respond(answer)}" for answer in answers)
     question = prompt[-1]["content"]
     prompt[-1]["content"] = f"These answers were proposed:\n{candidates}\nDecide which one is right.\n\n{question}"

@@ -7,6 +7,7 @@ a file that cannot be read at all is an error that names it.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def format_of(uri: str) -> str:
 
 
 def columns(uri: str) -> list[str]:
-    """The column names of a file, from its head alone."""
+    """The column names of a file, from its beginning alone."""
     import pyarrow.parquet as pq
 
     try:
@@ -47,12 +48,11 @@ def columns(uri: str) -> list[str]:
                 return list(pq.ParquetFile(file).schema_arrow.names)
         if format_of(uri) == ".csv":
             return _header(csv.reader(_lines(uri)))
-        for _, row in _jsonl(uri):
-            if isinstance(row, dict):
-                return list(row)
+        # A JSON row need not have every key; the first hundred together show what there is.
+        rows = [row for _, row in itertools.islice(_jsonl(uri), 100) if isinstance(row, dict)]
+        return list(dict.fromkeys(key for row in rows for key in row))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{uri}: cannot be read: {error}") from None
-    return []
 
 
 def read(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:

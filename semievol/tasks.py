@@ -54,8 +54,11 @@ class Task(Protocol):
 class MultipleChoice:
     """One of 2 to 10 options; the canonical answer is the option's letter."""
 
-    # "Answer: B", "The answer is (B).", "answer - b"; the last one counts, as models correct themselves.
-    _STATED = re.compile(r"answer\s*(?:is|:|=|-)?\s*[:*\s]*[(\[]?\s*([A-Ja-j])\s*(?:[)\].:,*]|\s|$)", re.IGNORECASE)
+    # "Answer: B", "The answer is (B).", "answer - b"; the last one counts, as models correct themselves. A letter that
+    # only a blank follows must be a capital one or close the line: "the answer is a cat" names no option.
+    _STATED = re.compile(
+        r"(?i:answer)\s*(?i:is|:|=|-)?[\s:*]*[(\[]?\s*(?:([A-Ja-j])\s*(?=[)\].:,;*\n]|$)|([A-J])(?=\s))",
+    )
     # A bare "B", "(B)", "b.", "B) text" at the start of the response.
     _BARE = re.compile(r"^[\s*(\[]*([A-Ja-j])(?:[)\].:*]|\s*$)")
 
@@ -66,10 +69,10 @@ class MultipleChoice:
 
     def gold(self, text: str, row: Row) -> str | None:
         letters = LETTERS[: len(row.options)]
+        readings = {letter for letter, option in zip(letters, row.options, strict=True) if option == text}
         if len(text) == 1 and text.upper() in letters:
-            return text.upper()
-        matching = [letter for letter, option in zip(letters, row.options, strict=True) if option == text]
-        return matching[0] if len(matching) == 1 else None
+            readings.add(text.upper())
+        return readings.pop() if len(readings) == 1 else None  # two readings are none: "A" of ["C", "B", "A"]
 
     def expects(self, row: Row) -> str:
         return f"a letter from A to {LETTERS[len(row.options) - 1]}, or the text of exactly one option"
@@ -85,7 +88,7 @@ class MultipleChoice:
     def parse(self, response: str, row: Row) -> str | None:
         stated = self._STATED.findall(response)
         bare = self._BARE.match(response)
-        letter = stated[-1] if stated else bare.group(1) if bare else None
+        letter = "".join(stated[-1]) if stated else bare.group(1) if bare else None
         if letter and letter.upper() in LETTERS[: len(row.options)]:
             return letter.upper()
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ class TrainSpec:
     out: str  # URI: `adapter/` and the merged `model/` are written there, safetensors both
     config: TrainConfig
     seed: int
+    use_gpu: bool  # what was reserved, not what the machine has
 
 
 def train(stage: str, spec: TrainSpec, resources: TrainResources, row_count: int, emit: Emit) -> dict[str, Any]:
@@ -34,7 +34,6 @@ def train(stage: str, spec: TrainSpec, resources: TrainResources, row_count: int
     Raises:
         ray.train.TrainingFailedError: a worker raised, or workers were lost more often than is retried.
     """
-    from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
 
@@ -62,12 +61,20 @@ def train(stage: str, spec: TrainSpec, resources: TrainResources, row_count: int
                 break
             except WorkerGroupError as error:
                 # Ray's max_failures would also repeat what fails by itself each time; only a lost worker is worth it.
-                lost = any(isinstance(failure, RayActorError) for failure in error.worker_failures.values())
+                lost = any(_is_loss(failure) for failure in error.worker_failures.values())
                 if not lost or attempt == _RETRIES:
                     raise
     storage.delete(storage.join(spec.out, "_ray_train"))
     metrics: dict[str, Any] = json.loads(storage.read_text(storage.join(spec.out, METRICS)))
     return metrics
+
+
+def _is_loss(failure: BaseException) -> bool:
+    """Whether a worker failed because it (or its node) is gone, and not because of what it ran."""
+    from ray.exceptions import RayActorError
+
+    # Ray Train wraps the death of a worker: WorkerHealthCheckFailedError.health_check_failure is what Ray said.
+    return isinstance(getattr(failure, "health_check_failure", failure), RayActorError)
 
 
 def _per_worker(resources: TrainResources) -> dict[str, float]:
@@ -85,9 +92,10 @@ def _worker(arguments: dict[str, Any]) -> None:
     world = ray.train.get_context().get_world_size()
     base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
+        args = _arguments(spec, world, scratch)  # before the weights: under ZeRO-3 it decides how they are loaded
         trainer = SFTTrainer(
-            model=_load(base),
-            args=_arguments(spec, world, scratch),
+            model=_load(base, spec.use_gpu),
+            args=args,
             train_dataset=_dataset(spec.rows, scratch),
             processing_class=AutoTokenizer.from_pretrained(base, trust_remote_code=False),
             peft_config=_lora(spec.config),
@@ -113,12 +121,12 @@ def _metrics(output: Any, state: Any) -> dict[str, Any]:
     }
 
 
-def _load(base: str) -> Any:
+def _load(base: str, use_gpu: bool) -> Any:
     """The weights in full precision on a CPU (bf16 arithmetic is slow there), in bf16 on an accelerator."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    dtype = torch.bfloat16 if use_gpu else torch.float32
     return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
 
 
@@ -134,10 +142,9 @@ def _dataset(rows: str, scratch: str) -> Any:
 
 
 def _arguments(spec: TrainSpec, world: int, scratch: str) -> Any:
-    import torch
     from trl import SFTConfig
 
-    config, gpu = spec.config, torch.cuda.is_available()
+    config, gpu = spec.config, spec.use_gpu
     return SFTConfig(
         output_dir=scratch,
         seed=spec.seed,
@@ -206,7 +213,7 @@ def _progress_callback(progress: Any) -> Any:
 def _publish(base: str, spec: TrainSpec, adapter: Path, merged: Path) -> None:
     """Upload the adapter, and the base with the adapter merged in, which is what bulk inference runs on."""
     from peft import PeftModel
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoTokenizer
 
     for pickle in adapter.glob("*.bin"):
         pickle.unlink()  # training_args.bin: a pickle that nobody needs
@@ -217,8 +224,6 @@ def _publish(base: str, spec: TrainSpec, adapter: Path, merged: Path) -> None:
     model = model.to(dtype) if dtype is not None else model
     model.save_pretrained(str(merged), safe_serialization=True)
     AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(str(merged))
-    if os.path.exists(f"{base}/generation_config.json"):
-        GenerationConfig.from_pretrained(base).save_pretrained(str(merged))
     (merged / "training.json").write_text(json.dumps(asdict(spec), indent=1))
     storage.upload(str(adapter), storage.join(spec.out, ADAPTER))
     storage.upload(str(merged), storage.join(spec.out, MODEL))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,12 +27,17 @@ _MINUTES = 8
 def prepare(folder: str, *, seed: int, echo: Callable[[str], None]) -> tuple[str, list[str]]:
     """Make what is missing of the demo's data and base model; returns the config's path and the overrides for it."""
     root = Path(folder).absolute() / f"seed-{seed}"
-    counts = write_dataset(root / "data", seed=seed)
+    with tempfile.TemporaryDirectory() as fresh:
+        counts = write_dataset(Path(fresh), seed=seed)
+        if not (root / "data").exists():  # an unchanged file keeps its time, so that a second run has nothing to do
+            shutil.copytree(fresh, root / "data.partial", dirs_exist_ok=True)
+            (root / "data.partial").rename(root / "data")
     echo(_INTRODUCTION.format(minutes=_MINUTES, **counts))
-    if (root / "base" / "config.json").exists():
+    if (root / "base").exists():
         echo(f"base model: made before, in {root}/base")
     else:
-        build_base_model(root / "base", seed=seed, log=echo)
+        build_base_model(root / "base.partial", seed=seed, log=echo)
+        (root / "base.partial").rename(root / "base")
     overrides = [
         f"storage={root}",
         f"seed={seed}",

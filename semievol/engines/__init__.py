@@ -18,7 +18,11 @@ class Completion:
     tokens: int
 
 
-class PromptTooLong(ValueError):
+class RequestRefused(ValueError):
+    """The engine does not take this request; others are not touched."""
+
+
+class PromptTooLong(RequestRefused):
     """The prompt leaves no room for a response in the context window."""
 
 
@@ -39,5 +43,6 @@ class Engine(Protocol):
 
         Raises:
             PromptTooLong: prompt and response do not fit the context window.
+            RequestRefused: the engine does not take this request.
             EngineDied: the engine failed; it takes no more requests.
         """

@@ -17,7 +17,7 @@ from typing import Any
 
 from semievol import storage
 from semievol.config import EngineConfig
-from semievol.engines import Completion, EngineDied, PromptTooLong
+from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.prompts import Messages
 
 
@@ -95,17 +95,18 @@ class VLLMEngine:
                         self._waiting.pop(output.request_id).set_result(_reduce(output.outputs[0]))
         except BaseException as error:  # noqa: BLE001 - whatever it was, every waiting row must hear of it
             self._dead = error
-            for future in self._waiting.values():
+            waiting = list(self._waiting.values())
+            while not self._arriving.empty():
+                waiting.append(self._arriving.get()[-1])
+            for future in waiting:
                 future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))
-            self._waiting.clear()
 
     def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[Completion]) -> None:
+        self._waiting[request_id] = future
         try:
             self._engine.add_request(request_id, {"prompt_token_ids": prompt}, sampling)
         except ValueError as error:  # this request is wrong, the engine is well
-            future.set_exception(error)
-            return
-        self._waiting[request_id] = future
+            self._waiting.pop(request_id).set_exception(RequestRefused(str(error)))
 
 
 def _reduce(output: Any) -> Completion:

@@ -61,20 +61,25 @@ def run_model(ctx: StageContext) -> StageResult:
 def run(ctx: StageContext) -> StageResult:
     """Compare the models row by row, and the pseudo-labels with the oracle where there is one."""
     correct: dict[str, Any] = {}
+    ids: set[tuple[int, ...]] = set()
     for model in MODELS:
         table = storage.read_table(storage.join(ctx.inputs[f"evaluate/{model}"], "rows"), ["row_id", "gold", "answer"])
         table = table.sort_by("row_id")
         correct[model] = _correct(table, ctx)
+        ids.add(tuple(table["row_id"].to_pylist()))
+    assert len(ids) == 1, "the models answered different rows, so they cannot be paired"
     tests = {}
     for a, b in itertools.combinations(MODELS, 2):
         only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
         tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": round(mcnemar(only_a, only_b), 5)}
     accuracy = {model: round(float(right.mean()), 4) for model, right in correct.items()}
     metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": _pseudo_labels(ctx)}
-    rows = len(correct["base"])
+    rows = storage.count_rows(storage.join(ctx.inputs["ingest"], "test"))
     verdict = tests["evolved_vs_warm"]
     gain = accuracy["evolved"] - accuracy["warm"]
-    return StageResult(Rows(rows, rows), metrics, f"evolved {gain:+.3f} over warm, p = {verdict['p_value']:.3g}")
+    return StageResult(
+        Rows(rows, len(correct["base"])), metrics, f"evolved {gain:+.3f} over warm, p = {verdict['p_value']:.3g}"
+    )
 
 
 def _correct(table: pa.Table, ctx: StageContext) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -24,6 +24,7 @@ from semievol.tasks import TASKS
 
 SPLITS = ("test", "labeled", "unlabeled")  # in the order of precedence: an earlier split keeps a row that both have
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
+_READ = "_read"  # one small file for each input file
 _RAW_CHARACTERS = 4_000  # kept of a quarantined row's text
 _PARSED = pa.schema(
     [
@@ -72,13 +73,14 @@ def run(ctx: StageContext) -> StageResult:
     from ray.data import DataContext
 
     files = inputs(ctx.config.data)
-    listing = [{"split": split, "uri": file.uri} for split in SPLITS for file in files[split]]
+    found = [(split, file.uri) for split in SPLITS for file in files[split]]
+    listing = [{"split": split, "uri": uri, "number": i} for i, (split, uri) in enumerate(found)]
     buckets = 1 + sum(file.size for split in SPLITS for file in files[split]) // _BUCKET_BYTES
     context = DataContext.get_current()
     context.max_hash_shuffle_aggregators = min(buckets, 64)
     folded = (
         ray.data.from_items(listing, override_num_blocks=len(listing))
-        .map_batches(_parse, batch_size=1, fn_kwargs={"config": ctx.config, "buckets": buckets})
+        .map_batches(_parse, batch_size=1, fn_kwargs={"config": ctx.config, "buckets": buckets, "out": ctx.out})
         .groupby("bucket", num_partitions=buckets)
         .map_groups(_fold, batch_format="pyarrow", fn_kwargs={"config": ctx.config, "out": ctx.out})
     )
@@ -93,11 +95,22 @@ def run(ctx: StageContext) -> StageResult:
             examples.append(f"{record['example']}: {record['reason']}")
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
-    return _result(ctx, counts, reasons, notes, sorted(examples)[:20])
+    return _result(ctx, _rows_read(ctx.out, len(listing)), counts, reasons, notes, sorted(examples)[:20])
+
+
+def _rows_read(out: str, files: int) -> int:
+    """Rows that the parsers read, counted before the shuffle, so that a loss on the way would show."""
+    counted = [json.loads(storage.read_text(storage.join(out, _READ, f"{i:06d}.json"))) for i in range(files)]
+    return sum(record["rows"] for record in counted)
 
 
 def _result(
-    ctx: StageContext, counts: Counter[tuple[str, str]], reasons: Counter[str], notes: Counter[str], examples: list[str]
+    ctx: StageContext,
+    came_in: int,
+    counts: Counter[tuple[str, str]],
+    reasons: Counter[str],
+    notes: Counter[str],
+    examples: list[str],
 ) -> StageResult:
     for split in SPLITS:
         if not counts[split, "kept"]:
@@ -108,9 +121,9 @@ def _result(
         return sum(n for (_, f), n in counts.items() if f == fate)
 
     rows = Rows(
-        came_in=sum(counts.values()),
-        out=total("kept"),
-        quarantined=total("quarantined"),
+        came_in=came_in,
+        out=sum(storage.count_rows(storage.join(ctx.out, split)) for split in SPLITS),
+        quarantined=storage.count_rows(storage.join(ctx.out, "quarantine")),
         duplicates=total("duplicate"),
         leaks=total("leak"),
     )
@@ -130,19 +143,23 @@ def _kind(reason: str) -> str:
     return reason.split(":")[0] if "column '" in reason else reason
 
 
-def _parse(batch: dict[str, Any], config: RunConfig, buckets: int) -> Iterator[pa.Table]:
-    """One input file to tables of `_PARSED`."""
+def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> Iterator[pa.Table]:
+    """One input file to tables of `_PARSED`; how many rows it had goes into a file of its own."""
     split, uri = str(batch["split"][0]), str(batch["uri"][0])
     records: list[dict[str, Any]] = []
+    rows = 0
     for position, raw in readers.read(uri):
         record = _record(raw, split, config) | {"split": split, "source": uri, "position": position}
         # Rows without an id need no partner: any bucket will do.
         record["bucket"] = (record["row_id"] if record["row_id"] is not None else position) % buckets
         records.append(record)
+        rows += 1
         if len(records) == 4096:
             yield pa.Table.from_pylist(records, schema=_PARSED)
             records = []
     yield pa.Table.from_pylist(records, schema=_PARSED)
+    count = {"uri": uri, "split": split, "rows": rows}
+    storage.write_text(storage.join(out, _READ, f"{batch['number'][0]:06d}.json"), json.dumps(count))
 
 
 def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig) -> dict[str, Any]:

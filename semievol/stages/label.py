@@ -17,7 +17,7 @@ import pyarrow as pa
 from semievol import confidence, prompts, storage
 from semievol.confidence import Response
 from semievol.config import Collaborator, EngineConfig
-from semievol.engines import Engine, EngineDied, PromptTooLong
+from semievol.engines import Engine, EngineDied, PromptTooLong, RequestRefused
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import PSEUDO_LABELED
 from semievol.stages.context import StageContext, check_bad_fraction, run_rows, summarize, to_row
@@ -168,7 +168,7 @@ class Labeler:
         row = to_row(record | {"answer": None})
         try:
             return record | await self._answer(record, row)
-        except PromptTooLong as error:
+        except RequestRefused as error:
             return record | {"answer": None, "justified": False, "output_tokens": 0, "quarantine_reason": str(error)}
 
     async def _answer(self, record: dict[str, Any], row: Row) -> dict[str, Any]:
@@ -182,8 +182,11 @@ class Labeler:
         candidates = confidence.distinct(self._task, responses)
         if self._justify and candidates and not confidence.agree(self._task, responses):
             prompt = prompts.justification(self._task, row, candidates)
-            # Greedy: the judgement is the model's best one, not a sample.
-            decided = await self._respond(prompt, row, temperature=0.0, seed=0)
+            try:
+                # Greedy: the judgement is the model's best one, not a sample.
+                decided = await self._respond(prompt, row, temperature=0.0, seed=0)
+            except PromptTooLong:
+                decided = None  # the answers are there; the majority stands
         verdict = confidence.verdict(self._task, responses, decided=decided)
         tokens = sum(r.tokens for r in responses) + (decided.tokens if decided else 0)
         return {

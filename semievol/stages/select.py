@@ -25,6 +25,8 @@ _DECIDING = ["row_id", "answer", "entropy", "agreement"]
 def run(ctx: StageContext) -> StageResult:
     config, source = ctx.config.select, storage.join(ctx.inputs["label"], "rows")
     answered = sum(_count_by_answer(source, Among()).values())
+    if not answered:
+        raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
     # The quantile is over all pseudo-labels; the floor and the caps choose among those it lets pass.
     threshold = _key_of_rank(source, Among(), selection.quantile_rank(answered, config.theta))
     passing = Among(upto=threshold, min_agreement=config.min_agreement)

@@ -47,6 +47,7 @@ def _run(ctx: StageContext, sources: list[tuple[str, bool]], base: str, config: 
     storage.delete(rendered)  # of an attempt that was cut off
     for source, selected_only in sources:
         _render(ctx, source, rendered, selected_only, config.max_length, base)
+    came_in = sum(_source_rows(source, selected_only) for source, selected_only in sources)
     reasons: Counter[str] = Counter()
     for block in summarize(rendered, ["quarantine_reason"], _count):
         for record in block.to_pylist():
@@ -55,10 +56,25 @@ def _run(ctx: StageContext, sources: list[tuple[str, bool]], base: str, config: 
     bad = sum(reasons.values())
     examples = [f"{n:,} rows: {reason}" for reason, n in reasons.most_common()]
     check_bad_fraction(ctx, bad, usable + bad, examples)
-    spec = TrainSpec(rows=rendered, base=base, out=ctx.out, config=config, seed=ctx.config.seed)
+    spec = TrainSpec(
+        rows=rendered, base=base, out=ctx.out, config=config, seed=ctx.config.seed, use_gpu=pool.num_gpus > 0
+    )
     metrics = train(ctx.name, spec, pool, usable, ctx.emit)
-    rows = Rows(came_in=usable + bad, out=usable, quarantined=bad)
+    rows = Rows(came_in=came_in, out=usable, quarantined=bad)
     return StageResult(rows, metrics, f"loss {metrics['loss']:.3f} after {metrics['steps']} steps")
+
+
+def _source_rows(source: str, selected_only: bool) -> int:
+    """Rows that have to come out of rendering, counted at their source."""
+    if not selected_only:
+        return storage.count_rows(source)
+    return sum(int(block["selected"][0].as_py()) for block in summarize(source, ["selected"], _count_selected))
+
+
+def _count_selected(block: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return pa.table({"selected": [pc.sum(block["selected"]).as_py() or 0]})
 
 
 def _render(ctx: StageContext, source: str, out: str, selected_only: bool, max_length: int, base: str) -> None:

@@ -46,6 +46,11 @@ def row(n: int = 4) -> Row:
         ("Because", None),
         ("answer", None),
         ("Answer: Bees", None),
+        ("The answer is a cat", None),
+        ("The correct answer I believe is (B)", None),  # better no answer than the letter of "I"
+        ("Answer: a", "A"),
+        ("answer is c, I think", "C"),
+        ("The answer is A because of it", "A"),
     ],
 )
 def test_parse(response: str, answer: str | None) -> None:
@@ -68,6 +73,7 @@ def test_gold_takes_letters_and_exact_texts() -> None:
     assert task.gold("option 1", row()) == "B"
     assert task.gold("E", row()) is None
     assert task.gold("2", row()) is None  # 0-based or 1-based? Nobody can tell, so it is no answer
+    assert task.gold("A", Row("?", ["C", "B", "A"], None, None)) is None
     assert task.gold("same", Row("?", ["same", "same"], None, None)) is None
 
 
