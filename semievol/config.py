@@ -140,8 +140,8 @@ class LabelConfig:
 class SelectConfig:
     """Adaptive selection by entropy."""
 
-    theta: float = 0.5  # keep rows up to this quantile of the entropy
-    min_agreement: float = 0.0  # and whose answer at least this share of the collaborators gave
+    min_agreement: float = 0.0  # of the rows whose answer at least this share of the collaborators gave,
+    theta: float = 0.5  # keep those up to this quantile of the entropy
     max_per_answer: int | None = None  # keep at most this many of each answer, the most confident ones
 
 

@@ -106,6 +106,6 @@ def rejections(
     reasons = np.full(len(keys), None, dtype=object)
     for answer, cap in caps.items():
         reasons[(answers == answer) & (keys > np.uint64(cap))] = "over the cap of its answer"
-    reasons[agreement < np.float32(passing.min_agreement)] = "agreement below the floor"
     reasons[keys > np.uint64(passing.upto)] = "entropy above the theta-quantile"
+    reasons[agreement < np.float32(passing.min_agreement)] = "agreement below the floor"
     return list(reasons)

@@ -7,6 +7,7 @@ rows/: every pseudo-labeled row with `selected` and, where it is not, why.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +28,16 @@ def run(ctx: StageContext) -> StageResult:
     answered = sum(_count_by_answer(source, Among()).values())
     if not answered:
         raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
-    # The quantile is over all pseudo-labels; the floor and the caps choose among those it lets pass.
-    threshold = _key_of_rank(source, Among(), selection.quantile_rank(answered, config.theta))
-    passing = Among(upto=threshold, min_agreement=config.min_agreement)
+    # The quantile is among the rows that pass the floor: a model that is sure of itself would otherwise fill it with
+    # low entropies of answers that the other collaborators contradict.
+    floor = Among(min_agreement=config.min_agreement)
+    eligible = sum(_count_by_answer(source, floor).values()) if config.min_agreement else answered
+    if not eligible:
+        raise UserError(
+            f"select: no pseudo-label has an agreement of {config.min_agreement}; lower select.min_agreement"
+        )
+    threshold = _key_of_rank(source, floor, selection.quantile_rank(eligible, config.theta))
+    passing = replace(floor, upto=threshold)
     caps = _caps(source, passing, config)
     out = storage.join(ctx.out, "rows")
     storage.delete(out)  # of an attempt that was cut off
@@ -42,8 +50,6 @@ def run(ctx: StageContext) -> StageResult:
             target, name = (rejected, record["reason"]) if record["reason"] else (selected, record["answer"])
             target[name] += record["rows"]
     kept = sum(selected.values())
-    if not kept:
-        raise UserError("select: no pseudo-label passes; raise select.theta or lower select.min_agreement")
     metrics = {
         "selected": kept,
         "selected_by_answer": dict(sorted(selected.items())),

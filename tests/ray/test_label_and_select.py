@@ -137,9 +137,11 @@ def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConf
 
     run_config.select.min_agreement, run_config.select.max_per_answer = 0.75, 30
     result = select.run(ctx)
-    passing = [row for row in answered[:250] if row["agreement"] == 1.0]
+    agreeing = [row for row in answered if row["agreement"] == 1.0]
+    passing = agreeing[: -(-len(agreeing) // 4)]  # the quantile is among the rows that pass the floor
     expected = {row["row_id"] for letter in "AB" for row in [r for r in passing if r["answer"] == letter][:30]}
     table = storage.read_table(f"{tmp_path}/out/rows")
     assert {row["row_id"] for row in table.to_pylist() if row["selected"]} == expected
-    assert result.metrics["rejected"]["entropy above the theta-quantile"] == 749
+    assert result.metrics["rejected"]["agreement below the floor"] == 999 - len(agreeing)
+    assert result.metrics["rejected"]["entropy above the theta-quantile"] == len(agreeing) - len(passing)
     assert sum(result.metrics["rejected"].values()) + result.metrics["selected"] == 999
