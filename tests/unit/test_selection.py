@@ -52,7 +52,7 @@ def test_quantile_rank(rows: int, theta: float, rank: int) -> None:
 
 def test_rejections_name_the_first_reason() -> None:
     keys = order_keys(np.array([0.1, 0.2, 0.3, 0.9], dtype=np.float32), np.arange(4, dtype=np.int64))
-    agreement = np.array([1.0, 0.25, 1.0, 0.25], dtype=np.float32)
+    agreement = np.array([1.0, 0.25, 1.0, 1.0], dtype=np.float32)
     answers = np.array(["A", "A", "A", "B"], dtype=object)
     passing = Among(upto=int(keys[2]), min_agreement=0.5)
     got = rejections(keys, agreement, answers, passing=passing, caps={"A": int(keys[0])})
