@@ -117,12 +117,9 @@ def _run(config: str, overrides: list[str] | None, *, as_json: bool, until: str 
     from semievol import report
 
     summary = _pipeline(config, overrides).run(until=until)
-    if summary is None:
-        typer.echo(f"stopped after {until}, as asked; run without --until to go on")
-    else:
-        report.print_table(summary)
+    report.print_result(summary)
     if as_json:
-        _print_json(summary or {"stopped_after": until})
+        _print_json(summary)
 
 
 def _pipeline(config: str, overrides: list[str] | None) -> Any:

@@ -88,10 +88,8 @@ class Pipeline:
         """What `run` would do, without doing it and without starting anything."""
         return [self._plan(stage) for stage in STAGES]
 
-    def run(self, until: str | None = None) -> dict[str, Any] | None:
+    def run(self, until: str | None = None) -> dict[str, Any]:
         """Go through the stages, to the end or to `until`; returns the summary that is also written to summary.json.
-
-        None where `until` stops the run before its end.
 
         Raises:
             UserError: something the user can mend.
@@ -114,12 +112,12 @@ class Pipeline:
             else:
                 self._echo(_line(manifest, skipped=True))
             manifests[stage.name] = manifest
-            if stage.name == until and stage is not STAGES[-1]:
-                return None
+            if stage.name == until:
+                break
         summary = report.summary(self.folder.uri, self.config, manifests, time.monotonic() - started)
         self.folder.write_json("summary.json", summary)
         storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
-        self.folder.write_status(stage="", state="finished")
+        self.folder.write_status(stage=until or "", state="stopped as asked" if until else "finished")
         return summary
 
     def _run_stage(self, stage: Stage) -> Manifest:

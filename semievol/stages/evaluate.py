@@ -71,7 +71,7 @@ def run(ctx: StageContext) -> StageResult:
     tests = {}
     for a, b in itertools.combinations(MODELS, 2):
         only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
-        tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": round(mcnemar(only_a, only_b), 5)}
+        tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": float(f"{mcnemar(only_a, only_b):.3g}")}
     accuracy = {model: round(float(right.mean()), 4) for model, right in correct.items()}
     metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": _pseudo_labels(ctx)}
     rows = storage.count_rows(storage.join(ctx.inputs["ingest"], "test"))

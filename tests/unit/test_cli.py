@@ -60,6 +60,12 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
             assert "Example" in done.stdout
 
 
+def test_the_job_entry_point_is_the_run_command() -> None:
+    job = Path(__file__).parents[2] / "jobs" / "evolve.py"
+    done = subprocess.run([sys.executable, str(job), "--help"], capture_output=True, text=True, check=True)
+    assert "CONFIG.yaml" in done.stdout and "--until" in done.stdout
+
+
 def test_plan_starts_nothing_and_shows_every_stage(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", f"{project}/c.yaml", "select.theta=0.3", "--json"])
     out = capsys.readouterr().out
