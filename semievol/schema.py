@@ -86,7 +86,9 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
             raise BadRow(f"column '{answer_column}' is empty")
         row.answer = task.gold(text, row)
         if row.answer is None:
-            raise BadRow(f"column '{answer_column}': '{text[:60]}' is no answer to this row: {task.expects(row)}")
+            raise BadRow(
+                f"column '{answer_column}' is no answer to the row: '{text[:60]}'; it takes {task.expects(row)}"
+            )
     return row
 
 

@@ -75,7 +75,7 @@ class MultipleChoice:
         return readings.pop() if len(readings) == 1 else None  # two readings are none: "A" of ["C", "B", "A"]
 
     def expects(self, row: Row) -> str:
-        return f"a letter from A to {LETTERS[len(row.options) - 1]}, or the text of exactly one option"
+        return f"a letter from A to {LETTERS[len(row.options) - 1]}, or the text of one option, and never both at odds"
 
     def ask(self, row: Row) -> str:
         listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, row.options, strict=False))

@@ -140,7 +140,7 @@ def _result(
 
 def _kind(reason: str) -> str:
     """The reason without the value that differs from row to row."""
-    return reason.split(":")[0] if "column '" in reason else reason
+    return reason.split(":")[0] if reason.startswith("column '") else reason
 
 
 def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> Iterator[pa.Table]:

@@ -48,7 +48,7 @@ def test_a_good_row_in_every_notation() -> None:
         ({"options": json.dumps(list("abcdefghijk"))}, "11 options"),
         ({"answer": ""}, "column 'answer' is empty"),
         ({"answer": "D"}, "a letter from A to C"),
-        ({"answer": "2"}, "'2' is no answer"),
+        ({"answer": "2"}, "is no answer to the row: '2'"),
     ],
 )
 def test_a_bad_row_says_why(change: dict, reason: str) -> None:
