@@ -94,6 +94,77 @@ def demo(
     _run(config, overrides, as_json=as_json)
 
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: <storage>/<name>, a folder or a URI.")]
+
+
+@app.command()
+def serve(
+    run: Run,
+    overrides: Overrides = None,
+    models: Annotated[str | None, typer.Option(help="Which, with commas: base, warm, round-N, evolved.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; other than loopback needs keys.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    keys: Annotated[str | None, typer.Option(metavar="FILE", help="API keys; make them with `key`.")] = None,
+) -> None:
+    """Serve the models of a run: an OpenAI-compatible API, the task route /v1/answer, and a page for people.
+
+    `evolved` is the round that was promoted last (the newest finished one at first); the endpoint follows `promote` and
+    `rollback` without losing requests. Stays in the foreground.
+
+    **Example:** `semievol serve runs/fpb --port 8000`
+    """
+    from semievol.serving.start import serve_run
+
+    given = {"models": f"[{models}]" if models else None, "host": host, "port": port, "keys": keys}
+    flags = [f"serving.{name}={value}" for name, value in given.items() if value is not None]
+    serve_run(run, [*(overrides or []), *flags], typer.echo)
+
+
+@app.command()
+def promote(
+    run: Run,
+    round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
+) -> None:
+    """Serve another round as `evolved`; refused when it is worse on the held-out test rows than what is served now.
+
+    A running endpoint notices by itself. The tolerance is `serving.tolerance`.
+
+    **Example:** `semievol promote runs/fpb --round 1`
+    """
+    from semievol import promotion
+
+    folder, config = promotion.open_run(run)
+    entry = promotion.promote(folder, config, round_number, force=force)
+    typer.echo(f"round {entry.round} is `evolved` now: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
+
+
+@app.command()
+def rollback(run: Run) -> None:
+    """Take the last promotion back.
+
+    **Example:** `semievol rollback runs/fpb`
+    """
+    from semievol import promotion
+
+    entry = promotion.rollback(promotion.open_run(run)[0])
+    typer.echo(f"round {entry.round} is `evolved` again: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; stands in the access log.")],
+    file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",
+) -> None:
+    """Make an API key for the endpoint. The key is shown once; the file holds its hash.
+
+    **Example:** `semievol key alice --file keys.txt`
+    """
+    from semievol.serving.keys import add
+
+    typer.echo(add(name, file))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `semievol` command."""
     try:
