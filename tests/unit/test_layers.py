@@ -11,6 +11,7 @@ LAYERS = {
     "pure": {"errors", "config", "schema", "tasks", "prompts", "confidence", "selection", "statistics"},
     "adapters": {
         *("storage", "readers", "embedding", "index", "engines", "training", "cluster", "progress", "runfolder"),
+        *("paths", "lease", "submission"),
     },
     "stages": {"stages"},
     "driver": {"pipeline", "report", "demo"},
