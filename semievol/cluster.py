@@ -110,14 +110,17 @@ def check_nodes(config: RunConfig, run: str, owner: str, variables: Sequence[str
     lacks = [f"this node: {lack}" for lack in _lacking(None, {}, variables)]
     if local or variables:
         ask = ray.remote(num_cpus=0, max_retries=0)(_lacking)
-        asked = {
-            node["NodeManagerAddress"]: ask.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(marker, inputs, variables)
+        asked = [
+            (
+                node["NodeManagerAddress"],
+                ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                    marker, inputs, variables
+                ),
+            )
             for node in ray.nodes()
             if node["Alive"] and node["NodeID"] != here
-        }
-        for address, answer in asked.items():
+        ]
+        for address, answer in asked:
             try:
                 lacks += [f"{address}: {lack}" for lack in ray.get(answer)]
             except ray.exceptions.RayError:

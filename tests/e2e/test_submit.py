@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -40,13 +42,10 @@ class Cluster:
     url: str
     client: dict[str, str]
 
-    def semievol(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "semievol", *arguments, "--address", self.url],
-            env=self.client | environment,
-            capture_output=True,
-            text=True,
-        )
+    def semievol(self, *arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "semievol", *arguments, "--address", self.url]
+        environment = self.client | ({"RAY_AUTH_TOKEN": token} if token else {})
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     nodes |= {"RAY_idle_worker_killing_time_threshold_ms": "600000"}  # as for a local Ray: starting workers is slow
     del nodes["PYTHONPATH"]  # they get the package with the job
     port, dashboard = free_port(), free_port()
-    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}/r", "--num-cpus=1"]
+    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=1"]
     head += [f"--ray-client-server-port={free_port()}", "--node-ip-address=127.0.0.1"]
     other = [f"--address=127.0.0.1:{port}", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
     processes = []
@@ -67,19 +66,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for number, arguments in enumerate([head, other, other]):  # two that start at once on one machine collide
             log = folder / f"{number}.log"
             command = [RAY, "start", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *arguments]
-            command += [f"--dashboard-agent-listen-port={free_port()}"]
+            # Of its own: nodes that share the folder take each other's unpacked packages away.
+            command += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}/{number}"]
             with log.open("w") as out:
                 processes.append(subprocess.Popen(command, env=nodes, stdout=out, stderr=out, cwd=folder))
             deadline = time.monotonic() + 120
             while "Ray runtime started" not in log.read_text():
                 assert processes[-1].poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
-        yield Cluster(f"http://127.0.0.1:{dashboard}", plain | {"RAY_AUTH_TOKEN": TOKEN, "HF_TOKEN": SECRET})
+        yield Cluster(f"http://127.0.0.1:{dashboard}", plain | {"HF_TOKEN": SECRET})
     finally:
-        for process in reversed(processes):
-            process.terminate()  # `ray start --block` ends what it started
-        for process in processes:
-            process.wait(60)
+        for process in processes:  # with all they started; a graceful end takes half a minute
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +107,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_the_token_a_client_is_refused(cluster: Cluster, config: Path) -> None:
-    for token, message in (("", "wants a token, and there is none here"), ("wrong", "does not accept this token")):
+    for token, message in ((None, "wants a token, and there is none here"), ("wrong", "does not accept this token")):
         for command in (["submit", str(config)], ["jobs"], ["stop", "job"]):
-            done = cluster.semievol(*command, RAY_AUTH_TOKEN=token)
+            done = cluster.semievol(*command, token=token)
             assert done.returncode == 2
             assert message in done.stderr and "RAY_AUTH_TOKEN" in done.stderr
             assert "Traceback" not in done.stderr
@@ -117,12 +119,13 @@ def test_without_the_token_a_client_is_refused(cluster: Cluster, config: Path) -
 def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, config: Path) -> None:
     submit = ["submit", str(config), "--until", "label", "--env", "HF_TOKEN"]
     command = [sys.executable, "-m", "semievol", *submit, "--address", cluster.url]
-    first = subprocess.Popen(command, env=cluster.client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = cluster.client | {"RAY_AUTH_TOKEN": TOKEN}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert first.stdout is not None
     seen = []
     for line in first.stdout:
         seen.append(line)
-        if line.startswith("warmup"):
+        if line.startswith("warmup"):  # the line of the finished stage
             break
     assert first.poll() is None, "".join(seen)
     job = seen[0].split()[1]
