@@ -48,40 +48,54 @@ class Cluster:
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+def start_node(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+    """A node in the foreground of a process, with a temporary folder of its own: nodes that share one take each other's
+    unpacked packages away. Ray gives up after 30 s, which a busy machine may need more than once."""
+    command = [RAY, "start", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *arguments]
+    command += ["--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}"]
+    log = folder.with_suffix(".log")
+    for _ in range(4):
+        with log.open("w") as out:
+            node = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder.parent)
+        while node.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return node
+            time.sleep(0.2)
+    pytest.fail(log.read_text())
+
+
+def end_node(node: subprocess.Popen[bytes]) -> None:
+    """With all that it started; a graceful end takes half a minute."""
+    with suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(node.pid).children(recursive=True), node]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    node.wait()
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("ray")  # short: it holds sockets
+    folder = tmp_path_factory.mktemp("ray")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SEMIEVOL_"))}
-    plain |= {"HOME": str(folder), "PYTHONPATH": str(ROOT)}  # no ~/.ray/auth_token of this machine
-    nodes = plain | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HF_TOKEN": SECRET, "HF_HUB_OFFLINE": "1"}
-    nodes |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    nodes |= {"RAY_idle_worker_killing_time_threshold_ms": "600000"}  # as for a local Ray: starting workers is slow
-    del nodes["PYTHONPATH"]  # they get the package with the job
+    plain |= {"HOME": str(folder), "HF_TOKEN": SECRET}  # no ~/.ray/auth_token of this machine
+    on_nodes = plain | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_idle_worker_killing_time_threshold_ms": "600000",  # as for a local Ray: starting workers is slow
+        "PYTHONPATH": "",  # they get the package with the job
+    }
     port, dashboard = free_port(), free_port()
-    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=1"]
-    head += [f"--ray-client-server-port={free_port()}", "--node-ip-address=127.0.0.1"]
-    other = [f"--address=127.0.0.1:{port}", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
-    processes = []
+    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+    nodes = []
     try:
-        for number, arguments in enumerate([head, other, other]):  # two that start at once on one machine collide
-            log = folder / f"{number}.log"
-            command = [RAY, "start", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *arguments]
-            # Of its own: nodes that share the folder take each other's unpacked packages away.
-            command += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}/{number}"]
-            with log.open("w") as out:
-                processes.append(subprocess.Popen(command, env=nodes, stdout=out, stderr=out, cwd=folder))
-            deadline = time.monotonic() + 120
-            while "Ray runtime started" not in log.read_text():
-                assert processes[-1].poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
-        yield Cluster(f"http://127.0.0.1:{dashboard}", plain | {"HF_TOKEN": SECRET})
+        nodes.append(start_node(folder / "head", on_nodes, *head, "--num-cpus=1"))
+        for number in range(2):
+            nodes.append(start_node(folder / f"{number}", on_nodes, f"--address=127.0.0.1:{port}", "--num-cpus=2"))
+        yield Cluster(f"http://127.0.0.1:{dashboard}", plain | {"PYTHONPATH": str(ROOT)})
     finally:
-        for process in processes:  # with all they started; a graceful end takes half a minute
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
-            process.kill()
-            process.wait()
+        for node in nodes:
+            end_node(node)
 
 
 @pytest.fixture(scope="module")
