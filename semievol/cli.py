@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from semievol import cli_jobs
+from semievol.console import Config, Env, Overrides, Until, fail
 from semievol.errors import UserError
 
 app = typer.Typer(
@@ -21,22 +22,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-
-Config = Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="The run's config; see configs/ for examples.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file, e.g. select.theta=0.3 seed=1."),
-]
-Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; see `plan`.")]
-Env = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="A variable that every node must have, e.g. HF_TOKEN. Only the name is passed."),
-]
-Address = Annotated[
-    str, typer.Option(metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The job server: the head's dashboard.")
-]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="As `submit` and `jobs` print it.")]
-_LOCAL_JOB_SERVER = "http://127.0.0.1:8265"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
@@ -106,83 +91,78 @@ def demo(
     _run(config, overrides, as_json=as_json)
 
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: <storage>/<name>, a folder or a URI.")]
+
+
 @app.command()
-def submit(
-    config: Config,
+def serve(
+    run: Run,
     overrides: Overrides = None,
-    address: Address = _LOCAL_JOB_SERVER,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")] = True,
-    until: Until = None,
-    env: Env = None,
-    allow_unauthenticated: Annotated[
-        bool, typer.Option("--allow-unauthenticated", help="Also to a remote cluster where anybody can run code.")
-    ] = False,
+    models: Annotated[str | None, typer.Option(help="Which, with commas: base, warm, round-N, evolved.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; other than loopback needs keys.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    keys: Annotated[str | None, typer.Option(metavar="FILE", help="API keys; make them with `key`.")] = None,
 ) -> None:
-    """Run the loop as a job on a Ray cluster, and follow it.
+    """Serve the models of a run: an OpenAI-compatible API, the task route /v1/answer, and a page for people.
 
-    This package and the config travel; data, models and the run folder are URIs or folders that all nodes share. The same
-    command again finds the job that is at work, or resumes the run where the last job stopped. The cluster's token is
-    taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+    `evolved` is the round that was promoted last (the newest finished one at first); the endpoint follows `promote` and
+    `rollback` without losing requests. Stays in the foreground.
 
-    **Example:** `semievol submit my.yaml --address http://head:8265 --env HF_TOKEN`
+    **Example:** `semievol serve runs/fpb --port 8000`
     """
-    from semievol.config import load
-    from semievol.pipeline import stages_until
-    from semievol.submission import JobServer
+    from semievol.serving.start import serve_run
 
-    run_config = load(config, overrides)
-    stages_until(until)  # better said here than by the cluster
-    server = JobServer(address)
-    server.require_authentication(unless=allow_unauthenticated)
-    job, new = server.submit(run_config, until=until, variables=env or ())
-    typer.echo(f"job {job.id} {'submitted to' if new else 'is at work already on'} {server.url}; run folder {job.run}")
-    if wait:
-        _follow(server, job.id)
-    else:
-        typer.echo(f"follow it: semievol logs {job.id} --address {server.url}")
+    given = {"models": f"[{models}]" if models else None, "host": host, "port": port, "keys": keys}
+    flags = [f"serving.{name}={value}" for name, value in given.items() if value is not None]
+    serve_run(run, [*(overrides or []), *flags], typer.echo)
 
 
 @app.command()
-def jobs(address: Address = _LOCAL_JOB_SERVER) -> None:
-    """Show the runs that were submitted to a cluster.
+def promote(
+    run: Run,
+    round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
+) -> None:
+    """Serve another round as `evolved`; refused when it is worse on the held-out test rows than what is served now.
 
-    **Example:** `semievol jobs --address http://head:8265`
+    A running endpoint notices by itself. The tolerance is `serving.tolerance`.
+
+    **Example:** `semievol promote runs/fpb --round 1`
     """
-    import time
+    from semievol import promotion
 
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    from semievol.submission import JobServer
-
-    table = Table("job", "state", "since", "minutes", Column("run folder", overflow="fold"))
-    for job in JobServer(address).jobs():
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started))
-        table.add_row(job.id, job.status.lower(), since, f"{job.seconds / 60:,.1f}", job.run)
-    Console(highlight=False, soft_wrap=True).print(table)
+    folder, config = promotion.open_run(run)
+    entry = promotion.promote(folder, config, round_number, force=force)
+    typer.echo(f"round {entry.round} is `evolved` now: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
 
 
 @app.command()
-def logs(job_id: JobId, address: Address = _LOCAL_JOB_SERVER) -> None:
-    """Print what a job has printed, and follow it to its end. Leaving does not stop it.
+def rollback(run: Run) -> None:
+    """Take the last promotion back.
 
-    **Example:** `semievol logs fpb-1c9d20ab`
+    **Example:** `semievol rollback runs/fpb`
     """
-    from semievol.submission import JobServer
+    from semievol import promotion
 
-    _follow(JobServer(address), job_id)
+    entry = promotion.rollback(promotion.open_run(run)[0])
+    typer.echo(f"round {entry.round} is `evolved` again: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
 
 
 @app.command()
-def stop(job_id: JobId, address: Address = _LOCAL_JOB_SERVER) -> None:
-    """End a job. What it has committed stays; submitting the same config again resumes it.
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; stands in the access log.")],
+    file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",
+) -> None:
+    """Make an API key for the endpoint. The key is shown once; the file holds its hash.
 
-    **Example:** `semievol stop fpb-1c9d20ab`
+    **Example:** `semievol key alice --file keys.txt`
     """
-    from semievol.submission import JobServer
+    from semievol.serving.keys import add
 
-    job = JobServer(address).stop(job_id)
-    typer.echo(f"job {job.id} {job.status.lower()}")
+    typer.echo(add(name, file))
+
+
+app.add_typer(cli_jobs.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -190,18 +170,18 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, standalone_mode=False)
     except UserError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     except typer.Abort:
-        _fail("interrupted; run the same command again to go on", code=130)
+        fail("interrupted; run the same command again to go on", code=130)
     except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on", code=130)
+        fail("interrupted; run the same command again to go on", code=130)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong flag or argument
-            _fail(error.format_message(), code=error.exit_code)
+            fail(error.format_message(), code=error.exit_code)
         if os.environ.get("SEMIEVOL_DEBUG"):
             raise
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
-        _fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
+        fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
 
 
 def _run(
@@ -220,19 +200,6 @@ def _run(
         _print_json(summary)
 
 
-def _follow(server: Any, job_id: str) -> None:
-    """Print a job's output to its end; exit as the run itself would have."""
-    try:
-        job = server.follow(job_id, lambda text: typer.echo(text, nl=False))
-    except KeyboardInterrupt:
-        more = f"{job_id} --address {server.url}"
-        _fail(f"left job {job_id} at work. Follow it: semievol logs {more}; end it: semievol stop {more}", code=130)
-    typer.echo(f"job {job.id} {job.status.lower()}")
-    if job.status != "SUCCEEDED":
-        code = 130 if job.status == "STOPPED" else 2 if job.exit_code == 2 else 1
-        _fail(f"job {job.id} {job.status.lower()}; submit it again to go on where it stopped", code)
-
-
 def _pipeline(config: str, overrides: list[str] | None) -> Any:
     from semievol.config import load
     from semievol.pipeline import Pipeline
@@ -242,8 +209,3 @@ def _pipeline(config: str, overrides: list[str] | None) -> Any:
 
 def _print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content))
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"semievol: {message}", err=True)
-    sys.exit(code)

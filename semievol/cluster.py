@@ -25,11 +25,14 @@ def cpus_needed(config: RunConfig) -> float:
     return max(pools) + _SPARE_CPUS
 
 
-def connect(config: RunConfig) -> None:
+def connect(config: RunConfig, *, cpus: float = 0) -> None:
     """Connect this process to Ray; does nothing when it is connected already.
 
     `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; without it a local one is started. Ray's token
     authentication stays as the environment says; Ray 2.60 turns it on by default.
+
+    Args:
+        cpus: what a local Ray has to declare at least, beside what the run's stages need.
     """
     import ray
 
@@ -43,7 +46,7 @@ def connect(config: RunConfig) -> None:
         # Each stage uses the same few workers; by default Ray ends them after a second without work, and starting one
         # costs seconds of CPU, which is most of a small run on a small machine.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        options |= {"num_cpus": local_cpus(config), "include_dashboard": False}
+        options |= {"num_cpus": max(local_cpus(config), math.ceil(cpus)), "include_dashboard": False}
         if not debug:
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
     ray.init(**options, runtime_env={"env_vars": worker_environment()})

@@ -15,7 +15,7 @@ LAYERS = {
     },
     "stages": {"stages"},
     "driver": {"pipeline", "report", "demo"},
-    "cli": {"cli", "__main__"},
+    "cli": {"cli", "cli_jobs", "console", "__main__"},
 }
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}
 HEAVY = {
