@@ -81,8 +81,8 @@ class JobServer:
         try:
             self._client = JobSubmissionClient(self.url)
         except AuthenticationError as error:
-            missing = "Missing" in str(error)  # the server's words
-            what = "wants a token, and there is none here" if missing else "does not accept this token"
+            refused = "Invalid" in str(error)  # the server's word; without a token Ray does not even ask
+            what = "does not accept this token" if refused else "wants a token, and there is none here"
             raise UserError(
                 f"{self.url} {what}: put the cluster's token into RAY_AUTH_TOKEN, a file that RAY_AUTH_TOKEN_PATH names, "
                 f"or ~/.ray/auth_token"
