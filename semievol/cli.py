@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 
+from semievol import cli_jobs
+from semievol.console import Config, Env, Overrides, Until, fail
 from semievol.errors import UserError
 
 app = typer.Typer(
@@ -22,11 +23,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Config = Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="The run's config; see configs/ for examples.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file, e.g. select.theta=0.3 seed=1."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
@@ -34,7 +30,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 def run(
     config: Config,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; see `plan`.")] = None,
+    until: Until = None,
+    env: Env = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole loop: ingest, warm up, retrieve, label, select, fine-tune, evaluate.
@@ -44,7 +41,7 @@ def run(
 
     **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
     """
-    _run(config, overrides, as_json=as_json, until=until)
+    _run(config, overrides, as_json=as_json, until=until, env=env)
 
 
 @app.command()
@@ -165,29 +162,39 @@ def key(
     typer.echo(add(name, file))
 
 
+app.add_typer(cli_jobs.app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `semievol` command."""
     try:
         app(args=arguments, standalone_mode=False)
     except UserError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     except typer.Abort:
-        _fail("interrupted; run the same command again to go on", code=130)
+        fail("interrupted; run the same command again to go on", code=130)
     except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on", code=130)
+        fail("interrupted; run the same command again to go on", code=130)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong flag or argument
-            _fail(error.format_message(), code=error.exit_code)
+            fail(error.format_message(), code=error.exit_code)
         if os.environ.get("SEMIEVOL_DEBUG"):
             raise
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
-        _fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
+        fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
 
 
-def _run(config: str, overrides: list[str] | None, *, as_json: bool, until: str | None = None) -> None:
+def _run(
+    config: str,
+    overrides: list[str] | None,
+    *,
+    as_json: bool,
+    until: str | None = None,
+    env: list[str] | None = None,
+) -> None:
     from semievol import report
 
-    summary = _pipeline(config, overrides).run(until=until)
+    summary = _pipeline(config, overrides).run(until, env or ())
     report.print_result(summary)
     if as_json:
         _print_json(summary)
@@ -202,8 +209,3 @@ def _pipeline(config: str, overrides: list[str] | None) -> Any:
 
 def _print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content))
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"semievol: {message}", err=True)
-    sys.exit(code)

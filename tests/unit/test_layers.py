@@ -11,10 +11,11 @@ LAYERS = {
     "pure": {"errors", "config", "schema", "tasks", "prompts", "confidence", "selection", "statistics"},
     "adapters": {
         *("storage", "readers", "embedding", "index", "engines", "training", "cluster", "progress", "runfolder"),
+        *("paths", "lease", "submission"),
     },
     "stages": {"stages"},
     "driver": {"pipeline", "report", "demo"},
-    "cli": {"cli", "__main__"},
+    "cli": {"cli", "cli_jobs", "console", "__main__"},
 }
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}
 HEAVY = {

@@ -185,7 +185,9 @@ def test_without_keys_it_answers_its_own_machine_only(client_of: Callable[..., T
     assert client_of(peer="10.0.0.9").get("/v1/models").status_code == 403
     assert client_of(peer="10.0.0.9").get("/").status_code == 403
     assert client_of().get("/v1/models", headers={"host": "attacker.example"}).status_code == 403
-    crossed = client_of().options(CHAT, headers={"origin": "https://a.example", "access-control-request-method": "POST"})
+    crossed = client_of().options(
+        CHAT, headers={"origin": "https://a.example", "access-control-request-method": "POST"}
+    )
     assert "access-control-allow-origin" not in crossed.headers
 
 
