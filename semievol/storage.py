@@ -78,9 +78,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
         raise _refusal(uri, error) from None
 
 
-_buckets: dict[
-    str, FileSystem
-] = {}  # of this process; opening one costs requests, and each stage resolves hundreds of URIs
+_buckets: dict[str, FileSystem] = {}  # opened by this process: each opening costs requests
 
 
 def _bucket(scheme: str, name: str, path: str) -> FileSystem:
