@@ -258,6 +258,7 @@ def local_copy(uri: str) -> str:
         if not target.exists():
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()  # a folder without folders in it would not be made
             copy_files(path, str(partial), source_filesystem=filesystem, destination_filesystem=LocalFileSystem())
             partial.rename(target)
     return str(target)

@@ -73,6 +73,7 @@ def test_a_model_is_downloaded_once_for_all_processes_of_a_node(
     assert copy.startswith(str(tmp_path / "tmp"))
     assert (Path(copy) / "sub" / "weights").read_bytes() == (tmp_path / "model" / "sub" / "weights").read_bytes()
     assert sorted(fetched) == ["/bucket/model/config.json", "/bucket/model/sub/weights"]
+    assert [file.name for file in Path(storage.local_copy(f"{s3}/model/sub")).iterdir()] == ["weights"]
     storage.write_text(f"{s3}/model/config.json", '{"changed": true}')
     assert storage.local_copy(f"{s3}/model") != copy
 
