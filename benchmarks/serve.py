@@ -65,9 +65,10 @@ def start_vllm(scratch: str) -> tuple[subprocess.Popen[bytes], str]:
         flag = name.replace("_", "-")
         command += [] if name == "trust_remote_code" else [f"--{flag if value is not False else f'no-{flag}'}"]
         command += [str(value)] if not isinstance(value, bool) else []
-    out = Path(scratch, "vllm.out").open("wb")
     environment = os.environ | engine_environment(EngineConfig())
-    process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+    log = Path(scratch, "vllm.out")
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
     until = time.monotonic() + 600
     while True:
         try:
@@ -75,7 +76,7 @@ def start_vllm(scratch: str) -> tuple[subprocess.Popen[bytes], str]:
             return process, f"http://127.0.0.1:{port}"
         except OSError:
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(Path(out.name).read_text()) from None
+                raise RuntimeError(log.read_text()) from None
             time.sleep(1)
 
 

@@ -43,7 +43,9 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     from ray import serve
 
     cluster.connect(config, cpus=cpus_needed(config))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a supervisor ends it: as Ctrl-C does; after Ray set its own
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # how a supervisor ends it: as Ctrl-C does; after Ray set its own
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
     try:

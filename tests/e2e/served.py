@@ -16,7 +16,7 @@ import httpx
 import pyarrow as pa
 
 from semievol import config, storage
-from semievol.runfolder import Manifest, RunFolder, Rows
+from semievol.runfolder import Manifest, Rows, RunFolder
 from semievol.schema import LABELED
 from semievol.serving.keys import add
 from semievol.stages.retrieve import build_index

@@ -60,7 +60,9 @@ def test_the_official_client(client: openai.OpenAI, endpoint: Served) -> None:
     seeded = [client.chat.completions.create(**ask, n=3, seed=5, temperature=1.5) for _ in range(2)]
     texts = [[choice.message.content for choice in answer.choices] for answer in seeded]
     assert len(texts[0]) == 3 and texts[0] == texts[1]
-    parts = list(client.chat.completions.create(**ask, temperature=0, stream=True, stream_options={"include_usage": True}))
+    parts = list(
+        client.chat.completions.create(**ask, temperature=0, stream=True, stream_options={"include_usage": True})
+    )
     streamed = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
     assert streamed == one.choices[0].message.content and parts[-1].usage
     plain = client.completions.create(model="base", prompt="The answer", max_tokens=4, temperature=0, logprobs=1)
@@ -91,7 +93,7 @@ def test_the_task_route_measures_as_the_run_does(client: openai.OpenAI, endpoint
     assert answers[1]["response"] == said.choices[0].message.content
     assert answers[1]["entropy"] == pytest.approx(-sum(logprobs) / len(logprobs), abs=1e-3)
     assert answers[1]["confidence"] == pytest.approx(math.exp(-answers[1]["entropy"]), abs=1e-3)
-    assert [n["question"] for n in answers[0]["neighbors"]][0] == "Profit rose by a third."
+    assert answers[0]["neighbors"][0]["question"] == "Profit rose by a third."
     assert answers[0]["neighbors"][0]["answer"] == "positive"
     assert endpoint.http.post("/v1/answer", json=QUESTION | {"min_confidence": 1.0}).json()["answer"] is None
 
@@ -138,7 +140,10 @@ def test_hostile_requests_get_an_error_and_leave_no_trace(endpoint: Served) -> N
         "10^6 tokens": (http.post(chat, json=ask | {"messages": [{"role": "user", "content": "a " * 10**6}]}), 413),
         "10^5 tokens": (http.post(chat, json=ask | {"messages": [{"role": "user", "content": "a " * 10**5}]}), 400),
         "nested": (http.post(chat, content="[" * 500_000, headers=json_type), 400),
-        "nested prompt": (http.post(chat, content=json.dumps(ask)[:-1] + ',"x":' + '{"a":' * 9**5, headers=json_type), 400),
+        "nested prompt": (
+            http.post(chat, content=json.dumps(ask)[:-1] + ',"x":' + '{"a":' * 9**5, headers=json_type),
+            400,
+        ),
         "path in a name": (http.post(chat, json=ask | {"model": "../../../etc/passwd"}), 404),
         "path in an address": (http.get("/v1/models/..%2f..%2f..%2fetc%2fpasswd"), 404),
         "no such route": (http.post("/collective_rpc", json={}), 404),
@@ -172,7 +177,12 @@ def test_requests_made_from_the_schema(endpoint: Served) -> None:
             if "model" in body:
                 body |= {"model": "evolved"}
             if body.get("messages") or body.get("prompt"):
-                body |= {"max_tokens": 2, "max_completion_tokens": None, "n": min(body.get("n") or 1, 2), "min_tokens": 1}
+                body |= {
+                    "max_tokens": 2,
+                    "max_completion_tokens": None,
+                    "n": min(body.get("n") or 1, 2),
+                    "min_tokens": 1,
+                }
             if "max_completion_tokens" in body and "messages" not in body:
                 del body["max_completion_tokens"]
             response = case.call(
@@ -196,7 +206,13 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
         turn = 0
         while not done.is_set():
             turn += 1
-            body = {"model": "evolved", "messages": HELLO, "max_tokens": 48, "min_tokens": 48, "seed": number * 10_000 + turn}
+            body = {
+                "model": "evolved",
+                "messages": HELLO,
+                "max_tokens": 48,
+                "min_tokens": 48,
+                "seed": number * 10_000 + turn,
+            }
             try:
                 response = await client.post("/v1/chat/completions", json=body | {"stream": (turn + number) % 4 == 0})
             except httpx.HTTPError as error:

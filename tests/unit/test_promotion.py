@@ -9,7 +9,7 @@ import pytest
 
 from semievol import config, promotion, storage
 from semievol.errors import UserError
-from semievol.runfolder import Manifest, RunFolder, Rows
+from semievol.runfolder import Manifest, Rows, RunFolder
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_promotions_follow_the_test_rows_and_are_all_recorded(run: str) -> None:
             promotion.promote(folder, settings, number)
     with pytest.raises(UserError, match="promoted already"):
         promotion.promote(folder, settings, 2)
-    with pytest.raises(UserError, match="round 9 is not evaluated yet .* finished rounds: 0, 1, 2, 3, 4"):
+    with pytest.raises(UserError, match=r"round 9 is not evaluated yet .* finished rounds: 0, 1, 2, 3, 4"):
         promotion.promote(folder, settings, 9)
     assert promotion.promote(folder, settings, 3, force=True).forced
     assert promotion.promoted(folder) == [0, 1, 2, 3]

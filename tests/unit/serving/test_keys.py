@@ -21,7 +21,7 @@ def test_keys_are_named_and_only_their_hashes_are_kept(tmp_path: Path) -> None:
 
 
 def test_what_is_no_key_line_is_refused_without_showing_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="keys.txt, entry 2: not NAME:sha256:HEX") as refused:
+    with pytest.raises(UserError, match=r"keys\.txt, entry 2: not NAME:sha256:HEX") as refused:
         Keys.parse("\nalice:sk-semievol-a-real-key", "keys.txt")
     assert "a-real-key" not in str(refused.value)
     with pytest.raises(UserError, match="stands twice"):
