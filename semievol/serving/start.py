@@ -42,7 +42,13 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
 
     from ray import serve
 
-    cluster.connect(config, cpus=cpus_needed(config))
+    needed = cpus_needed(config)
+    cluster.connect(config, cpus=needed)
+    if cluster.available()["CPU"] < needed:
+        raise UserError(
+            f"serving {', '.join(config.serving.models)} takes {needed:g} CPUs, a promotion's second round included; the "
+            f"cluster has {cluster.available()['CPU']:g}. Serve fewer --models, or lower resources.serve.num_cpus"
+        )
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # how a supervisor ends it: as Ctrl-C does; after Ray set its own
