@@ -59,7 +59,9 @@ def start_vllm(scratch: str) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [f"{Path(sys.executable).parent}/vllm", "serve", str(MODEL), "--served-model-name", "tiny-lm"]
+    # What `vllm serve` runs; that command itself stumbles over the name of the CPU build's package.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL)]
+    command += ["--served-model-name", "tiny-lm"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     for name, value in engine_options(str(MODEL), EngineConfig(max_num_seqs=64)).items():
         flag = name.replace("_", "-")
