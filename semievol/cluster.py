@@ -43,6 +43,7 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": debug}
     if not debug:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the driver prints notes of Ray's to itself
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the same variables
     if not os.environ.get("RAY_ADDRESS"):
         # Each stage uses the same few workers; by default Ray ends them after a second without work, and starting one
         # costs seconds of CPU, which is most of a small run on a small machine.
@@ -92,7 +93,12 @@ def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count
     Raises:
         UserError: the cluster is too small, with both figures and the keys to change.
     """
+    import ray
+    from ray._private.state import state
+
     have = available()
+    fixed = state.get_max_resources_from_cluster_config() is None  # no autoscaler that could bring larger nodes
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if fixed else []
     # Actors that take every CPU leave none for the tasks that read and write around them.
     for resource, each, key, spare in (("CPU", num_cpus, "num_cpus", 1), ("GPU", num_gpus, "num_gpus", 0)):
         if each and each * workers + spare > have[resource]:
@@ -100,6 +106,12 @@ def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count
             raise UserError(
                 f"resources.{stage} asks for {workers} x {each:g} {resource}{beside}; the cluster has {have[resource]:g}: "
                 f"lower resources.{stage}.{count_key} or resources.{stage}.{key}"
+            )
+        largest = max((node.get(resource, 0) for node in nodes), default=each)
+        if each > largest:
+            raise UserError(
+                f"resources.{stage}.{key} is {each:g}, and the largest node has {largest:g} {resource}: lower it, or add "
+                f"larger nodes"
             )
 
 
