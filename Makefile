@@ -5,13 +5,14 @@ BIN := .venv/bin
 EXTRA ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 STAMP := .venv/.installed-$(EXTRA)
 
-.PHONY: setup demo test test-unit lint clean
+.PHONY: setup demo test test-unit lint bench-serve clean
 
 setup: $(STAMP)
 
 # uv does not read pip's find-links, where a machine may keep its own CPU build of torch; hand it over.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null  # a .venv that uv made has no pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	links=$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true); \
 	VIRTUAL_ENV=$(CURDIR)/.venv UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$links}}" \
@@ -31,6 +32,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-serve: setup
+	$(BIN)/python -m benchmarks.serve
 
 clean:
 	rm -rf .venv

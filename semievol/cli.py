@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 
+from semievol import cli_jobs
+from semievol.console import Config, Env, Overrides, Until, fail
 from semievol.errors import UserError
 
 app = typer.Typer(
@@ -22,11 +23,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Config = Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="The run's config; see configs/ for examples.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file, e.g. select.theta=0.3 seed=1."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
@@ -34,7 +30,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 def run(
     config: Config,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; see `plan`.")] = None,
+    until: Until = None,
+    env: Env = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole loop: ingest, warm up, retrieve, label, select, fine-tune, evaluate.
@@ -44,7 +41,7 @@ def run(
 
     **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
     """
-    _run(config, overrides, as_json=as_json, until=until)
+    _run(config, overrides, as_json=as_json, until=until, env=env)
 
 
 @app.command()
@@ -94,29 +91,110 @@ def demo(
     _run(config, overrides, as_json=as_json)
 
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: <storage>/<name>, a folder or a URI.")]
+
+
+@app.command()
+def serve(
+    run: Run,
+    overrides: Overrides = None,
+    models: Annotated[str | None, typer.Option(help="Which, with commas: base, warm, round-N, evolved.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; other than loopback needs keys.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    keys: Annotated[str | None, typer.Option(metavar="FILE", help="API keys; make them with `key`.")] = None,
+) -> None:
+    """Serve the models of a run: an OpenAI-compatible API, the task route /v1/answer, and a page for people.
+
+    `evolved` is the round that was promoted last (the newest finished one at first); the endpoint follows `promote` and
+    `rollback` without losing requests. Stays in the foreground.
+
+    **Example:** `semievol serve runs/fpb --port 8000`
+    """
+    from semievol.serving.start import serve_run
+
+    given = {"models": f"[{models}]" if models else None, "host": host, "port": port, "keys": keys}
+    flags = [f"serving.{name}={value}" for name, value in given.items() if value is not None]
+    serve_run(run, [*(overrides or []), *flags], typer.echo)
+
+
+@app.command()
+def promote(
+    run: Run,
+    round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
+) -> None:
+    """Serve another round as `evolved`; refused when it is worse on the held-out test rows than what is served now.
+
+    A running endpoint notices by itself. The tolerance is `serving.tolerance`.
+
+    **Example:** `semievol promote runs/fpb --round 1`
+    """
+    from semievol import promotion
+
+    folder, config = promotion.open_run(run)
+    entry = promotion.promote(folder, config, round_number, force=force)
+    typer.echo(f"round {entry.round} is `evolved` now: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
+
+
+@app.command()
+def rollback(run: Run) -> None:
+    """Take the last promotion back.
+
+    **Example:** `semievol rollback runs/fpb`
+    """
+    from semievol import promotion
+
+    entry = promotion.rollback(promotion.open_run(run)[0])
+    typer.echo(f"round {entry.round} is `evolved` again: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; stands in the access log.")],
+    file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",
+) -> None:
+    """Make an API key for the endpoint. The key is shown once; the file holds its hash.
+
+    **Example:** `semievol key alice --file keys.txt`
+    """
+    from semievol.serving.keys import add
+
+    typer.echo(add(name, file))
+
+
+app.add_typer(cli_jobs.app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `semievol` command."""
     try:
         app(args=arguments, standalone_mode=False)
     except UserError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     except typer.Abort:
-        _fail("interrupted; run the same command again to go on", code=130)
+        fail("interrupted; run the same command again to go on", code=130)
     except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on", code=130)
+        fail("interrupted; run the same command again to go on", code=130)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong flag or argument
-            _fail(error.format_message(), code=error.exit_code)
+            fail(error.format_message(), code=error.exit_code)
         if os.environ.get("SEMIEVOL_DEBUG"):
             raise
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
-        _fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
+        fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
 
 
-def _run(config: str, overrides: list[str] | None, *, as_json: bool, until: str | None = None) -> None:
+def _run(
+    config: str,
+    overrides: list[str] | None,
+    *,
+    as_json: bool,
+    until: str | None = None,
+    env: list[str] | None = None,
+) -> None:
     from semievol import report
 
-    summary = _pipeline(config, overrides).run(until=until)
+    summary = _pipeline(config, overrides).run(until, env or ())
     report.print_result(summary)
     if as_json:
         _print_json(summary)
@@ -131,8 +209,3 @@ def _pipeline(config: str, overrides: list[str] | None) -> Any:
 
 def _print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content))
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"semievol: {message}", err=True)
-    sys.exit(code)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
+import re
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semievol import lease, paths, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
 
+_STARTS = 3
 _SPARE_CPUS = 2.0  # for the tasks that read, write and coordinate beside a stage's own actors
 
 
@@ -20,11 +26,14 @@ def cpus_needed(config: RunConfig) -> float:
     return max(pools) + _SPARE_CPUS
 
 
-def connect(config: RunConfig) -> None:
+def connect(config: RunConfig, *, cpus: float = 0) -> None:
     """Connect this process to Ray; does nothing when it is connected already.
 
     `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; without it a local one is started. Ray's token
     authentication stays as the environment says; Ray 2.60 turns it on by default.
+
+    Args:
+        cpus: what a local Ray has to declare at least, beside what the run's stages need.
     """
     import ray
 
@@ -32,15 +41,23 @@ def connect(config: RunConfig) -> None:
         return
     debug = bool(os.environ.get("SEMIEVOL_DEBUG"))
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": debug}
+    if not debug:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the driver prints notes of Ray's to itself
     if not os.environ.get("RAY_ADDRESS"):
         # Each stage uses the same few workers; by default Ray ends them after a second without work, and starting one
         # costs seconds of CPU, which is most of a small run on a small machine.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        options |= {"num_cpus": local_cpus(config), "include_dashboard": False}
+        options |= {"num_cpus": max(local_cpus(config), math.ceil(cpus)), "include_dashboard": False}
         if not debug:
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the driver prints notes of Ray's to itself
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
-    ray.init(**options, runtime_env={"env_vars": worker_environment()})
+    for attempt in range(_STARTS):
+        try:
+            ray.init(**options, runtime_env={"env_vars": worker_environment()})
+            break
+        except Exception as error:
+            # Ray gives its own processes 30 s to start, which a busy machine may not manage the first time.
+            if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
+                raise
     context = ray.data.DataContext.get_current()
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -61,11 +78,12 @@ def worker_environment() -> dict[str, str]:
 
 
 def available() -> dict[str, float]:
-    """What the connected cluster has in all: {"CPU": .., "GPU": ..}."""
+    """What the connected cluster has in all, or can grow to: {"CPU": .., "GPU": ..}."""
     import ray
+    from ray._private.state import state
 
-    total = ray.cluster_resources()
-    return {"CPU": float(total.get("CPU", 0)), "GPU": float(total.get("GPU", 0))}
+    total, limit = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}  # of an autoscaler
+    return {name: max(float(total.get(name, 0)), float(limit.get(name, 0))) for name in ("CPU", "GPU")}
 
 
 def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count_key: str = "actors") -> None:
@@ -83,6 +101,67 @@ def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count
                 f"resources.{stage} asks for {workers} x {each:g} {resource}{beside}; the cluster has {have[resource]:g}: "
                 f"lower resources.{stage}.{count_key} or resources.{stage}.{key}"
             )
+
+
+def check_nodes(config: RunConfig, run: str, owner: str, variables: Sequence[str]) -> None:
+    """Say at once what a node lacks: the run folder and the inputs where they are local paths, a wanted variable.
+
+    Variables are checked by name; no value leaves its node. Nodes that join later are not asked.
+
+    Raises:
+        UserError: with every node that lacks something, and what.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    local = paths.local(config)
+    inputs = {key: path for key, path in local.items() if key != "storage"}
+    marker = (storage.join(run, lease.FILE), owner) if "storage" in local else None
+    here = ray.get_runtime_context().get_node_id()
+    lacks = [f"this node: {lack}" for lack in _lacking(None, {}, variables)]
+    if local or variables:
+        ask = ray.remote(num_cpus=0, max_retries=0)(_lacking)
+        asked = [
+            (
+                node["NodeManagerAddress"],
+                ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                    marker, inputs, variables
+                ),
+            )
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] != here
+        ]
+        for address, answer in asked:
+            try:
+                lacks += [f"{address}: {lack}" for lack in ray.get(answer)]
+            except ray.exceptions.RayError:
+                continue  # the node has gone, and Ray goes on without it
+    if lacks:
+        raise UserError(
+            "not every node has what the run needs:\n  "
+            + "\n  ".join(lacks)
+            + "\nUse URIs (s3://, gs://) or a folder that "
+            "all nodes share (NFS); set variables where each node's Ray is started"
+        )
+
+
+def _lacking(marker: tuple[str, str] | None, inputs: Mapping[str, str], variables: Sequence[str]) -> list[str]:
+    lacks = [f"--env {name}: not set" for name in variables if name not in os.environ]
+    for key, path in inputs.items():
+        fixed = re.split(r"[*?[]", path)[0]
+        if not os.path.exists(path if fixed == path else os.path.dirname(fixed)):
+            lacks.append(f"{key}: no '{path}'")
+    if marker and not _sees(*marker):
+        lacks.append(f"storage: '{os.path.dirname(marker[0])}' is not the folder that the driver writes to")
+    return lacks
+
+
+def _sees(uri: str, owner: str) -> bool:
+    for _ in range(5):  # a shared file system may show a new file late
+        if storage.exists(uri) and json.loads(storage.read_text(uri))["owner"] == owner:
+            return True
+        time.sleep(1)
+    return False
 
 
 def user_error(error: BaseException) -> UserError | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,14 @@ class TrainResources:
 
 
 @dataclass
+class ServeResources:
+    """What each replica of a served model reserves (serving.replicas of each)."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+@dataclass
 class ResourcesConfig:
     """What the run asks of the cluster. On a GPU cluster set num_gpus; the rest of the config stays the same."""
 
@@ -190,6 +199,30 @@ class ResourcesConfig:
     embed: PoolResources = field(default_factory=PoolResources)
     label: PoolResources = field(default_factory=PoolResources)
     train: TrainResources = field(default_factory=TrainResources)
+    serve: ServeResources = field(default_factory=ServeResources)
+
+
+@dataclass
+class ServingConfig:
+    """The endpoint (`semievol serve`). Limits hold for each replica of the endpoint by itself."""
+
+    models: list[str] = field(default_factory=lambda: ["base", "evolved"])  # base | warm | round-N | evolved
+    host: str = "127.0.0.1"  # another address needs keys
+    port: int = 8000
+    keys: str | None = None  # a file or URI with one NAME:sha256:HEX a line; else the variable SEMIEVOL_API_KEYS
+    rate: str = "6000/minute"  # requests of a key
+    concurrency: int = 256  # requests of a key at a time
+    max_body_bytes: int = 1_048_576
+    max_tokens: int = 2048  # of one response
+    default_max_tokens: int = 256  # of one response, where the request does not say
+    max_n: int = 8  # responses to one request
+    timeout_s: float = 120.0  # to a whole response, or to the first part of a streamed one
+    replicas: int = 1  # of each model
+    endpoint_replicas: int = 1  # of what stands before the models
+    neighbors: int = 3  # nearest labeled rows that /v1/answer shows; 0 loads no embedding model
+    in_context: bool = False  # put them into the prompt as solved examples
+    min_confidence: float = 0.0  # /v1/answer abstains below
+    tolerance: float = 0.01  # `promote` refuses a round that is worse on the test rows by more than this accuracy
 
 
 @dataclass
@@ -206,6 +239,8 @@ _POSITIVE = (
     *("warmup.lora.rank", "finetune.lora.rank", "embedding.batch_size", "embedding.max_length"),
     *("label.max_tokens", "label.rows_per_commit", "select.max_per_answer", "evaluate.max_tokens"),
     *("engine.max_model_len", "engine.max_num_seqs", "engine.kv_cache_gib", "limits.max_row_bytes"),
+    *(f"serving.{key}" for key in ("concurrency", "max_body_bytes", "max_tokens", "default_max_tokens", "max_n")),
+    *(f"serving.{key}" for key in ("timeout_s", "replicas", "endpoint_replicas")),
     *("resources.embed.actors", "resources.label.actors", "resources.train.workers", "resources.local_num_cpus"),
 )
 
@@ -228,6 +263,7 @@ class RunConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
@@ -239,15 +275,20 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
         UserError: the file is missing or no YAML, a key is unknown (with the nearest valid one), a value has the
             wrong type, a required key is missing, or a combination is impossible.
     """
+    if not Path(path).is_file():
+        raise UserError(f"config file not found: {path}")
+    return loads(Path(path).read_text("utf-8"), overrides, path)
+
+
+def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
+    """Like `load`, from the text of a config; `path` stands in messages."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    if not Path(path).is_file():
-        raise UserError(f"config file not found: {path}")
     schema = OmegaConf.structured(RunConfig)
     try:
-        in_file = OmegaConf.load(path)
+        in_file = OmegaConf.create(text)
         if not OmegaConf.is_dict(in_file):
             raise UserError(f"{path}: a config is a mapping of keys to values")
         given = OmegaConf.merge(in_file, OmegaConf.from_dotlist(overrides or []))
@@ -321,6 +362,7 @@ def _check(config: RunConfig) -> None:
     )
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
+    _check_serving(config.serving, require)
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
     names = [c.name for c in collaborators]
@@ -341,3 +383,19 @@ def _check(config: RunConfig) -> None:
             f"{key}.batch_size: {train.batch_size} is no multiple of {key}.per_device_batch_size x "
             f"resources.train.workers = {per_step}",
         )
+
+
+def _check_serving(serving: ServingConfig, require: Callable[[bool, str], None]) -> None:
+    for name in serving.models:
+        ok = name in ("base", "warm", "evolved") or re.fullmatch(r"round-\d+", name) is not None
+        require(ok, f"serving.models: '{name}' is none of base, warm, evolved, round-N")
+    require(len(set(serving.models)) == len(serving.models) > 0, "serving.models: name at least one, and none twice")
+    rate = re.fullmatch(r"[1-9]\d*/(second|minute|hour|day)", serving.rate)
+    require(rate is not None, f"serving.rate: '{serving.rate}' is not like 600/minute (second, minute, hour, day)")
+    require(0 < serving.port < 65536, f"serving.port: {serving.port} is no port")
+    require(serving.neighbors >= 0, "serving.neighbors: must not be negative")
+    require(0 <= serving.min_confidence <= 1, "serving.min_confidence: not in [0, 1]")
+    require(serving.tolerance >= 0, "serving.tolerance: must not be negative")
+    require(
+        not serving.in_context or serving.neighbors > 0, "serving.in_context: needs serving.neighbors of at least 1"
+    )

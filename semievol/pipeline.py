@@ -5,14 +5,13 @@ It knows stages and manifests; it knows no Ray Data, vLLM or DeepSpeed.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from semievol import cluster, embedding, report, storage
+from semievol import cluster, embedding, lease, paths, report, storage
 from semievol import config as configuration
 from semievol.config import RunConfig
 from semievol.errors import UserError
@@ -74,11 +73,23 @@ class Planned:
     asks: str
 
 
+def stages_until(name: str | None) -> tuple[Stage, ...]:
+    """The stages up to this one, or all.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    names = [stage.name for stage in STAGES]
+    if name is not None and name not in names:
+        raise UserError(f"--until: no stage '{name}'; the stages are {', '.join(names)}")
+    return STAGES[: names.index(name) + 1] if name else STAGES
+
+
 class Pipeline:
     """One run of one config."""
 
     def __init__(self, run_config: RunConfig, echo: Echo) -> None:
-        self.config = _absolute_paths(run_config)
+        self.config = paths.absolute(run_config)
         self.folder = RunFolder(self.config.storage, self.config.name)
         self._echo = echo
         self._console = Console(echo, self.folder.write_status)
@@ -88,40 +99,43 @@ class Pipeline:
         """What `run` would do, without doing it and without starting anything."""
         return [self._plan(stage) for stage in STAGES]
 
-    def run(self, until: str | None = None) -> dict[str, Any]:
+    def run(self, until: str | None = None, variables: Sequence[str] = ()) -> dict[str, Any]:
         """Go through the stages, to the end or to `until`; returns the summary that is also written to summary.json.
+
+        Args:
+            variables: names of environment variables that every node must have.
 
         Raises:
             UserError: something the user can mend.
         """
-        names = [stage.name for stage in STAGES]
-        if until is not None and until not in names:
-            raise UserError(f"--until: no stage '{until}'; the stages are {', '.join(names)}")
+        stages = stages_until(until)
         new = not storage.exists(self.folder.uri)
         started = time.monotonic()
-        manifests: dict[str, Manifest] = {}
-        for stage in STAGES:
-            manifest = self._done(stage)
-            if manifest is None:
-                try:
-                    manifest = self._run_stage(stage)
-                except UserError:
-                    if new and not manifests:
-                        storage.delete(self.folder.uri)  # nothing half-written
-                    raise
-            else:
-                self._echo(_line(manifest, skipped=True))
-            manifests[stage.name] = manifest
-            if stage.name == until:
-                break
-        summary = report.summary(self.folder.uri, self.config, manifests, time.monotonic() - started)
-        self.folder.write_json("summary.json", summary)
-        storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
-        self.folder.write_status(stage=until or "", state="stopped as asked" if until else "finished")
-        return summary
+        try:
+            with lease.held(self.folder.uri, self._echo) as owner:
+                if not all(self._done(stage) for stage in stages):
+                    cluster.connect(self.config)
+                    cluster.check_nodes(self.config, self.folder.uri, owner, variables)
+                manifests = {stage.name: self._done_or_run(stage) for stage in stages}
+                summary = report.summary(self.folder.uri, self.config, manifests, time.monotonic() - started)
+                self.folder.write_json("summary.json", summary)
+                storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
+                self.folder.write_status(stage=until or "", state="stopped as asked" if until else "finished")
+                return summary
+        except UserError:
+            mine = not storage.exists(storage.join(self.folder.uri, lease.FILE))
+            if new and mine and not self.folder.manifest(STAGES[0].name):
+                storage.delete(self.folder.uri)  # nothing half-written
+            raise
+
+    def _done_or_run(self, stage: Stage) -> Manifest:
+        manifest = self._done(stage)
+        if manifest is None:
+            return self._run_stage(stage)
+        self._echo(_line(manifest, skipped=True))
+        return manifest
 
     def _run_stage(self, stage: Stage) -> Manifest:
-        cluster.connect(self.config)
         out = self.folder.stage(stage.name)
         self._prepare(stage, out)
         module, _, function = stage.function.partition(":")
@@ -205,39 +219,13 @@ def _losses(manifest: Manifest) -> list[tuple[int, str]]:
     return [(rows.quarantined, "quarantined"), (rows.duplicates, "duplicates"), (rows.leaks, "held back as leaks")]
 
 
-def _absolute_paths(run_config: RunConfig) -> RunConfig:
-    """Local paths made absolute: workers run in other folders than the driver."""
-    data, base, embedder = run_config.data, run_config.model.base, run_config.embedding.model
-    if not embedder.startswith("package:") and _is_path(embedder):
-        embedder = storage.absolute(embedder)
-    return replace(
-        run_config,
-        storage=storage.absolute(run_config.storage),
-        data=replace(
-            data,
-            labeled=storage.absolute(data.labeled),
-            unlabeled=storage.absolute(data.unlabeled),
-            test=storage.absolute(data.test),
-        ),
-        model=replace(run_config.model, base=storage.absolute(base) if _is_path(base) else base),
-        embedding=replace(run_config.embedding, model=embedder),
-    )
-
-
-def _is_path(model: str) -> bool:
-    """Whether a model name is a local path and not a URI or a Hugging Face id (`organisation/name`)."""
-    if "://" in model:
-        return False
-    return not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) or storage.exists(model)
-
-
 def _model_identity(key: str, model: str) -> list[Any]:
     """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
 
     Raises:
         UserError: there is no such model, before anything starts.
     """
-    if _is_path(model) or "://" in model:
+    if paths.is_path(model) or "://" in model:
         if not storage.exists(storage.join(model, "config.json")):
             raise UserError(f"{key}: no model at '{model}' (a folder with config.json, a URI, or a Hugging Face id)")
         return [[file.uri, file.size, file.mtime_ns] for file in storage.find(model)]

@@ -44,6 +44,9 @@ class Task(Protocol):
     def parse(self, response: str, row: Row) -> str | None:
         """The canonical answer in a response; None if there is none. Never raises."""
 
+    def in_words(self, answer: str, row: Row) -> str:
+        """A canonical answer as people read it."""
+
     def same(self, a: str, b: str) -> bool:
         """Whether two canonical answers agree."""
 
@@ -92,6 +95,9 @@ class MultipleChoice:
         if letter and letter.upper() in LETTERS[: len(row.options)]:
             return letter.upper()
         return None
+
+    def in_words(self, answer: str, row: Row) -> str:
+        return row.options[LETTERS.index(answer)]
 
     def same(self, a: str, b: str) -> bool:
         return a == b

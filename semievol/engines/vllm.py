@@ -25,33 +25,18 @@ class VLLMEngine:
     """One loaded model; see `semievol.engines.Engine`."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
-        on_cpu = _is_cpu_build()
-        if on_cpu:
-            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(config.kv_cache_gib))))
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        environment = engine_environment(config)
+        if is_cpu_build():
+            environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        for name, value in environment.items():
+            os.environ.setdefault(name, value)
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         path = storage.local_copy(model) if "://" in model else model
-        self.max_model_len = config.max_model_len or _model_limit(path)
-        options: dict[str, Any] = {
-            "model": path,
-            "dtype": config.dtype,
-            "max_model_len": self.max_model_len,
-            "max_num_seqs": config.max_num_seqs,
-            "disable_log_stats": True,
-            "trust_remote_code": False,
-        }
-        if on_cpu:
-            # The CPU build cannot split the prefill of a request that has a seed of its own ("CPU Generator does not
-            # use offset"), so every prompt must fit one scheduler step.
-            options |= {
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(4096, self.max_model_len),
-                "enforce_eager": True,
-            }
-        self._engine = LLMEngine.from_engine_args(EngineArgs(**(options | config.extra)))
+        options = engine_options(path, config)
+        self.max_model_len = options["max_model_len"]
+        self._engine = LLMEngine.from_engine_args(EngineArgs(model=path, **options))
         self.tokenizer = self._engine.get_tokenizer()
         self._ids = itertools.count()
         self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Completion]]] = queue.SimpleQueue()
@@ -114,7 +99,34 @@ def _reduce(output: Any) -> Completion:
     return Completion(output.text, -float(output.cumulative_logprob) / max(tokens, 1), tokens)
 
 
-def _is_cpu_build() -> bool:
+def engine_environment(config: EngineConfig) -> dict[str, str]:
+    """Settings that vLLM takes from the environment of the process it runs in."""
+    quiet = {"VLLM_LOGGING_LEVEL": "WARNING"}
+    return quiet | ({"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(config.kv_cache_gib)))} if is_cpu_build() else {})
+
+
+def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
+    """vLLM's EngineArgs for a model in a local folder, all but the model itself; for labeling and for serving."""
+    max_model_len = config.max_model_len or _model_limit(path)
+    options: dict[str, Any] = {
+        "dtype": config.dtype,
+        "max_model_len": max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "disable_log_stats": True,
+        "trust_remote_code": False,
+    }
+    if is_cpu_build():
+        # The CPU build cannot split the prefill of a request that has a seed of its own ("CPU Generator does not
+        # use offset"), so every prompt must fit one scheduler step.
+        options |= {
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(4096, max_model_len),
+            "enforce_eager": True,
+        }
+    return options | config.extra
+
+
+def is_cpu_build() -> bool:
     from importlib.metadata import PackageNotFoundError, version
 
     try:

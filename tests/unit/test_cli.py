@@ -11,9 +11,17 @@ from typer.main import get_command
 from semievol.cli import app, main
 
 SURFACE = {
-    "run": {"config", "overrides", "until", "as_json"},
+    "serve": {"run", "overrides", "models", "host", "port", "keys"},
+    "promote": {"run", "round_number", "force"},
+    "rollback": {"run"},
+    "key": {"name", "file"},
+    "run": {"config", "overrides", "until", "env", "as_json"},
     "plan": {"config", "overrides", "as_json"},
     "demo": {"folder", "seed", "as_json"},
+    "submit": {"config", "overrides", "address", "wait", "until", "env", "allow_unauthenticated"},
+    "jobs": {"address"},
+    "logs": {"job_id", "address"},
+    "stop": {"job_id", "address"},
 }
 ROW = '"[""x"", ""y""]"'
 
@@ -51,7 +59,7 @@ def test_the_surface_is_frozen() -> None:
 def test_help_teaches_and_loads_nothing_heavy() -> None:
     code = "import sys; from semievol.cli import main; main(sys.argv[1:])"
     check = "; print(sorted({'ray', 'torch', 'pyarrow', 'numpy', 'omegaconf', 'transformers'} & set(sys.modules)))"
-    for command in ("run", "plan", "demo"):
+    for command in SURFACE:
         done = subprocess.run(
             [sys.executable, "-c", code + check, command, "--help"], capture_output=True, text=True, check=True
         )
@@ -60,9 +68,10 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
             assert "Example" in done.stdout
 
 
-def test_the_job_entry_point_is_the_run_command() -> None:
-    job = Path(__file__).parents[2] / "jobs" / "evolve.py"
-    done = subprocess.run([sys.executable, str(job), "--help"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("job", ["evolve", "label", "evaluate"])
+def test_the_job_entry_points_are_the_run_command(job: str) -> None:
+    file = Path(__file__).parents[2] / "jobs" / f"{job}.py"
+    done = subprocess.run([sys.executable, str(file), "--help"], capture_output=True, text=True, check=True)
     assert "CONFIG.yaml" in done.stdout and "--until" in done.stdout
 
 

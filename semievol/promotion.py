@@ -1,0 +1,159 @@
+"""Which round is served as `evolved`: a record in the run folder that the endpoint follows.
+
+`promotions.json` is a list, oldest first, that only ever grows. A rollback is an entry of its own, so the history says
+what was served when.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict, dataclass
+
+from semievol import storage
+from semievol.config import RunConfig, loads
+from semievol.errors import UserError
+from semievol.runfolder import RunFolder
+
+_RECORD = "promotions.json"
+_ROUND = re.compile(r"round-(\d+)")
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """An entry of the record. `accuracy` is the round's on the test rows, `against` that of what was served before."""
+
+    action: str  # promote | rollback
+    round: int
+    accuracy: float
+    against: float
+    forced: bool = False
+    at: str = ""
+
+
+def open_run(run: str, overrides: list[str] | None = None) -> tuple[RunFolder, RunConfig]:
+    """The folder and the resolved config of a run that was started before.
+
+    Raises:
+        UserError: there is no run at this URI.
+    """
+    path, _, name = storage.absolute(run).rstrip("/").rpartition("/")
+    folder = RunFolder(path, name)
+    file = storage.join(folder.uri, "config.yaml")
+    if not storage.exists(file):
+        raise UserError(f"no run at '{run}' (no config.yaml in it). Name the folder <storage>/<name> of a run")
+    return folder, loads(storage.read_text(file), overrides, file)
+
+
+def history(folder: RunFolder) -> list[Promotion]:
+    """The record, oldest first; empty where nothing was promoted yet."""
+    uri = storage.join(folder.uri, _RECORD)
+    return [Promotion(**entry) for entry in json.loads(storage.read_text(uri))] if storage.exists(uri) else []
+
+
+def promoted(folder: RunFolder) -> list[int]:
+    """The promoted rounds that were not rolled back, oldest first: the last one is served as `evolved`."""
+    rounds: list[int] = []
+    for entry in history(folder):
+        if entry.action == "promote":
+            rounds.append(entry.round)
+        else:
+            rounds.pop()
+    return rounds
+
+
+def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: bool = False) -> Promotion:
+    """Make a round the one that is served as `evolved`.
+
+    It is compared on the held-out test rows with what is served now, and with the base model when nothing was promoted.
+
+    Raises:
+        UserError: the round is not finished, was promoted already, or is worse by more than `serving.tolerance` (in
+            accuracy) or cannot be compared; the last two can be forced.
+    """
+    accuracy = accuracy_of(folder, f"round-{round_number}")
+    before = promoted(folder)
+    if before and before[-1] == round_number:
+        raise UserError(f"round {round_number} is promoted already")
+    rival = f"round-{before[-1]}" if before else "base"
+    against = accuracy_of(folder, rival, round_number)
+    if not force:
+        if _test_rows(folder, f"round-{round_number}") != _test_rows(folder, rival, round_number):
+            raise UserError(
+                f"round {round_number} and {rival} were evaluated on different test rows; --force promotes it"
+            )
+        if accuracy < against - config.serving.tolerance:
+            raise UserError(
+                f"round {round_number} has accuracy {accuracy:.3f} on the test rows, {rival} {against:.3f}: worse by more "
+                f"than serving.tolerance = {config.serving.tolerance:g}. --force promotes it all the same"
+            )
+    return _record(folder, Promotion("promote", round_number, accuracy, against, forced=force))
+
+
+def rollback(folder: RunFolder) -> Promotion:
+    """Serve what was served before the last promotion.
+
+    Raises:
+        UserError: there is nothing to go back to.
+    """
+    rounds = promoted(folder)
+    if len(rounds) < 2:
+        raise UserError("nothing to roll back to: " + ("one round was promoted" if rounds else "nothing was promoted"))
+    left, back = rounds[-1], rounds[-2]
+    accuracies = accuracy_of(folder, f"round-{back}"), accuracy_of(folder, f"round-{left}")
+    return _record(folder, Promotion("rollback", back, *accuracies))
+
+
+def finished_rounds(folder: RunFolder) -> list[int]:
+    """The rounds with an evaluated model, in order."""
+    rounds: list[int] = []
+    while folder.manifest("evaluate/evolved", len(rounds)) is not None:
+        rounds.append(len(rounds))
+    return rounds
+
+
+def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]:
+    """Where the weights of a served model are, and a digest that changes with them.
+
+    Args:
+        name: base, warm (of round 0) or round-N.
+
+    Raises:
+        UserError: the stage that makes the model is not finished.
+    """
+    if name == "base":
+        return config.model.base, ""
+    match = _ROUND.fullmatch(name)
+    stage, round_number = ("finetune", int(match[1])) if match else ("warmup", 0)
+    manifest = folder.manifest(stage, round_number)
+    if manifest is None:
+        raise UserError(
+            f"no model '{name}' in {folder.uri}: its {stage} is not finished. `semievol run` goes on with it"
+        )
+    return storage.join(folder.stage(stage, round_number), "model"), manifest.fingerprint
+
+
+def accuracy_of(folder: RunFolder, name: str, round_number: int = 0) -> float:
+    """Accuracy on the test rows, of a round's evolved model or of `base` as that round evaluated it."""
+    match = _ROUND.fullmatch(name)
+    stage, at = ("evaluate/evolved", int(match[1])) if match else ("evaluate/base", round_number)
+    manifest = folder.manifest(stage, at)
+    if manifest is None:
+        rounds = ", ".join(map(str, finished_rounds(folder))) or "none"
+        raise UserError(f"round {at} is not evaluated yet in {folder.uri}; finished rounds: {rounds}")
+    return float(manifest.metrics["accuracy"])
+
+
+def _test_rows(folder: RunFolder, name: str, round_number: int = 0) -> list[int]:
+    match = _ROUND.fullmatch(name)
+    stage, at = ("evaluate/evolved", int(match[1])) if match else ("evaluate/base", round_number)
+    rows = storage.read_table(storage.join(folder.stage(stage, at), "rows"), ["row_id"])
+    return sorted(rows["row_id"].to_pylist())
+
+
+def _record(folder: RunFolder, entry: Promotion) -> Promotion:
+    entry = Promotion(**(asdict(entry) | {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}))
+    entries = [asdict(e) for e in [*history(folder), entry]]
+    storage.write_text(storage.join(folder.uri, _RECORD), json.dumps(entries, indent=1))
+    return entry

@@ -1,0 +1,1 @@
+"""The endpoint: evolved models behind an OpenAI-compatible API, on ray.serve.llm."""

@@ -1,0 +1,85 @@
+"""The task route: a question with options in, the parsed answer with its confidence out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Any
+
+from fastapi import HTTPException
+
+from semievol import prompts
+from semievol.config import RunConfig
+from semievol.serving.backend import CHAT, Backend, Unavailable
+from semievol.serving.protocol import Answer, Neighbor, Question
+from semievol.tasks import TASKS, Row, Task
+
+
+async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
+    """Answer as evaluation does: greedily, so that the run's accuracy is that of this route.
+
+    The entropy is the run's own measure, the mean negative log-probability of the response (paper, section 3.3); the
+    confidence is exp(-entropy).
+
+    Args:
+        models: the resolved model of each question.
+    """
+    task = TASKS[config.task.kind]
+    rows = [Row(q.question, q.options, q.context, None) for q in questions]
+    for place, row in enumerate(rows):
+        if problem := task.problem(row):
+            raise HTTPException(400, f"question {place}: {problem}")
+    nearest = await backend.neighbors(rows)
+    asked = zip(questions, rows, models, nearest, strict=True)
+    return list(await asyncio.gather(*(_one(backend, config, task, *each) for each in asked)))
+
+
+async def _one(
+    backend: Backend,
+    config: RunConfig,
+    task: Task,
+    question: Question,
+    row: Row,
+    model: str,
+    nearest: list[tuple[Row, float]],
+) -> Answer:
+    examples = [labeled for labeled, _ in nearest] if config.serving.in_context else []
+    response, entropy = await _respond(backend, config, model, prompts.messages(task, row, examples=examples))
+    confidence = math.exp(-entropy)
+    threshold = config.serving.min_confidence if question.min_confidence is None else question.min_confidence
+    found = task.parse(response, row)
+    abstained = found is not None and confidence < threshold
+    given = None if abstained else found
+    return Answer(
+        answer=given,
+        text=task.in_words(given, row) if given is not None else None,
+        confidence=round(confidence, 6),
+        entropy=round(entropy, 6),
+        abstained=abstained,
+        response=response,
+        model=model,
+        examples_in_prompt=bool(examples),
+        neighbors=[
+            Neighbor(question=r.question, answer=task.in_words(r.answer or "", r), similarity=round(cosine, 4))
+            for r, cosine in nearest
+        ],
+    )
+
+
+async def _respond(backend: Backend, config: RunConfig, model: str, messages: prompts.Messages) -> tuple[str, float]:
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "temperature": 0,
+        "max_tokens": config.evaluate.max_tokens,
+        "logprobs": True,
+    }
+    status, content = await backend.respond(model, CHAT, json.dumps(body, ensure_ascii=False).encode())
+    if status == 400:
+        raise HTTPException(400, "The question and its options do not fit the model's context window.")
+    if status != 200:
+        raise Unavailable
+    choice = json.loads(content)["choices"][0]
+    logprobs = [token["logprob"] for token in choice["logprobs"]["content"]]
+    return choice["message"]["content"] or "", -sum(logprobs) / max(len(logprobs), 1)

@@ -1,0 +1,167 @@
+"""What stands before every route: keys, rate and concurrency limits, the limit on bodies, and the access log.
+
+A plain ASGI middleware. Limits hold for each replica of the endpoint by itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+from limits import parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from semievol.config import ServingConfig
+from semievol.serving.keys import Keys
+
+PUBLIC = {"/", "/health"}  # need no key: a page without data, and what a load balancer asks
+ANONYMOUS = "anonymous"
+access_log = logging.getLogger("semievol.access")
+
+
+def error_response(
+    status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None, **headers: str
+) -> JSONResponse:
+    """An error as OpenAI's clients read it; header names with underscores for dashes."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return JSONResponse(body, status_code=status, headers=named)
+
+
+class Gate:
+    """Wraps the endpoint's app."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, settings: ServingConfig) -> None:
+        self._app = app
+        self._keys = keys
+        self._settings = settings
+        self._rate = parse(settings.rate)
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._in_flight: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # no websockets here
+        started = time.perf_counter()
+        seen = {"status": 499, "bytes": 0}  # 499: the client left before an answer
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seen["status"] = message["status"]
+                message.setdefault("headers", [])
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            else:
+                seen["bytes"] += len(message.get("body", b""))
+            await send(message)
+
+        who = self._caller(scope)
+        try:
+            if isinstance(who, JSONResponse):
+                await who(scope, receive, watched)
+            else:
+                await self._admit(who, scope, receive, watched)
+        finally:
+            self._log(scope, who, seen, time.perf_counter() - started)
+
+    def _caller(self, scope: Scope) -> str | JSONResponse:
+        """The name of the caller, or the refusal."""
+        headers = dict(scope["headers"])
+        if not len(self._keys):
+            if _is_loopback(scope, headers):
+                return ANONYMOUS
+            return error_response(403, "This endpoint has no keys and answers on its own machine only.", "forbidden")
+        if scope["path"] in PUBLIC:
+            return ANONYMOUS
+        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        name = self._keys.owner(key.strip()) if scheme.lower() == "bearer" else None
+        if name is None:
+            message = "No valid API key. Send it as the header 'Authorization: Bearer KEY'."
+            return error_response(
+                401, message, "authentication_error", code="invalid_api_key", www_authenticate="Bearer"
+            )
+        return name
+
+    async def _admit(self, who: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in PUBLIC:
+            await self._app(scope, receive, send)
+            return
+        if not self._limiter.hit(self._rate, who):
+            wait = max(1, round(self._limiter.get_window_stats(self._rate, who).reset_time - time.time()))
+            message = f"More than {self._settings.rate} requests; try again in {wait} s."
+            await error_response(429, message, "rate_limit_error", retry_after=str(wait))(scope, receive, send)
+            return
+        if self._in_flight[who] >= self._settings.concurrency:
+            message = f"More than {self._settings.concurrency} requests at a time."
+            await error_response(429, message, "rate_limit_error", retry_after="1")(scope, receive, send)
+            return
+        self._in_flight[who] += 1
+        try:
+            body = await _read(scope, receive, self._settings.max_body_bytes)
+            if body is None:
+                message = f"The body is over {self._settings.max_body_bytes:,} bytes."
+                await error_response(413, message, "invalid_request_error", connection="close")(scope, receive, send)
+                return
+            await self._app(scope, _replay(body, receive), send)
+        finally:
+            self._in_flight[who] -= 1
+
+    def _log(self, scope: Scope, who: str | JSONResponse, seen: dict[str, int], seconds: float) -> None:
+        """One line of JSON; never a body, a query string or a header."""
+        record: dict[str, Any] = {
+            "key": who if isinstance(who, str) else None,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "model": scope.get("semievol.model"),
+            "ms": round(seconds * 1000, 1),
+        }
+        access_log.info(json.dumps(record | seen))
+
+
+def _is_loopback(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether client and Host are this machine; the Host, so that no web page reaches us through a name of its own."""
+    host = headers.get(b"host", b"").decode("latin-1")
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    try:
+        local_client = ipaddress.ip_address((scope.get("client") or ("",))[0]).is_loopback
+        return local_client and (name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback)
+    except ValueError:
+        return False
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None as soon as it is known to be over the limit."""
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if not declared.isdigit() or int(declared) > limit:
+        return None
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            return None
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()  # the client's departure
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

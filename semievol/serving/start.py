@@ -1,0 +1,122 @@
+"""`semievol serve`: the endpoint in the foreground, on a cluster or on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from semievol import cluster, promotion
+from semievol.config import RunConfig
+from semievol.errors import UserError
+from semievol.runfolder import RunFolder
+from semievol.serving import keys
+from semievol.serving.app import APP, Lineup, build
+
+_START_LIMIT_S = 3600  # large models take long to load
+
+
+def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> None:
+    """Start the endpoint of a run, say when it is ready, and stay until interrupted; then take it down.
+
+    Raises:
+        UserError: no such run, nothing fit to be promoted, an open address without keys, or too small a cluster.
+    """
+    folder, config = promotion.open_run(run, overrides)
+    lines = keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
+    named = len(keys.Keys.parse(lines, config.serving.keys or keys.ENVIRONMENT))
+    if not named and not _is_loopback(config.serving.host):
+        raise UserError(
+            f"serving.host: {config.serving.host} can be reached from other machines, and there are no keys. Make one with "
+            f"`semievol key NAME --file keys.txt` and give --keys keys.txt, or stay on 127.0.0.1"
+        )
+    if "evolved" in config.serving.models and not promotion.promoted(folder):
+        _first_promotion(folder, config, echo)
+    for name in config.serving.models:
+        if name != "evolved":
+            promotion.model_of(folder, config, name)
+
+    from ray import serve
+
+    needed = cpus_needed(config)
+    cluster.connect(config, cpus=needed)
+    if cluster.available()["CPU"] < needed:
+        raise UserError(
+            f"serving {', '.join(config.serving.models)} takes {needed:g} CPUs, a promotion's second round included; the "
+            f"cluster has {cluster.available()['CPU']:g}. Serve fewer --models, or lower resources.serve.num_cpus"
+        )
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # how a supervisor ends it: as Ctrl-C does; after Ray set its own
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
+    try:
+        serve.run(build({"run": folder.uri, "overrides": overrides, "keys": lines}), name=APP, route_prefix="/")
+        _wait(serve.get_deployment_handle("Keeper", APP), echo)
+        echo(_greeting(config, named))
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        echo("stopping: requests in flight are answered first")
+    finally:
+        serve.shutdown()
+
+
+def cpus_needed(config: RunConfig) -> float:
+    """CPUs of all replicas, one more round than is served at a time included (a promotion runs two for a while)."""
+    serving, resources = config.serving, config.resources
+    models = (len(serving.models) + 1) * serving.replicas * (resources.serve.num_cpus + 1)
+    front = serving.endpoint_replicas * (0.1 + (resources.embed.num_cpus if serving.neighbors else 0))
+    return models + front + 1
+
+
+def _first_promotion(folder: RunFolder, config: RunConfig, echo: Callable[[str], None]) -> None:
+    rounds = promotion.finished_rounds(folder)
+    if not rounds:
+        raise UserError(f"no finished round in {folder.uri} to serve as 'evolved'. `semievol run` goes on with it")
+    entry = promotion.promote(folder, config, rounds[-1])
+    echo(f"promoted round {entry.round}: accuracy {entry.accuracy:.3f} on the test rows, base {entry.against:.3f}")
+
+
+def _wait(keeper: Any, echo: Callable[[str], None]) -> None:
+    """Until every model can answer, with a line for each change."""
+    started, said = time.monotonic(), ""
+    while True:
+        lineup: Lineup = keeper.lineup.remote().result()
+        now = ", ".join([*(f"{name} ready" for name in lineup.apps), *(f"{n} {s}" for n, s in lineup.waiting.items())])
+        if now != said and now:
+            echo(f"{time.monotonic() - started:4.0f} s  {now.lower()}")
+            said = now
+        if lineup.complete:
+            return
+        if failed := [name for name, status in lineup.waiting.items() if status == "DEPLOY_FAILED"]:
+            raise UserError(f"the engine of {', '.join(failed)} did not start; see Ray's logs of its replica")
+        if time.monotonic() - started > _START_LIMIT_S:
+            raise UserError(
+                "not ready within an hour; does the cluster have the CPUs and GPUs that resources.serve asks?"
+            )
+        time.sleep(1)
+
+
+def _greeting(config: RunConfig, named: int) -> str:
+    serving = config.serving
+    url = f"http://{serving.host}:{serving.port}"
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if named else ""
+    body = '{"model": "evolved", "messages": [{"role": "user", "content": "Hello"}]}'
+    return (
+        f"serving {', '.join(serving.models)} at {url}/v1 (a page for people: {url}/)\n"
+        f"keys: {named or 'none, this machine only'}. Try:\n"
+        f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n"
+        f"Ctrl-C stops it."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,202 @@
+"""The routes of the endpoint as a FastAPI app over a `Backend`; knows no Ray and no vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+
+from semievol.config import RunConfig
+from semievol.serving.answer import answer
+from semievol.serving.backend import CHAT, COMPLETIONS, Backend, Unavailable
+from semievol.serving.gate import error_response
+from semievol.serving.protocol import MAX_QUESTIONS, Answer, ChatRequest, CompletionRequest, ErrorBody, Question
+
+_JSON = "application/json"
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 413, 415, 429, 503, 504)
+}
+log = logging.getLogger("semievol.endpoint")
+
+
+def build(backend: Backend, config: RunConfig) -> FastAPI:
+    """The app, without the gate that stands before it."""
+    serving = config.serving
+    app = FastAPI(
+        title="SemiEvol endpoint", version="1", docs_url=None, redoc_url=None, responses=_ERRORS, redirect_slashes=False
+    )
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(TimeoutError, _timed_out)
+    app.add_exception_handler(Exception, _failed)
+
+    def resolve(name: str, request: Request) -> str:
+        model = backend.models().get(name)
+        if model is None:
+            raise HTTPException(404, f"No model '{name[:128]}' here; /v1/models lists those there are.")
+        request.scope["semievol.model"] = model
+        return model
+
+    async def forward(body: ChatRequest | CompletionRequest, request: Request, path: str) -> Response:
+        model = resolve(body.model, request)
+        n, tokens = body.n or 1, getattr(body, "max_completion_tokens", None) or body.max_tokens
+        if n > serving.max_n:
+            raise HTTPException(400, f"n: {n} is over this endpoint's limit of {serving.max_n}.")
+        if (tokens or 0) > serving.max_tokens:
+            raise HTTPException(400, f"max_tokens: {tokens} is over this endpoint's limit of {serving.max_tokens}.")
+        content = body.model_dump(exclude_unset=True, exclude_none=True, exclude={"user", "max_completion_tokens"})
+        payload = _dump(content | {"model": model, "max_tokens": tokens or serving.default_max_tokens})
+        if not body.stream:
+            status, answered = await _in_time(backend.respond(model, path, payload), serving.timeout_s)
+            return _relay(status, answered)
+        parts = backend.stream(model, path, payload)
+        status = int(await _in_time(anext(parts), serving.timeout_s))
+        if status != 200:
+            return _relay(status, b"".join([part async for part in parts]))  # type: ignore[misc]
+        return StreamingResponse(_to_the_end(parts), media_type="text/event-stream")
+
+    @app.post(CHAT)
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """OpenAI's chat completions: streaming, logprobs, n, stop and seed included."""
+        return await forward(body, request, CHAT)
+
+    @app.post(COMPLETIONS)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """OpenAI's plain completions."""
+        return await forward(body, request, COMPLETIONS)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """What can be asked for; `evolved` is an alias of the round that was promoted last."""
+        return {"object": "list", "data": [_card(name, model) for name, model in backend.models().items()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model_card(name: str, request: Request) -> dict[str, Any]:
+        """One model."""
+        return _card(name, resolve(name, request))
+
+    @app.post("/v1/answer")
+    async def task_answer(
+        body: Question | Annotated[list[Question], Field(min_length=1, max_length=MAX_QUESTIONS)],
+        request: Request,
+    ) -> Answer | list[Answer]:
+        """One question or a list: the parsed answer, its confidence, and the nearest labeled rows."""
+        questions = body if isinstance(body, list) else [body]
+        names = [resolve(question.model, request) for question in questions]
+        answers = await _in_time(answer(backend, config, questions, names), serving.timeout_s)
+        return answers if isinstance(body, list) else answers[0]
+
+    @app.get("/health")
+    async def health() -> Response:
+        """200 when every model that was asked for can answer."""
+        ready = set(serving.models) <= set(backend.models())
+        return JSONResponse({"status": "ok" if ready else "starting"}, status_code=200 if ready else 503)
+
+    page = files("semievol.serving").joinpath("page.html").read_text("utf-8")
+    policy = _content_policy(page)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
+
+    return app
+
+
+def _card(name: str, model: str) -> dict[str, Any]:
+    card = {"id": name, "object": "model", "created": 0, "owned_by": "semievol"}
+    return card if name == model else card | {"root": model}
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+async def _in_time(work: Awaitable[Any], seconds: float) -> Any:
+    async with asyncio.timeout(seconds):
+        return await work
+
+
+async def _to_the_end(parts: AsyncIterator[int | bytes]) -> AsyncIterator[bytes]:
+    """The stream; when the replica dies in the middle, an error event in place of the rest, as nothing else is left."""
+    try:
+        async for part in parts:
+            yield part  # type: ignore[misc]
+    except Unavailable:
+        body = error_response(503, "The model's replica was lost; send the request again.", "unavailable").body
+        yield b"data: " + bytes(body) + b"\n\n"
+
+
+def _relay(status: int, content: bytes) -> Response:
+    """The engine's response; its errors keep their status and message, and lose what else is in them."""
+    if status == 200:
+        return Response(content, media_type=_JSON)
+    if status == 503:
+        raise Unavailable
+    if status >= 500:
+        log.error("the engine answered %d", status)
+        return error_response(status, "The engine failed on this request.", "server_error")
+    try:
+        text = str(json.loads(content)["error"]["message"])[:300]
+    except (ValueError, KeyError, TypeError):
+        text = "The engine refused this request."
+    return error_response(status, text, "invalid_request_error")
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """The first thing that is wrong, by its place; never the input itself, which may be a prompt."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part)[:64] for part in first["loc"] if part != "body")
+    place = place.encode("ascii", "replace").decode()
+    message = str(first["msg"])[:200].encode("ascii", "replace").decode()
+    return error_response(400, f"{place or 'body'}: {message}", "invalid_request_error", param=place or None)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, StarletteHTTPException)
+    text = str(error.detail).encode("ascii", "replace").decode()
+    response = error_response(error.status_code, text, "invalid_request_error")
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _unavailable(_: Request, __: Exception) -> JSONResponse:
+    message = "The model is not available just now; send the request again."
+    return error_response(503, message, "unavailable", retry_after="1")
+
+
+async def _timed_out(_: Request, __: Exception) -> JSONResponse:
+    return error_response(504, "The model did not answer in time.", "timeout", retry_after="1")
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    # The type alone: messages of validation and decoding errors quote their input.
+    log.error("unexpected %s in the endpoint", type(error).__name__)
+    return error_response(500, "Something is wrong in the endpoint; its log names the error.", "server_error")
+
+
+def _content_policy(page: str) -> str:
+    """Only the page's own style and script, and only requests to this endpoint."""
+
+    def hashes(tag: str) -> str:
+        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = (base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks)
+        return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
+        f"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )

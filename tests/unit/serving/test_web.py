@@ -1,0 +1,207 @@
+"""The endpoint's HTTP surface over a fake backend; tests/e2e/test_serve.py runs the same against the real engine."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from semievol import config
+from semievol.config import RunConfig
+from semievol.serving.backend import CHAT, Unavailable
+from semievol.serving.gate import Gate
+from semievol.serving.keys import Keys, add
+from semievol.serving.web import build
+from semievol.tasks import Row
+
+QUESTION = {"question": "Profit rose.", "options": ["negative", "positive"]}
+ASK = {"model": "evolved", "messages": [{"role": "user", "content": "a secret prompt"}]}
+
+
+class FakeBackend:
+    """Answers "Answer: B" with two tokens of known probability; `failure` is raised instead when set."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.failure: Exception | None = None
+        self.status = 200
+        self.body: dict[str, Any] | None = None
+
+    def models(self) -> dict[str, str]:
+        return {"base": "base", "evolved": "round-1", "round-1": "round-1"}
+
+    async def respond(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
+        self.seen.append({"to": model, "path": path} | json.loads(body))
+        if self.failure:
+            raise self.failure
+        logprobs = {"content": [{"logprob": -0.2}, {"logprob": -0.4}]}
+        choice = {"message": {"content": "Answer: B"}, "logprobs": logprobs}
+        return self.status, json.dumps(self.body or {"model": model, "choices": [choice]}).encode()
+
+    async def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:
+        yield self.status
+        yield b'data: {"a": 1}\n\n'
+        if self.failure:
+            raise self.failure
+        yield b"data: [DONE]\n\n"
+
+    async def neighbors(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
+        return [[(Row("Sales grew.", ["negative", "positive"], None, "B"), 0.9)] for _ in rows]
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def client_of(backend: FakeBackend) -> Callable[..., TestClient]:
+    def make(*overrides: str, keys: str = "", peer: str = "127.0.0.1") -> TestClient:
+        app = Gate(build(backend, run_config(*overrides)), Keys.parse(keys, "keys"), run_config(*overrides).serving)
+        return TestClient(app, "http://127.0.0.1", raise_server_exceptions=False, client=(peer, 50000))
+
+    return make
+
+
+def run_config(*overrides: str) -> RunConfig:
+    text = "{name: r, model: {base: m}, data: {labeled: l, unlabeled: u, test: t}}"
+    return config.loads(text, list(overrides), "c.yaml")
+
+
+def test_chat_goes_to_the_model_behind_the_alias(client_of: Callable[..., TestClient], backend: FakeBackend) -> None:
+    client = client_of()
+    assert client.post(CHAT, json=ASK).json()["model"] == "round-1"
+    assert backend.seen[-1] == ASK | {"to": "round-1", "path": CHAT, "model": "round-1", "max_tokens": 256}
+    client.post(CHAT, json=ASK | {"max_completion_tokens": 7, "user": "u", "stop": ["x"], "seed": 3, "n": 2})
+    assert backend.seen[-1].items() >= {"max_tokens": 7, "stop": ["x"], "seed": 3, "n": 2}.items()
+    assert not {"user", "max_completion_tokens"} & set(backend.seen[-1])
+    streamed = client.post(CHAT, json=ASK | {"stream": True})
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert [card["id"] for card in client.get("/v1/models").json()["data"]] == ["base", "evolved", "round-1"]
+    assert client.get("/v1/models/evolved").json()["root"] == "round-1"
+
+
+def test_the_task_route_says_answer_confidence_and_neighbours(
+    client_of: Callable[..., TestClient], backend: FakeBackend
+) -> None:
+    client = client_of("serving.in_context=true")
+    one = client.post("/v1/answer", json=QUESTION).json()
+    assert (one["answer"], one["text"], one["abstained"], one["model"]) == ("B", "positive", False, "round-1")
+    assert one["entropy"] == pytest.approx(0.3) and one["confidence"] == pytest.approx(0.740818)
+    assert one["neighbors"] == [{"question": "Sales grew.", "answer": "positive", "similarity": 0.9}]
+    assert one["examples_in_prompt"] and "Sales grew." in backend.seen[-1]["messages"][0]["content"]
+    many = client.post("/v1/answer", json=[QUESTION | {"min_confidence": 0.8}, QUESTION | {"model": "base"}]).json()
+    assert (many[0]["answer"], many[0]["abstained"], many[0]["response"]) == (None, True, "Answer: B")
+    assert many[1]["model"] == "base"
+    without = client_of().post("/v1/answer", json=QUESTION).json()
+    assert not without["examples_in_prompt"] and without["neighbors"]
+    assert [m["role"] for m in backend.seen[-1]["messages"]] == ["user"]
+    assert client_of("serving.min_confidence=0.9").post("/v1/answer", json=QUESTION).json()["abstained"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (ASK | {"model": "../../etc/passwd"}, 404, "/v1/models"),
+        (ASK | {"model": "x" * 200}, 400, "model"),
+        (ASK | {"messages": []}, 400, "messages"),
+        (ASK | {"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
+        (ASK | {"chat_template": "{{ 7 * 7 }}"}, 400, "chat_template"),
+        (ASK | {"n": 9}, 400, "n: 9 is over this endpoint's limit of 8"),
+        (ASK | {"max_tokens": 10**9}, 400, "max_tokens"),
+        (ASK | {"temperature": -1}, 400, "temperature"),
+        (ASK | {"seed": 2**80}, 400, "seed"),
+        (ASK | {"\ud800": 1}, 400, "unicode"),
+        (ASK | {"ключ": 1}, 400, "????"),
+        ([ASK], 400, "body"),
+        ("{", 400, "JSON"),
+        ("[" * 100_000, 400, ""),
+        ('{"model": "base", "messages": ' + '{"a":' * 5000 + "1" + "}" * 5000 + "}", 400, ""),
+        ('{"model": "base", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "content"),
+        ('{"model": "base", "temperature": NaN, "messages": [{"role": "user", "content": "x"}]}', 400, "temperature"),
+        ("\x00\x00", 400, ""),
+    ],
+)
+def test_what_is_wrong_is_named_and_never_a_500(
+    client_of: Callable[..., TestClient], backend: FakeBackend, body: Any, status: int, says: str
+) -> None:
+    text = body if isinstance(body, str) else json.dumps(body)
+    response = client_of().post(CHAT, content=text, headers={"content-type": "application/json"})
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert says in error["message"] and set(error) == {"message", "type", "param", "code"}
+    assert "a secret prompt" not in response.text and "Traceback" not in response.text
+    assert not backend.seen
+
+
+def test_failures_of_the_engine_are_told_apart(client_of: Callable[..., TestClient], backend: FakeBackend) -> None:
+    client = client_of("serving.timeout_s=0.05")
+    backend.failure = Unavailable()
+    for route, body in ((CHAT, ASK), ("/v1/answer", QUESTION)):
+        lost = client.post(route, json=body)
+        assert lost.status_code == 503 and lost.headers["retry-after"] == "1"
+    assert '"type":"unavailable"' in client.post(CHAT, json=ASK | {"stream": True}).text
+    backend.failure = TimeoutError()
+    assert client.post(CHAT, json=ASK).status_code == 504
+    backend.failure = RuntimeError("a secret prompt")
+    broken = client.post(CHAT, json=ASK)
+    assert broken.status_code == 500 and "secret" not in broken.text
+    backend.failure, backend.status = None, 400
+    backend.body = {"error": {"message": 'too "long"', "code": 400}}
+    refused = client.post(CHAT, json=ASK)
+    assert refused.status_code == 400 and refused.json()["error"]["message"] == 'too "long"'
+    assert client.post("/v1/answer", json=QUESTION).json()["error"]["message"].endswith("context window.")
+    backend.status = 500
+    assert "long" not in client.post(CHAT, json=ASK).text
+    bad = client.post("/v1/answer", json=[QUESTION, QUESTION | {"options": ["one"]}])
+    assert bad.status_code == 400 and bad.json()["error"]["message"].startswith("question 1: 1 options")
+
+
+def test_keys_open_the_door_and_nothing_else_does(client_of: Callable[..., TestClient], tmp_path: Any) -> None:
+    file = f"{tmp_path}/keys.txt"
+    key = add("alice", file)
+    client = client_of(keys=(tmp_path / "keys.txt").read_text(), peer="10.0.0.9")
+    assert client.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code == 200
+    wrong: list[Any] = [{}, {"authorization": f"Bearer {key}x"}, {"authorization": f"Basic {key}"}, {"x-api-key": key}]
+    wrong.append({"authorization": b"Bearer \xe9\xff"})
+    for headers in wrong:
+        refused = client.get("/v1/models", headers=headers)
+        assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
+    assert client.get(f"/v1/models?api_key={key}").status_code == 401
+    assert client.get("/openapi.json").status_code == 401
+    assert client.get("/health").status_code == 200
+    page = client.get("/")
+    assert page.status_code == 200 and "script-src 'sha256-" in page.headers["content-security-policy"]
+    assert "http://" not in page.text and "https://" not in page.text
+    for path in ("/sleep", "/pause", "/collective_rpc", "/reset_prefix_cache", "/docs", "/metrics", "/v1/embeddings"):
+        assert client.post(path, headers={"authorization": f"Bearer {key}"}).status_code == 404
+
+
+def test_without_keys_it_answers_its_own_machine_only(client_of: Callable[..., TestClient]) -> None:
+    assert client_of().get("/v1/models").status_code == 200
+    assert client_of(peer="10.0.0.9").get("/v1/models").status_code == 403
+    assert client_of(peer="10.0.0.9").get("/").status_code == 403
+    assert client_of().get("/v1/models", headers={"host": "attacker.example"}).status_code == 403
+    crossed = client_of().options(
+        CHAT, headers={"origin": "https://a.example", "access-control-request-method": "POST"}
+    )
+    assert "access-control-allow-origin" not in crossed.headers
+
+
+def test_limits_and_the_access_log(client_of: Callable[..., TestClient], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "semievol")
+    client = client_of("serving.rate=3/minute", "serving.max_body_bytes=1000")
+    assert client.post(CHAT, json=ASK).status_code == 200
+    big = client.post(CHAT, content=b"x" * 2000)
+    assert big.status_code == 413 and "1,000 bytes" in big.json()["error"]["message"]
+    assert client.post(CHAT, content=iter([b"x" * 600, b"y" * 600])).status_code == 413  # no length declared
+    refused = client.post(f"{CHAT}?q=secret", json=ASK)
+    assert refused.status_code == 429 and 0 < int(refused.headers["retry-after"]) <= 60
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "semievol.access"]
+    assert [line["status"] for line in lines] == [200, 413, 413, 429]
+    assert lines[0].items() >= {"key": "anonymous", "method": "POST", "path": CHAT, "model": "round-1"}.items()
+    assert "secret" not in caplog.text
+    assert client_of("serving.concurrency=1").post(CHAT, json=ASK).status_code == 200

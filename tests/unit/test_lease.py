@@ -1,0 +1,63 @@
+"""One driver at a time on a run, with the times made short."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from semievol import lease
+from semievol.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_BEAT_S", 0.05)
+    monkeypatch.setattr(lease, "_DEAD_AFTER_S", 0.5)
+
+
+def write(run: Path, owner: str, beat: int = 0) -> None:
+    run.mkdir(exist_ok=True)
+    (run / lease.FILE).write_text(json.dumps({"owner": owner, "beat": beat, "host": "there", "pid": 7}))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_living_driver_keeps_others_out_and_leaves_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    with lease.held(str(tmp_path), said.append) as owner:
+        assert json.loads((tmp_path / lease.FILE).read_text())["owner"] == owner
+        with pytest.raises(UserError, match="is at work on this run"), lease.held(str(tmp_path), said.append):
+            pass
+        assert json.loads((tmp_path / lease.FILE).read_text())["owner"] == owner
+        assert "waiting" in said[0]
+    assert not (tmp_path / lease.FILE).exists()
+    with lease.held(str(tmp_path), said.append):  # signed off, so nobody waits
+        assert len(said) == 1
+
+
+def test_a_killed_driver_keeps_nobody_out(tmp_path: Path) -> None:
+    write(tmp_path, "killed")
+    said: list[str] = []
+    with lease.held(str(tmp_path), said.append):
+        assert "the driver on there (process 7)" in said[0]
+        until(lambda: json.loads((tmp_path / lease.FILE).read_text())["beat"] > 1)
+
+
+def test_who_finds_anothers_name_gives_way(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has taken over this run"), lease.held(str(tmp_path), print):
+        write(tmp_path, "other")
+        time.sleep(10)
+    assert json.loads((tmp_path / lease.FILE).read_text())["owner"] == "other"
+
+
+def test_an_interruption_is_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), lease.held(str(tmp_path), print):
+        raise KeyboardInterrupt
+    assert not (tmp_path / lease.FILE).exists()

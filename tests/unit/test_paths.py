@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+
+from semievol import paths
+from semievol.config import DataConfig, EmbeddingConfig, ModelConfig, RunConfig
+
+
+def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "our" / "model").mkdir(parents=True)
+    config = RunConfig(
+        name="x",
+        storage="s3://bucket/runs",
+        data=DataConfig(labeled="l.csv", unlabeled="/nfs/u/*.csv", test="gs://bucket/t.csv"),
+        model=ModelConfig(base="our/model"),
+    )
+    resolved = paths.absolute(config)
+    assert resolved.data == DataConfig(f"{tmp_path}/l.csv", "/nfs/u/*.csv", "gs://bucket/t.csv")
+    assert (resolved.storage, resolved.model.base) == ("s3://bucket/runs", f"{tmp_path}/our/model")
+    assert resolved.embedding.model == config.embedding.model  # package:...
+    assert config.data.labeled == "l.csv"  # the given one stays as it is
+    assert paths.relative(config) == ["data.labeled", "model.base"]
+    assert paths.relative(resolved) == []
+    assert set(paths.local(config)) == {"data.labeled", "data.unlabeled", "model.base"}
+
+    config.model.base, config.embedding = "meta-llama/Llama-3.1-8B", EmbeddingConfig(model="file:///models/e5")
+    assert paths.absolute(config).model.base == "meta-llama/Llama-3.1-8B"  # no such folder here: a name on the hub
+    assert paths.local(config)["embedding.model"] == "/models/e5"
