@@ -43,13 +43,15 @@ def main() -> None:
         run = served.make_run(Path(scratch), MODEL)
         subprocess.run([sys.executable, "-m", "semievol", "promote", run, "--round", "0"], check=True)
         print("starting both servers", flush=True)
-        ours = served.start(run, "serving.models=[evolved]", "serving.neighbors=0", "serving.rate=1000000/minute")
         peer, peer_url = start_vllm(scratch)
+        ours = None
         try:
+            ours = served.start(run, "serving.models=[evolved]", "serving.neighbors=0", "serving.rate=1000000/minute")
             targets = {"ours": (ours.url, "evolved", ours.key), "vllm": (peer_url, "tiny-lm", "")}
             print(json.dumps(asyncio.run(measure(targets, options.repeats, options.seconds))))
         finally:
-            served.stop(ours)
+            if ours:
+                served.stop(ours)
             peer.terminate()
             peer.wait(timeout=60)
 
