@@ -133,7 +133,10 @@ def promote(
 
     folder, config = promotion.open_run(run)
     entry = promotion.promote(folder, config, round_number, force=force)
-    typer.echo(f"round {entry.round} is `evolved` now: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
+    typer.echo(
+        f"round {entry.round} is promoted: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}. "
+        f"A running endpoint loads it, and then `evolved` is this round"
+    )
 
 
 @app.command()
@@ -145,7 +148,7 @@ def rollback(run: Run) -> None:
     from semievol import promotion
 
     entry = promotion.rollback(promotion.open_run(run)[0])
-    typer.echo(f"round {entry.round} is `evolved` again: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}")
+    typer.echo(f"back to round {entry.round}: accuracy {entry.accuracy:.3f}, instead of {entry.against:.3f}")
 
 
 @app.command()
@@ -154,6 +157,8 @@ def key(
     file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",
 ) -> None:
     """Make an API key for the endpoint. The key is shown once; the file holds its hash.
+
+    An endpoint reads the file when it starts. Deleting a line and starting it again takes a key back.
 
     **Example:** `semievol key alice --file keys.txt`
     """

@@ -6,6 +6,7 @@ what was served when.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -26,6 +27,7 @@ class Promotion:
 
     action: str  # promote | rollback
     round: int
+    model: str  # fingerprint of the training that made it: another model of the same round is not promoted by this
     accuracy: float
     against: float
     forced: bool = False
@@ -52,15 +54,15 @@ def history(folder: RunFolder) -> list[Promotion]:
     return [Promotion(**entry) for entry in json.loads(storage.read_text(uri))] if storage.exists(uri) else []
 
 
-def promoted(folder: RunFolder) -> list[int]:
-    """The promoted rounds that were not rolled back, oldest first: the last one is served as `evolved`."""
-    rounds: list[int] = []
+def promoted(folder: RunFolder) -> list[Promotion]:
+    """The promotions that were not rolled back, oldest first: the round of the last one is served as `evolved`."""
+    standing: list[Promotion] = []
     for entry in history(folder):
         if entry.action == "promote":
-            rounds.append(entry.round)
+            standing.append(entry)
         else:
-            rounds.pop()
-    return rounds
+            standing.pop()
+    return standing
 
 
 def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: bool = False) -> Promotion:
@@ -73,11 +75,13 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
             accuracy) or cannot be compared; the last two can be forced.
     """
     accuracy = accuracy_of(folder, f"round-{round_number}")
+    _, model = model_of(folder, config, f"round-{round_number}")
     before = promoted(folder)
-    if before and before[-1] == round_number:
+    if before and (before[-1].round, before[-1].model) == (round_number, model):
         raise UserError(f"round {round_number} is promoted already")
-    rival = f"round-{before[-1]}" if before else "base"
-    against = accuracy_of(folder, rival, round_number)
+    again = bool(before) and before[-1].round == round_number  # trained anew: what was served is gone from the folder
+    rival = f"round-{before[-1].round}" if before and not again else "base"
+    against = before[-1].accuracy if again else accuracy_of(folder, rival, round_number)
     if not force:
         if _test_rows(folder, f"round-{round_number}") != _test_rows(folder, rival, round_number):
             raise UserError(
@@ -88,7 +92,7 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
                 f"round {round_number} has accuracy {accuracy:.3f} on the test rows, {rival} {against:.3f}: worse by more "
                 f"than serving.tolerance = {config.serving.tolerance:g}. --force promotes it all the same"
             )
-    return _record(folder, Promotion("promote", round_number, accuracy, against, forced=force))
+    return _record(folder, Promotion("promote", round_number, model, accuracy, against, forced=force))
 
 
 def rollback(folder: RunFolder) -> Promotion:
@@ -97,12 +101,13 @@ def rollback(folder: RunFolder) -> Promotion:
     Raises:
         UserError: there is nothing to go back to.
     """
-    rounds = promoted(folder)
-    if len(rounds) < 2:
-        raise UserError("nothing to roll back to: " + ("one round was promoted" if rounds else "nothing was promoted"))
-    left, back = rounds[-1], rounds[-2]
-    accuracies = accuracy_of(folder, f"round-{back}"), accuracy_of(folder, f"round-{left}")
-    return _record(folder, Promotion("rollback", back, *accuracies))
+    standing = promoted(folder)
+    if len(standing) < 2:
+        raise UserError(
+            "nothing to roll back to: " + ("one round was promoted" if standing else "nothing was promoted")
+        )
+    left, back = standing[-1], standing[-2]
+    return _record(folder, Promotion("rollback", back.round, back.model, back.accuracy, left.accuracy))
 
 
 def finished_rounds(folder: RunFolder) -> list[int]:
@@ -123,7 +128,7 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
         UserError: the stage that makes the model is not finished.
     """
     if name == "base":
-        return config.model.base, ""
+        return config.model.base, hashlib.sha256(config.model.base.encode()).hexdigest()[:16]
     match = _ROUND.fullmatch(name)
     stage, round_number = ("finetune", int(match[1])) if match else ("warmup", 0)
     manifest = folder.manifest(stage, round_number)

@@ -32,7 +32,12 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
             raise HTTPException(400, f"question {place}: {problem}")
     nearest = await backend.neighbors(rows)
     asked = zip(questions, rows, models, nearest, strict=True)
-    return list(await asyncio.gather(*(_one(backend, config, task, *each) for each in asked)))
+    try:
+        async with asyncio.TaskGroup() as group:  # when one fails, the others need not go on
+            tasks = [group.create_task(_one(backend, config, task, *each)) for each in asked]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [done.result() for done in tasks]
 
 
 async def _one(

@@ -1,9 +1,7 @@
 """The endpoint on Ray Serve.
 
-One Serve application per model (ray.serve.llm, no HTTP route of its own), and one in front of them, `semievol`:
-the Endpoint that people talk to, the Neighbors that finds labeled rows, and the Keeper, which follows the promotion
-record of the run: it deploys a newly promoted round beside the old one, moves the alias `evolved` when that one is
-ready, and then retires the old one.
+One Serve application per model (ray.serve.llm, no HTTP route of its own), and one in front of them, `semievol`: the
+Endpoint that people talk to, the Neighbors that finds labeled rows, and the Keeper that deploys the models.
 """
 
 from __future__ import annotations
@@ -12,37 +10,23 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from semievol import promotion, storage
 from semievol.config import RunConfig
 from semievol.embedding import Embedder, text_of
-from semievol.engines.vllm import engine_environment
 from semievol.errors import UserError
 from semievol.index import LabeledIndex
 from semievol.runfolder import RunFolder
 from semievol.serving import keys
 from semievol.serving.backend import Unavailable
+from semievol.serving.keeper import Keeper, Lineup
 from semievol.stages.context import to_row
 from semievol.tasks import Row
 
-APP = "semievol"
 _POLL_S = 1.0
-_DRAIN_S = 10.0  # between taking a model off the list and ending it; longer than any endpoint's poll takes
 log = logging.getLogger("semievol.endpoint")
-
-
-@dataclass
-class Lineup:
-    """What the endpoint can answer with now."""
-
-    apps: dict[str, str] = field(default_factory=dict)  # model name: Serve application, of those that are ready
-    evolved: str | None = None  # the model that the alias stands for
-    waiting: dict[str, str] = field(default_factory=dict)  # model name: why it is not ready
-    complete: bool = False  # every model that was asked for is ready
 
 
 def build(args: dict[str, Any]) -> Any:
@@ -92,7 +76,7 @@ class Endpoint:
         self._keeper = keeper
         self._neighbors = neighbors
         self._lineup = Lineup()
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[str, Any] = {}  # by model; one that was retired stays until its name is used again
         self._following: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -104,9 +88,15 @@ class Endpoint:
         return Gate(build_web(self, self._config), self._keys, self._config.serving)
 
     async def _follow(self) -> None:
+        from ray import serve
+
         while True:
             try:
-                self._lineup = await self._keeper.lineup.remote()
+                lineup: Lineup | None = await self._keeper.lineup.remote()
+                for model, app in (lineup or Lineup()).apps.items():
+                    if self._lineup.apps.get(model) != app:  # the controller is asked: not in the way of requests
+                        self._handles[model] = await asyncio.to_thread(serve.get_app_handle, app)
+                self._lineup = lineup or self._lineup
             except Exception as error:  # noqa: BLE001 - whatever it is, the last lineup holds until the keeper is back
                 log.warning("no word from the keeper (%s)", type(error).__name__)
             await asyncio.sleep(_POLL_S)
@@ -117,10 +107,10 @@ class Endpoint:
         return names | ({"evolved": evolved, evolved: evolved} if evolved in self._lineup.apps else {})
 
     async def respond(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """A response that its replica did not live to give is asked for once more."""
         for last in (False, True):
             try:
-                with _lost_replica_is_unavailable():
-                    status, content = await self._handle(model).respond.remote(path, body)
+                status, content = await self._respond_once(model, path, body)
                 if status != 503:
                     return status, content
             except Unavailable:
@@ -128,10 +118,24 @@ class Endpoint:
                     raise
         raise Unavailable
 
+    async def _respond_once(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
+        with _lost_replica_is_unavailable():
+            response = self._handles[model].respond.remote(path, body)
+            try:
+                answered: tuple[int, bytes] = await response
+                return answered
+            except asyncio.CancelledError:  # out of time, or the client left: the engine need not go on
+                response.cancel()
+                raise
+
     async def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:
         with _lost_replica_is_unavailable():
-            async for part in self._handle(model).options(stream=True).stream.remote(path, body):
-                yield part
+            parts = self._handles[model].options(stream=True).stream.remote(path, body)
+            try:
+                async for part in parts:
+                    yield part
+            finally:
+                parts.cancel()  # does nothing to a stream that has ended
 
     async def neighbors(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
         if self._neighbors is None:
@@ -139,14 +143,6 @@ class Endpoint:
         with _lost_replica_is_unavailable():
             found: list[list[tuple[Row, float]]] = await self._neighbors.nearest.remote(rows)
             return found
-
-    def _handle(self, model: str) -> Any:
-        from ray import serve
-
-        app = self._lineup.apps[model]
-        if app not in self._handles:
-            self._handles[app] = serve.get_app_handle(app)
-        return self._handles[app]
 
 
 class Neighbors:
@@ -171,121 +167,15 @@ class Neighbors:
         ]
 
 
-class Keeper:
-    """Deploys what should be served, and says what can be."""
-
-    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        self._folder = folder
-        self._config = config
-        self._lineup = Lineup()
-        self._asked: set[str] = set()  # applications that were deployed from here
-        self._idle_since: dict[str, float] = {}
-        self._loop = asyncio.ensure_future(self._keep())
-
-    def lineup(self) -> Lineup:
-        return self._lineup
-
-    async def _keep(self) -> None:
-        while True:
-            try:
-                await asyncio.to_thread(self._step)
-            except Exception as error:  # noqa: BLE001 - a hiccup of storage or controller: what is served goes on
-                log.warning("keeper: %s: %s", type(error).__name__, error)
-            await asyncio.sleep(_POLL_S)
-
-    def _step(self) -> None:
-        from ray import serve
-
-        rounds = promotion.promoted(self._folder)
-        target = f"round-{rounds[-1]}" if rounds else None
-        asked_for = [target if name == "evolved" else name for name in self._config.serving.models]
-        wanted = [name for name in dict.fromkeys(asked_for) if name]
-        models = {name: promotion.model_of(self._folder, self._config, name) for name in wanted}
-        apps = {name: _app_name(name, digest) for name, (_, digest) in models.items()}
-        status = {name: str(app.status.value) for name, app in serve.status().applications.items()}
-        for name, app in apps.items():
-            if status.get(app) in (None, "NOT_STARTED") and app not in self._asked:
-                self._asked.add(app)
-                _deploy(app, name, models[name][0], self._config)
-        ready = {name: app for name, app in apps.items() if status.get(app) in ("RUNNING", "UNHEALTHY")}
-        # Until the promoted round is ready, the alias stays where it was, and so does that model.
-        evolved = target if target in ready else self._lineup.evolved
-        if evolved in self._lineup.apps:
-            ready.setdefault(evolved, self._lineup.apps[evolved])
-        self._lineup = Lineup(
-            apps=ready,
-            evolved=evolved if evolved in ready else None,
-            waiting={name: status.get(app, "starting") for name, app in apps.items() if name not in ready},
-            complete=all(name in ready for name in wanted),
-        )
-        self._retire([app for app in status if app.startswith(f"{APP}-") and app not in ready.values()], apps)
-
-    def _retire(self, idle: list[str], apps: dict[str, str]) -> None:
-        """End the models that nothing asks for any more, once no endpoint can be sending to them."""
-        from ray import serve
-
-        now = time.monotonic()
-        idle = [app for app in idle if app not in apps.values()]
-        self._idle_since = {app: self._idle_since.get(app, now) for app in idle}
-        for app, since in self._idle_since.items():
-            if now - since > _DRAIN_S:
-                serve.delete(app, _blocking=False)
-                self._asked.discard(app)
-
-
-def _deploy(app: str, name: str, weights: str, config: RunConfig) -> None:
-    import ray
-
-    # In a process that ends: building the application imports vLLM, which a keeper need not hold for ever.
-    ray.get(ray.remote(num_cpus=0.1, max_calls=1)(deploy_model).remote(app, name, weights, config))
-
-
-def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
-    """Ask Serve for an application that holds one model; does not wait for it."""
-    from ray import serve
-    from ray.serve.llm import LLMConfig, build_llm_deployment
-
-    from semievol.serving.model_server import ModelServer
-
-    reserved = config.resources.serve
-    bundle = {"CPU": reserved.num_cpus} | ({"GPU": reserved.num_gpus} if reserved.num_gpus else {})
-    llm_config = LLMConfig(
-        model_loading_config={"model_id": name, "model_source": weights},
-        placement_group_config={"bundle_per_worker": bundle},
-        deployment_config={
-            "autoscaling_config": {"min_replicas": config.serving.replicas, "max_replicas": config.serving.replicas},
-            "graceful_shutdown_timeout_s": config.serving.timeout_s,
-            "health_check_period_s": 2,
-        },
-        engine_kwargs=dict(config.engine.extra),  # here for its degrees of parallelism
-        runtime_env={"env_vars": engine_environment(config.engine)},
-        log_engine_metrics=False,
-    )
-    model = build_llm_deployment(
-        llm_config,
-        deployment_cls=ModelServer,
-        bind_kwargs={"weights": weights, "engine_config": asdict(config.engine)},
-    )
-    serve.run_many(
-        [serve.RunTarget(model, name=app, route_prefix=None)],
-        wait_for_ingress_deployment_creation=False,
-        wait_for_applications_running=False,
-    )
-
-
-def _app_name(model: str, digest: str) -> str:
-    return f"{APP}-{model}" + (f"-{digest[:8]}" if digest else "")
-
-
 @contextlib.contextmanager
 def _lost_replica_is_unavailable() -> Any:
     """Ray's and Serve's errors of lost and overloaded replicas as the one that the routes know."""
     from ray.exceptions import RayActorError
-    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+    from ray.serve.exceptions import RayServeException
 
     try:
         yield
-    except (RayActorError, BackPressureError, DeploymentUnavailableError) as error:
+    except (RayActorError, RayServeException) as error:
         raise Unavailable from error
 
 

@@ -23,6 +23,8 @@ from semievol.serving.keys import Keys
 
 PUBLIC = {"/", "/health"}  # need no key: a page without data, and what a load balancer asks
 ANONYMOUS = "anonymous"
+_LEFT = 499  # in the access log: the client left before an answer
+log = logging.getLogger("semievol.endpoint")
 access_log = logging.getLogger("semievol.access")
 
 
@@ -52,7 +54,7 @@ class Gate:
                 await self._app(scope, receive, send)
             return  # no websockets here
         started = time.perf_counter()
-        seen = {"status": 499, "bytes": 0}  # 499: the client left before an answer
+        seen = {"status": _LEFT, "bytes": 0}
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -69,6 +71,12 @@ class Gate:
                 await who(scope, receive, watched)
             else:
                 await self._admit(who, scope, receive, watched)
+        except Exception as error:  # noqa: BLE001 - ends here: Serve would log its message, which may quote a prompt
+            log.error("unexpected %s in the endpoint", type(error).__name__)
+            if seen["status"] == _LEFT:
+                await error_response(500, "Something is wrong in the endpoint.", "server_error")(
+                    scope, receive, watched
+                )
         finally:
             self._log(scope, who, seen, time.perf_counter() - started)
 

@@ -19,6 +19,7 @@ from semievol.config import EngineConfig
 from semievol.engines.vllm import engine_options, is_cpu_build
 
 _END = object()
+_FAREWELL_S = 2.0
 
 
 class _Engine(VLLMEngine):
@@ -78,12 +79,13 @@ class ModelServer(LLMServer):
         """Run the ASGI app on one request; ends it when the consumer goes away."""
         sent: asyncio.Queue[Any] = asyncio.Queue()
         requests = [{"type": "http.request", "body": body, "more_body": False}]
+        gone = asyncio.Event()
 
         async def receive() -> dict[str, Any]:
             if requests:
                 return requests.pop()
-            await asyncio.Event().wait()  # never disconnects; a client that left cancels the task instead
-            raise AssertionError
+            await gone.wait()
+            return {"type": "http.disconnect"}
 
         async def run() -> None:
             try:
@@ -97,6 +99,9 @@ class ModelServer(LLMServer):
                 yield message
             await task
         finally:
+            # vLLM ends a request when it hears that the client is gone; being cancelled alone would leave it at work.
+            gone.set()
+            await asyncio.wait([task], timeout=_FAREWELL_S)
             task.cancel()
 
 

@@ -15,7 +15,8 @@ from semievol.config import RunConfig
 from semievol.errors import UserError
 from semievol.runfolder import RunFolder
 from semievol.serving import keys
-from semievol.serving.app import APP, Lineup, build
+from semievol.serving.app import build
+from semievol.serving.keeper import APP, Lineup, prefix
 
 _START_LIMIT_S = 3600  # large models take long to load
 
@@ -44,11 +45,10 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
 
     needed = cpus_needed(config)
     cluster.connect(config, cpus=needed)
-    if cluster.available()["CPU"] < needed:
-        raise UserError(
-            f"serving {', '.join(config.serving.models)} takes {needed:g} CPUs, a promotion's second round included; the "
-            f"cluster has {cluster.available()['CPU']:g}. Serve fewer --models, or lower resources.serve.num_cpus"
-        )
+    _require(config, needed)
+    others = [app for app in serve.status().applications if app != APP and not app.startswith(prefix(folder))]
+    if others:
+        raise UserError(f"Ray Serve on this cluster serves {', '.join(others)} already; take a cluster of its own")
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # how a supervisor ends it: as Ctrl-C does; after Ray set its own
@@ -74,6 +74,18 @@ def cpus_needed(config: RunConfig) -> float:
     return models + front + 1
 
 
+def _require(config: RunConfig, cpus: float) -> None:
+    """Say at once that there is no room, instead of waiting for ever."""
+    gpus = len(config.serving.models) * config.serving.replicas * config.resources.serve.num_gpus
+    have = cluster.available()
+    for kind, needed in (("CPU", cpus), ("GPU", gpus)):
+        if have[kind] < needed:
+            raise UserError(
+                f"serving {', '.join(config.serving.models)} takes {needed:g} {kind} (of CPUs for a promotion's second "
+                f"round too); the cluster has {have[kind]:g}. Serve fewer --models, or lower resources.serve"
+            )
+
+
 def _first_promotion(folder: RunFolder, config: RunConfig, echo: Callable[[str], None]) -> None:
     rounds = promotion.finished_rounds(folder)
     if not rounds:
@@ -86,15 +98,16 @@ def _wait(keeper: Any, echo: Callable[[str], None]) -> None:
     """Until every model can answer, with a line for each change."""
     started, said = time.monotonic(), ""
     while True:
-        lineup: Lineup = keeper.lineup.remote().result()
+        lineup: Lineup = keeper.lineup.remote().result() or Lineup()
         now = ", ".join([*(f"{name} ready" for name in lineup.apps), *(f"{n} {s}" for n, s in lineup.waiting.items())])
         if now != said and now:
             echo(f"{time.monotonic() - started:4.0f} s  {now.lower()}")
             said = now
         if lineup.complete:
             return
-        if failed := [name for name, status in lineup.waiting.items() if status == "DEPLOY_FAILED"]:
-            raise UserError(f"the engine of {', '.join(failed)} did not start; see Ray's logs of its replica")
+        failed = {n: w for n, w in lineup.waiting.items() if w == "DEPLOY_FAILED" or w.startswith("CHANGED")}
+        for name, why in failed.items():
+            raise UserError(f"{name} is not served: {why.lower()} (Ray's logs of its replica say more)")
         if time.monotonic() - started > _START_LIMIT_S:
             raise UserError(
                 "not ready within an hour; does the cluster have the CPUs and GPUs that resources.serve asks?"

@@ -45,6 +45,8 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 
     def resolve(name: str, request: Request) -> str:
         model = backend.models().get(name)
+        if model is None and name in serving.models:
+            raise Unavailable  # it is being loaded
         if model is None:
             raise HTTPException(404, f"No model '{name[:128]}' here; /v1/models lists those there are.")
         request.scope["semievol.model"] = model

@@ -41,7 +41,7 @@ def test_promotions_follow_the_test_rows_and_are_all_recorded(run: str) -> None:
     with pytest.raises(UserError, match=r"round 9 is not evaluated yet .* finished rounds: 0, 1, 2, 3, 4"):
         promotion.promote(folder, settings, 9)
     assert promotion.promote(folder, settings, 3, force=True).forced
-    assert promotion.promoted(folder) == [0, 1, 2, 3]
+    assert [entry.round for entry in promotion.promoted(folder)] == [0, 1, 2, 3]
     assert [promotion.rollback(folder).round for _ in range(3)] == [2, 1, 0]
     with pytest.raises(UserError, match="nothing to roll back to"):
         promotion.rollback(folder)
@@ -50,7 +50,7 @@ def test_promotions_follow_the_test_rows_and_are_all_recorded(run: str) -> None:
 
 def test_where_the_weights_of_a_name_are(run: str) -> None:
     folder, settings = promotion.open_run(run)
-    assert promotion.model_of(folder, settings, "base") == ("m", "")
+    assert promotion.model_of(folder, settings, "base")[0] == "m"
     assert promotion.model_of(folder, settings, "round-1") == (f"{run}/round-1/finetune/model", "print1")
     with pytest.raises(UserError, match="no model 'warm'"):
         promotion.model_of(folder, settings, "warm")
@@ -58,3 +58,15 @@ def test_where_the_weights_of_a_name_are(run: str) -> None:
         promotion.open_run(f"{run}/round-0")
     lower = promotion.open_run(run, ["serving.tolerance=0.5"])[1]
     assert promotion.promote(folder, lower, 3).accuracy == 0.4
+
+
+def test_a_round_that_was_trained_again_is_promoted_again(run: str) -> None:
+    folder, settings = promotion.open_run(run)
+    promotion.promote(folder, settings, 1)
+    for stage, metrics in (("finetune", {}), ("evaluate/evolved", {"accuracy": 0.75})):
+        manifest = Manifest(stage, "another", Rows(3, 3), metrics)
+        storage.write_text(f"{folder.stage(stage, 1)}/manifest.json", json.dumps(asdict(manifest)))
+    with pytest.raises(UserError, match=r"0\.750 .* 0\.800: worse"):
+        promotion.promote(folder, settings, 1)
+    assert promotion.promote(folder, settings, 1, force=True).model == "another"
+    assert [entry.model for entry in promotion.promoted(folder)] == ["print1", "another"]

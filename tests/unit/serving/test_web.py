@@ -60,7 +60,7 @@ def backend() -> FakeBackend:
 def client_of(backend: FakeBackend) -> Callable[..., TestClient]:
     def make(*overrides: str, keys: str = "", peer: str = "127.0.0.1") -> TestClient:
         app = Gate(build(backend, run_config(*overrides)), Keys.parse(keys, "keys"), run_config(*overrides).serving)
-        return TestClient(app, "http://127.0.0.1", raise_server_exceptions=False, client=(peer, 50000))
+        return TestClient(app, "http://127.0.0.1", raise_server_exceptions=True, client=(peer, 50000))
 
     return make
 
@@ -137,8 +137,12 @@ def test_what_is_wrong_is_named_and_never_a_500(
     assert not backend.seen
 
 
-def test_failures_of_the_engine_are_told_apart(client_of: Callable[..., TestClient], backend: FakeBackend) -> None:
+def test_failures_of_the_engine_are_told_apart(
+    client_of: Callable[..., TestClient], backend: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
     client = client_of("serving.timeout_s=0.05")
+    loading = client_of("serving.models=[warm]").post(CHAT, json=ASK | {"model": "warm"})
+    assert loading.status_code == 503
     backend.failure = Unavailable()
     for route, body in ((CHAT, ASK), ("/v1/answer", QUESTION)):
         lost = client.post(route, json=body)
@@ -148,7 +152,7 @@ def test_failures_of_the_engine_are_told_apart(client_of: Callable[..., TestClie
     assert client.post(CHAT, json=ASK).status_code == 504
     backend.failure = RuntimeError("a secret prompt")
     broken = client.post(CHAT, json=ASK)
-    assert broken.status_code == 500 and "secret" not in broken.text
+    assert broken.status_code == 500 and "secret" not in broken.text + caplog.text
     backend.failure, backend.status = None, 400
     backend.body = {"error": {"message": 'too "long"', "code": 400}}
     refused = client.post(CHAT, json=ASK)

@@ -1,0 +1,181 @@
+"""The keeper of the endpoint: deploys what should be served, and says what can be.
+
+It follows the promotion record of the run: a newly promoted round is deployed beside the old one, the alias `evolved`
+moves when that one is ready, and then the old one is retired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from semievol import promotion
+from semievol.config import RunConfig
+from semievol.engines.vllm import engine_environment
+from semievol.runfolder import RunFolder
+
+APP = "semievol"
+_POLL_S = 1.0
+_DRAIN_S = 10.0  # between taking a model off the list and ending it; longer than any endpoint's poll takes
+_DEPLOY_S = 300.0  # to import what a deployment is made of; the engine starts after that
+log = logging.getLogger("semievol.endpoint")
+
+
+@dataclass
+class Lineup:
+    """What the endpoint can answer with now."""
+
+    apps: dict[str, str] = field(default_factory=dict)  # model name: Serve application, of those that are ready
+    evolved: str | None = None  # the model that the alias stands for
+    waiting: dict[str, str] = field(default_factory=dict)  # model name: why it is not ready
+    complete: bool = False  # every model that was asked for is ready
+
+
+def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], before: Lineup) -> Lineup:
+    """What can be served, from what should be.
+
+    Args:
+        wanted: application of every model that should be served, and of earlier promoted rounds (the newest last).
+        target: the model that `evolved` should stand for.
+        status: of all Serve applications.
+        before: the lineup so far. A model in it goes on while Serve recovers or updates it.
+    """
+
+    def answers(app: str) -> bool:
+        state = status.get(app)
+        return state in ("RUNNING", "UNHEALTHY") or (state == "DEPLOYING" and app in before.apps.values())
+
+    apps = {name: app for name, app in wanted.items() if answers(app)}
+    evolved = target
+    if target is not None and target not in apps:
+        # Until the promoted round is ready, the alias stays where it was.
+        if before.evolved and answers(before.apps[before.evolved]):
+            evolved = before.evolved
+            apps[evolved] = before.apps[evolved]
+        else:
+            evolved = next((name for name in reversed(apps) if name.startswith("round-")), None)
+    return Lineup(apps, evolved)
+
+
+class Keeper:
+    """A deployment of one replica."""
+
+    async def __init__(self, folder: RunFolder, config: RunConfig) -> None:  # type: ignore[misc]
+        self._folder = folder
+        self._config = config
+        self._lineup: Lineup | None = None
+        self._asked: set[str] = set()  # applications that were deployed from here
+        self._idle_since: dict[str, float] = {}
+        # Before this replica counts as ready, so that the models are on Serve's list by then.
+        await asyncio.to_thread(self._step)
+        self._loop = asyncio.ensure_future(self._keep())
+
+    def lineup(self) -> Lineup | None:
+        """None as long as nothing is known."""
+        return self._lineup
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._step)
+            except Exception as error:  # noqa: BLE001 - a hiccup of storage or controller: what is served goes on
+                log.warning("keeper: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(_POLL_S)
+
+    def _step(self) -> None:
+        from ray import serve
+
+        promoted = promotion.promoted(self._folder)
+        target = f"round-{promoted[-1].round}" if promoted else None
+        names = [target if name == "evolved" else name for name in self._config.serving.models]
+        prints = {f"round-{entry.round}": entry.model for entry in promoted}
+        wanted, weights, changed = {}, {}, {}
+        for name in dict.fromkeys(name for name in names if name):
+            weights[name], found = promotion.model_of(self._folder, self._config, name)
+            wanted[name] = self._app(name, prints.get(name, found))
+            if prints.get(name, found) != found:
+                changed[name] = "CHANGED SINCE ITS PROMOTION; promote it again"
+        status = {name: str(app.status.value) for name, app in serve.status().applications.items()}
+        for name, app in wanted.items():
+            if app not in status and app not in self._asked and name not in changed:
+                _deploy(app, name, weights[name], self._config)
+                self._asked.add(app)
+        evolves = "evolved" in self._config.serving.models
+        earlier = {name: self._app(name, print) for name, print in prints.items() if name not in wanted}
+        lineup = line_up(earlier | wanted, target if evolves else None, status, self._lineup or Lineup())
+        keep = set(wanted) | {lineup.evolved}
+        lineup.apps = {name: app for name, app in lineup.apps.items() if name in keep}
+        lineup.waiting = {
+            n: changed.get(n, status.get(app, "STARTING")) for n, app in wanted.items() if n not in lineup.apps
+        }
+        lineup.complete = not lineup.waiting
+        if self._lineup is None or lineup.waiting != self._lineup.waiting or lineup.evolved != self._lineup.evolved:
+            log.info("evolved is %s; waiting: %s", lineup.evolved, lineup.waiting or "nothing")
+        self._lineup = lineup
+        if lineup.complete:
+            ours = [app for app in status if app.startswith(prefix(self._folder))]
+            self._retire([app for app in ours if app not in lineup.apps.values()])
+
+    def _app(self, name: str, digest: str) -> str:
+        return f"{prefix(self._folder)}{name}-{digest[:8]}"
+
+    def _retire(self, idle: list[str]) -> None:
+        """End the models that nothing asks for any more, once no endpoint can be sending to them."""
+        from ray import serve
+
+        now = time.monotonic()
+        self._idle_since = {app: self._idle_since.get(app, now) for app in idle}
+        for app, since in self._idle_since.items():
+            if now - since > _DRAIN_S:
+                serve.delete(app, _blocking=False)
+                self._asked.discard(app)
+
+
+def prefix(folder: RunFolder) -> str:
+    """How the applications of a run's models begin."""
+    return f"{APP}-{hashlib.sha256(folder.uri.encode()).hexdigest()[:6]}-"
+
+
+def _deploy(app: str, name: str, weights: str, config: RunConfig) -> None:
+    import ray
+
+    # In a process that ends: building the application imports vLLM, which a keeper need not hold for ever.
+    task = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model).remote(app, name, weights, config)
+    ray.get(task, timeout=_DEPLOY_S)
+
+
+def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
+    """Ask Serve for an application that holds one model; does not wait for it."""
+    from ray import serve
+    from ray.serve.llm import LLMConfig, build_llm_deployment
+
+    from semievol.serving.model_server import ModelServer
+
+    reserved = config.resources.serve
+    bundle = {"CPU": reserved.num_cpus} | ({"GPU": reserved.num_gpus} if reserved.num_gpus else {})
+    llm_config = LLMConfig(
+        model_loading_config={"model_id": name, "model_source": weights},
+        placement_group_config={"bundle_per_worker": bundle},
+        deployment_config={
+            "autoscaling_config": {"min_replicas": config.serving.replicas, "max_replicas": config.serving.replicas},
+            "graceful_shutdown_timeout_s": config.serving.timeout_s,
+            "health_check_period_s": 2,
+        },
+        engine_kwargs=dict(config.engine.extra),  # here for its degrees of parallelism
+        runtime_env={"env_vars": engine_environment(config.engine)},
+        log_engine_metrics=False,
+    )
+    model: Any = build_llm_deployment(
+        llm_config,
+        deployment_cls=ModelServer,
+        bind_kwargs={"weights": weights, "engine_config": asdict(config.engine)},
+    )
+    serve.run_many(
+        [serve.RunTarget(model, name=app, route_prefix=None)],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
