@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXTRA ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 STAMP := .venv/.installed-$(EXTRA)
 
-.PHONY: setup demo test test-unit lint clean
+.PHONY: setup demo test test-unit lint bench-serve clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-serve: setup
+	$(BIN)/python -m benchmarks.serve
 
 clean:
 	rm -rf .venv

@@ -15,6 +15,7 @@ from semievol import lease, paths, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
 
+_STARTS = 3
 _SPARE_CPUS = 2.0  # for the tasks that read, write and coordinate beside a stage's own actors
 
 
@@ -50,7 +51,14 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
         options |= {"num_cpus": max(local_cpus(config), math.ceil(cpus)), "include_dashboard": False}
         if not debug:
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
-    ray.init(**options, runtime_env={"env_vars": worker_environment()})
+    for attempt in range(_STARTS):
+        try:
+            ray.init(**options, runtime_env={"env_vars": worker_environment()})
+            break
+        except Exception as error:
+            # Ray gives its own processes 30 s to start, which a busy machine may not manage the first time.
+            if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
+                raise
     context = ray.data.DataContext.get_current()
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -50,7 +50,7 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
                     return
                 number += 1
                 _beat(uri, owner, number)
-            except OSError:
+            except (OSError, UserError):
                 continue  # the store is away for a moment; the stage itself will tell if it stays so
 
     thread = threading.Thread(target=beat, daemon=True, name="lease")

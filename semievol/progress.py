@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from semievol.errors import UserError
 
 Emit = Callable[[str, int, int, str], None]  # stage, done, total (0: unknown), note
 _EVERY_S = 5.0
@@ -67,7 +69,9 @@ class Console:
         self._last: dict[str, int] = {}
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> None:
-        self._write_status(stage=stage, state="running", done=done, total=total, note=note)
+        # A store that is away for a moment must not end the reporting; the stage itself will tell if it stays so.
+        with suppress(OSError, UserError):
+            self._write_status(stage=stage, state="running", done=done, total=total, note=note)
         if not done or self._last.get(stage) == done:
             return
         # The rate counts from the first progress seen: what comes before is starting up.

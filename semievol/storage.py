@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 
+_BUCKETS = ("s3", "gs", "gcs")
+_MENDS = {
+    "NETWORK_CONNECTION": "the store cannot be reached; check the network and AWS_ENDPOINT_URL",
+    "ACCESS_DENIED": "the store refuses us; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do",
+    "INVALID_ACCESS_KEY_ID": "the store does not know our key; check AWS_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH": "the store refuses our key; check AWS_SECRET_ACCESS_KEY",
+}
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """A file with its size in bytes and its modification time (ns since the epoch, 0 where the store has none)."""
@@ -41,7 +50,14 @@ def join(uri: str, *parts: str) -> str:
 
 
 def resolve(uri: str) -> tuple[FileSystem, str]:
-    """The filesystem of a URI and the path inside it."""
+    """The filesystem of a URI and the path inside it.
+
+    The first look into a bucket shows whether it can be used at all; credentials and endpoint come from the environment
+    of the process, so every node brings its own and none travels with a job.
+
+    Raises:
+        UserError: no such kind of store, no such bucket, or the store cannot be reached or refuses us.
+    """
     import pyarrow as pa
     from pyarrow.fs import FileSystem, LocalFileSystem
 
@@ -52,11 +68,48 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
             f"storage URI '{uri.split('@')[-1].split('?')[0]}': no options and no credentials in a URI, it is written into "
             f"the run folder. Use the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
         )
+    scheme, _, path = uri.partition("://")
     try:
-        filesystem, path = FileSystem.from_uri(uri)
+        if scheme in _BUCKETS:
+            path = path.rstrip("/")
+            return _bucket(scheme, path.split("/", 1)[0], path), path
+        return FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"storage URI '{uri}' cannot be opened: {error}") from None
-    return filesystem, path
+        raise _refusal(uri, error) from None
+
+
+_buckets: dict[str, FileSystem] = {}  # opened by this process: each opening costs requests
+
+
+def _bucket(scheme: str, name: str, path: str) -> FileSystem:
+    from pyarrow.fs import FileSystem, FileType
+
+    root = f"{scheme}://{name}"
+    if root not in _buckets:
+        filesystem, _ = FileSystem.from_uri(root)
+        # The path first: a policy may allow nothing but a prefix of the bucket.
+        if filesystem.get_file_info(path).type == FileType.NotFound and not _exists_or_hidden(filesystem, name):
+            raise UserError(f"{root}: there is no such bucket; create it, or correct its name")
+        _buckets[root] = filesystem
+    return _buckets[root]
+
+
+def _exists_or_hidden(filesystem: FileSystem, bucket: str) -> bool:
+    from pyarrow.fs import FileType
+
+    try:
+        return bool(filesystem.get_file_info(bucket).type != FileType.NotFound)
+    except OSError:
+        return True  # we may not look at the bucket itself
+
+
+def _refusal(uri: str, error: Exception) -> UserError:
+    """What a store said, with what to do about it."""
+    reason = str(error)
+    for sign, mend in _MENDS.items():
+        if sign in reason:
+            return UserError(f"{uri}: {mend} ({reason})")
+    return UserError(f"storage URI '{uri}' cannot be opened: {reason}")
 
 
 def find(pattern: str) -> list[FileEntry]:
@@ -98,15 +151,24 @@ def read_text(uri: str) -> str:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing: object stores do that by themselves, disks by rename."""
+    """Write a file so that readers see all of it or nothing: object stores do that by themselves, disks by rename.
+
+    Raises:
+        UserError: the store refuses it.
+    """
     from pyarrow.fs import LocalFileSystem
 
     filesystem, path = resolve(uri)
-    filesystem.create_dir(posixpath.dirname(path), recursive=True)
     if not isinstance(filesystem, LocalFileSystem):
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(content)
+        try:
+            if uri.partition("://")[0] not in _BUCKETS:  # a bucket has no folders, and each level would be a request
+                filesystem.create_dir(posixpath.dirname(path), recursive=True)
+            with filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+        except OSError as error:
+            raise _refusal(uri, error) from None
         return
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
     with tempfile.NamedTemporaryFile(dir=posixpath.dirname(path), prefix=".tmp-", delete=False) as file:
         file.write(content)
         file.flush()
@@ -196,6 +258,7 @@ def local_copy(uri: str) -> str:
         if not target.exists():
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()  # a folder without folders in it would not be made
             copy_files(path, str(partial), source_filesystem=filesystem, destination_filesystem=LocalFileSystem())
             partial.rename(target)
     return str(target)

@@ -1,7 +1,30 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the S3 server of those that need one."""
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines are noisy: how long an example takes is never a reason to fail.
 settings.register_profile("semievol", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("semievol")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """A bucket, as s3://NAME, of an S3 server on loopback, which the environment of this process names."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    server.stop()

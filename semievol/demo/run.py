@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from semievol import storage
 from semievol.demo.base_model import build_base_model
 from semievol.demo.data import write_dataset
 
@@ -25,19 +25,21 @@ _MINUTES = 8
 
 
 def prepare(folder: str, *, seed: int, echo: Callable[[str], None]) -> tuple[str, list[str]]:
-    """Make what is missing of the demo's data and base model; returns the config's path and the overrides for it."""
-    root = Path(folder).absolute() / f"seed-{seed}"
-    with tempfile.TemporaryDirectory() as fresh:
-        counts = write_dataset(Path(fresh), seed=seed)
-        if not (root / "data").exists():  # an unchanged file keeps its time, so that a second run has nothing to do
-            shutil.copytree(fresh, root / "data.partial", dirs_exist_ok=True)
-            (root / "data.partial").rename(root / "data")
-    echo(_INTRODUCTION.format(minutes=_MINUTES, **counts))
-    if (root / "base").exists():
-        echo(f"base model: made before, in {root}/base")
-    else:
-        build_base_model(root / "base.partial", seed=seed, log=echo)
-        (root / "base.partial").rename(root / "base")
+    """Make what is missing of the demo's data and base model; returns the config's path and the overrides for it.
+
+    Args:
+        folder: a local folder or a URI.
+    """
+    root = storage.join(storage.absolute(folder), f"seed-{seed}")
+    with tempfile.TemporaryDirectory() as scratch:
+        counts = write_dataset(Path(scratch) / "data", seed=seed)
+        _keep(scratch, root, "data")
+        echo(_INTRODUCTION.format(minutes=_MINUTES, **counts))
+        if _is_kept(root, "base"):
+            echo(f"base model: made before, in {root}/base")
+        else:
+            build_base_model(Path(scratch) / "base", seed=seed, log=echo)
+            _keep(scratch, root, "base")
     overrides = [
         f"storage={root}",
         f"seed={seed}",
@@ -47,3 +49,14 @@ def prepare(folder: str, *, seed: int, echo: Callable[[str], None]) -> tuple[str
         f"model.base={root}/base",
     ]
     return str(_CONFIG), overrides
+
+
+def _is_kept(root: str, part: str) -> bool:
+    return storage.exists(storage.join(root, f"{part}.complete"))
+
+
+def _keep(scratch: str, root: str, part: str) -> None:
+    """Copy a part to where it stays; one that is there stays as it is, so that a second run has nothing to do."""
+    if not _is_kept(root, part):
+        storage.upload(f"{scratch}/{part}", storage.join(root, part))
+        storage.write_text(storage.join(root, f"{part}.complete"), "")  # last: a copy that was cut off is made again

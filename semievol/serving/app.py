@@ -49,8 +49,8 @@ def build(args: dict[str, Any]) -> Any:
     """The front application, for `serve.run` or the `import_path` of a Serve config file.
 
     Args:
-        args: `run` (URI of the run folder), and optionally `overrides` (a list of key=value) and `keys` (key lines;
-            by default those of serving.keys or of SEMIEVOL_API_KEYS where this is called).
+        args: `run` (URI of the run folder), and optionally `overrides` (a list like [serving.in_context=true]) and `keys`
+            (key lines; by default those of serving.keys or of SEMIEVOL_API_KEYS where this is called).
 
     Raises:
         UserError: no such run, or nothing promoted in it yet.
@@ -63,7 +63,8 @@ def build(args: dict[str, Any]) -> Any:
     lines = args["keys"] if "keys" in args else keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
     keys.Keys.parse(lines, "keys")
     light = {"num_cpus": 0.1}
-    keeper = serve.deployment(Keeper, ray_actor_options=light).bind(folder, config)
+    quiet = {"enable_access_log": False}  # it is asked every second
+    keeper = serve.deployment(Keeper, ray_actor_options=light, logging_config=quiet).bind(folder, config)
     neighbors = None
     if config.serving.neighbors:
         pool = config.resources.embed

@@ -32,6 +32,7 @@ class _Generation(_Body):
 
     model: Model
     max_tokens: int | None = Field(None, ge=1)
+    min_tokens: int | None = Field(None, ge=0, description="vLLM's: no end before so many tokens.")
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: Probability | None = None
     n: int | None = Field(None, ge=1)

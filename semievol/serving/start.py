@@ -42,8 +42,16 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
 
     from ray import serve
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a supervisor ends it: as Ctrl-C does
-    cluster.connect(config, cpus=cpus_needed(config))
+    needed = cpus_needed(config)
+    cluster.connect(config, cpus=needed)
+    if cluster.available()["CPU"] < needed:
+        raise UserError(
+            f"serving {', '.join(config.serving.models)} takes {needed:g} CPUs, a promotion's second round included; the "
+            f"cluster has {cluster.available()['CPU']:g}. Serve fewer --models, or lower resources.serve.num_cpus"
+        )
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # how a supervisor ends it: as Ctrl-C does; after Ray set its own
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
     try:

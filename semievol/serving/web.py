@@ -90,7 +90,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 
     @app.post("/v1/answer")
     async def task_answer(
-        body: Question | Annotated[list[Question], Field(max_length=MAX_QUESTIONS)],
+        body: Question | Annotated[list[Question], Field(min_length=1, max_length=MAX_QUESTIONS)],
         request: Request,
     ) -> Answer | list[Answer]:
         """One question or a list: the parsed answer, its confidence, and the nearest labeled rows."""

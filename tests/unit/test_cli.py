@@ -11,6 +11,10 @@ from typer.main import get_command
 from semievol.cli import app, main
 
 SURFACE = {
+    "serve": {"run", "overrides", "models", "host", "port", "keys"},
+    "promote": {"run", "round_number", "force"},
+    "rollback": {"run"},
+    "key": {"name", "file"},
     "run": {"config", "overrides", "until", "env", "as_json"},
     "plan": {"config", "overrides", "as_json"},
     "demo": {"folder", "seed", "as_json"},

@@ -57,6 +57,22 @@ def test_who_finds_anothers_name_gives_way(tmp_path: Path) -> None:
     assert json.loads((tmp_path / lease.FILE).read_text())["owner"] == "other"
 
 
+def test_a_store_that_is_away_for_a_moment_does_not_end_the_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(uri: str, text: str) -> None:
+        failed.append(uri)
+        raise UserError("the store cannot be reached")
+
+    failed: list[str] = []
+    with lease.held(str(tmp_path), print):
+        with monkeypatch.context() as patch:
+            patch.setattr("semievol.storage.write_text", away)
+            until(lambda: len(failed) > 1)
+        at = json.loads((tmp_path / lease.FILE).read_text())["beat"]
+        until(lambda: json.loads((tmp_path / lease.FILE).read_text())["beat"] > at)
+
+
 def test_an_interruption_is_one(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), lease.held(str(tmp_path), print):
         raise KeyboardInterrupt

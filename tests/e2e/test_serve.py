@@ -1,0 +1,277 @@
+"""The endpoint on the real engine: OpenAI's client, lm-eval, hostile requests, and what happens when things change."""
+
+import asyncio
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import hypothesis
+import openai
+import pytest
+import schemathesis
+
+from semievol.cli import main
+from tests.e2e import served
+from tests.e2e.served import Served
+
+MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
+pytestmark = [
+    pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here"),
+    pytest.mark.timeout(1500),
+]
+EXAMPLES = int(os.environ.get("SEMIEVOL_FUZZ_EXAMPLES", "60"))  # for each route
+SECRET = "zebra-crossing-71"  # stands in prompts; must stand in no log
+HELLO: Any = [{"role": "user", "content": f"Is {SECRET} good?\n\nA. yes\nB. no"}]
+QUESTION = {"question": f"{SECRET}: profit rose", "options": ["negative", "neutral", "positive"]}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    run = served.make_run(tmp_path_factory.mktemp("serve"), MODEL)
+    main(["promote", run, "--round", "0"])
+    running = served.start(run, "serving.rate=1000000/minute", "serving.max_tokens=512")
+    yield running
+    served.stop(running)
+
+
+@pytest.fixture
+def client(endpoint: Served) -> openai.OpenAI:
+    return openai.OpenAI(
+        base_url=f"{endpoint.url}/v1", api_key=endpoint.key, max_retries=0, http_client=httpx.Client(trust_env=False)
+    )
+
+
+def test_the_official_client(client: openai.OpenAI, endpoint: Served) -> None:
+    assert [model.id for model in client.models.list()] == ["base", "evolved", "round-0"]
+    assert client.models.retrieve("evolved").model_extra == {"root": "round-0"}
+    ask: dict[str, Any] = {"model": "evolved", "messages": HELLO, "max_tokens": 12}
+    one = client.chat.completions.create(**ask, temperature=0, logprobs=True, top_logprobs=2)
+    assert one.model == "round-0" and one.usage and one.usage.completion_tokens > 0
+    assert one.choices[0].logprobs and one.choices[0].logprobs.content
+    assert len(one.choices[0].logprobs.content[0].top_logprobs) == 2
+    seeded = [client.chat.completions.create(**ask, n=3, seed=5, temperature=1.5) for _ in range(2)]
+    texts = [[choice.message.content for choice in answer.choices] for answer in seeded]
+    assert len(texts[0]) == 3 and texts[0] == texts[1]
+    parts = list(
+        client.chat.completions.create(**ask, temperature=0, stream=True, stream_options={"include_usage": True})
+    )
+    streamed = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
+    assert streamed == one.choices[0].message.content and parts[-1].usage
+    plain = client.completions.create(model="base", prompt="The answer", max_tokens=4, temperature=0, logprobs=1)
+    assert plain.choices[0].logprobs and plain.choices[0].logprobs.tokens
+    said = str(one.choices[0].message.content)
+    stopped = client.chat.completions.create(**ask, temperature=0, stop=said[-1])
+    assert stopped.choices[0].finish_reason == "stop" and said[-1] not in str(stopped.choices[0].message.content)
+    with pytest.raises(openai.NotFoundError, match="/v1/models"):
+        client.chat.completions.create(**(ask | {"model": "gpt-4"}))
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.chat.completions.create(**ask, temperature=5)
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.chat.completions.create(**(ask | {"messages": [{"role": "user", "content": "word " * 5000}]}))
+    with pytest.raises(openai.AuthenticationError):
+        client.with_options(api_key="sk-wrong").models.list()
+
+
+def test_the_task_route_measures_as_the_run_does(client: openai.OpenAI, endpoint: Served) -> None:
+    answers = endpoint.http.post("/v1/answer", json=[QUESTION, QUESTION | {"model": "base"}]).json()
+    assert [answer["model"] for answer in answers] == ["round-0", "base"]
+    listed = "A. negative\nB. neutral\nC. positive"
+    prompt = f"{QUESTION['question']}\n\n{listed}\n\nAnswer with the letter of the correct option."
+    said = client.chat.completions.create(
+        model="base", messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=8, logprobs=True
+    )
+    assert said.choices[0].logprobs and said.choices[0].logprobs.content
+    logprobs = [token.logprob for token in said.choices[0].logprobs.content]
+    assert answers[1]["response"] == said.choices[0].message.content
+    assert answers[1]["entropy"] == pytest.approx(-sum(logprobs) / len(logprobs), abs=1e-3)
+    assert answers[1]["confidence"] == pytest.approx(math.exp(-answers[1]["entropy"]), abs=1e-3)
+    assert answers[0]["neighbors"][0]["question"] == "Profit rose by a third."
+    assert answers[0]["neighbors"][0]["answer"] == "positive"
+    assert endpoint.http.post("/v1/answer", json=QUESTION | {"min_confidence": 1.0}).json()["answer"] is None
+
+
+def test_lm_eval_harness(endpoint: Served, tmp_path: Path) -> None:
+    rows = [{"question": f"{SECRET} {i}: profit rose", "answer": "A"} for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "task.yaml").write_text(
+        f"""
+        task: letters
+        dataset_path: json
+        dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}
+        test_split: test
+        output_type: generate_until
+        doc_to_text: "{{{{question}}}}\\n\\nA. up\\nB. down\\n\\nAnswer with the letter of the correct option."
+        doc_to_target: "{{{{answer}}}}"
+        generation_kwargs: {{until: ["\\n\\n"], max_gen_toks: 8, temperature: 0}}
+        metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+        """
+    )
+    arguments = f"base_url={endpoint.url}/v1/chat/completions,model=evolved,num_concurrent=2,max_retries=1"
+    command = [sys.executable, "-m", "lm_eval", "--model", "local-chat-completions", "--model_args", arguments]
+    command += ["--tasks", "letters", "--include_path", str(tmp_path), "--apply_chat_template"]
+    command += ["--output_path", str(tmp_path / "out"), "--log_samples"]
+    environment = os.environ | {"OPENAI_API_KEY": endpoint.key, "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
+    assert 0 <= results["results"]["letters"]["exact_match,none"] <= 1
+    samples = next((tmp_path / "out").rglob("samples_*.jsonl")).read_text().splitlines()
+    assert len(samples) == 6 and all(json.loads(sample)["resps"][0][0] for sample in samples)
+
+
+def test_hostile_requests_get_an_error_and_leave_no_trace(endpoint: Served) -> None:
+    http, chat = endpoint.http, "/v1/chat/completions"
+    ask = {"model": "evolved", "messages": HELLO}
+    anonymous = httpx.Client(base_url=endpoint.url, trust_env=False)
+    json_type = {"content-type": "application/json"}
+    expected = {
+        "no key": (anonymous.post(chat, json=ask), 401),
+        "wrong key": (anonymous.post(chat, json=ask, headers={"authorization": "Bearer sk-semievol-x"}), 401),
+        "key in the query": (anonymous.post(f"{chat}?api_key={endpoint.key}", json=ask), 401),
+        "50 MB": (http.post(chat, content=b"x" * 50_000_000, headers=json_type), 413),
+        "10^6 tokens": (http.post(chat, json=ask | {"messages": [{"role": "user", "content": "a " * 10**6}]}), 413),
+        "10^5 tokens": (http.post(chat, json=ask | {"messages": [{"role": "user", "content": "a " * 10**5}]}), 400),
+        "nested": (http.post(chat, content="[" * 500_000, headers=json_type), 400),
+        "nested prompt": (
+            http.post(chat, content=json.dumps(ask)[:-1] + ',"x":' + '{"a":' * 9**5, headers=json_type),
+            400,
+        ),
+        "path in a name": (http.post(chat, json=ask | {"model": "../../../etc/passwd"}), 404),
+        "path in an address": (http.get("/v1/models/..%2f..%2f..%2fetc%2fpasswd"), 404),
+        "no such route": (http.post("/collective_rpc", json={}), 404),
+        "no such method": (http.get(chat), 405),
+        "image to fetch": (
+            http.post(chat, json=ask | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            400,
+        ),
+        "wide seeds": (http.post(chat, json=ask | {"seed": 2**63 - 1, "max_tokens": 2}), 200),
+        "control characters": (http.post(chat, json=ask | {"stop": "\x00", "max_tokens": 2}), 200),
+    }
+    for what, (response, status) in expected.items():
+        assert response.status_code == status, f"{what}: {response.status_code} {response.text[:300]}"
+        assert status == 200 or (set(response.json()) == {"error"} and "Traceback" not in response.text), what
+        assert SECRET not in response.text, what
+    logs = endpoint.all_logs()
+    assert '"key": "tester"' in logs and '"key": null' in logs  # the access log is among them
+    assert SECRET not in logs and endpoint.key not in logs
+
+
+def test_requests_made_from_the_schema(endpoint: Served) -> None:
+    schema = schemathesis.openapi.from_dict(endpoint.http.get("/openapi.json").json())
+    seen: Counter[int] = Counter()
+    for operation in schema.get_all_operations():
+
+        @hypothesis.settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+        @hypothesis.given(case=operation.ok().as_strategy())
+        def call(case: Any) -> None:
+            body = case.body if isinstance(case.body, dict) else {}
+            # Random names and lengths would all end at the door; most of these shall reach the engine.
+            if "model" in body:
+                body |= {"model": "evolved"}
+            if body.get("messages") or body.get("prompt"):
+                body |= {
+                    "max_tokens": 2,
+                    "max_completion_tokens": None,
+                    "n": min(body.get("n") or 1, 2),
+                    "min_tokens": 1,
+                }
+            if "max_completion_tokens" in body and "messages" not in body:
+                del body["max_completion_tokens"]
+            response = case.call(
+                base_url=endpoint.url, headers={"authorization": f"Bearer {endpoint.key}"}, timeout=120
+            )
+            seen[response.status_code] += 1
+            assert response.status_code < 500 and "Traceback" not in response.text, response.text[:500]
+
+        call()
+    print("statuses of requests made from the schema:", dict(seen))
+    assert seen[200] > EXAMPLES
+
+
+def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
+    """At most what was in flight on the killed replica is lost, and that with 503; a promotion loses nothing."""
+    outcomes: Counter[str] = Counter()
+    models: Counter[str] = Counter()
+    done = asyncio.Event()
+
+    async def caller(client: httpx.AsyncClient, number: int) -> None:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            body = {
+                "model": "evolved",
+                "messages": HELLO,
+                "max_tokens": 48,
+                "min_tokens": 48,
+                "seed": number * 10_000 + turn,
+            }
+            try:
+                response = await client.post("/v1/chat/completions", json=body | {"stream": (turn + number) % 4 == 0})
+            except httpx.HTTPError as error:
+                outcomes[type(error).__name__] += 1
+                continue
+            retry = response.headers.get("retry-after", "")
+            cut = "unavailable" in response.text
+            outcomes[f"{response.status_code}{' cut' if cut and response.status_code == 200 else ''}"] += 1
+            if response.status_code == 503:
+                assert retry, response.text
+            elif not cut and (turn + number) % 4:
+                models[response.json()["model"]] += 1
+
+    async def run() -> None:
+        headers = {"authorization": f"Bearer {endpoint.key}"}
+        limits = httpx.Limits(max_connections=16)
+        async with httpx.AsyncClient(
+            base_url=endpoint.url, headers=headers, timeout=300, trust_env=False, limits=limits
+        ) as client:
+            callers = [asyncio.create_task(caller(client, number)) for number in range(16)]
+            await asyncio.sleep(10)
+            assert set(outcomes) == {"200"}
+            await asyncio.to_thread(_kill_engine_replica, endpoint, "round-0")
+            await _until(lambda: outcomes["200"] > 0 and models["round-0"] > 0, 1)
+            lost_from = outcomes["200"]
+            await _until(lambda: outcomes["200"] > lost_from + 64, 300)  # it is back
+            await asyncio.to_thread(main, ["promote", endpoint.run, "--round", "1"])
+            await _until(lambda: models["round-1"] > 50, 300)
+            done.set()
+            await asyncio.gather(*callers)
+
+    asyncio.run(run())
+    print("outcomes:", dict(outcomes), "models:", dict(models))
+    lost = outcomes.total() - outcomes["200"]
+    assert lost <= 16
+    assert set(outcomes) <= {"200", "200 cut", "503"}
+    with pytest.raises(SystemExit) as refused:
+        main(["promote", endpoint.run, "--round", "2"])
+    assert refused.value.code == 2
+    main(["rollback", endpoint.run])
+    until = time.monotonic() + 300
+    while endpoint.http.get("/v1/models/evolved").json()["root"] != "round-0":
+        assert time.monotonic() < until
+        time.sleep(1)
+
+
+async def _until(condition: Any, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        await asyncio.sleep(0.2)
+    assert condition()
+
+
+def _kill_engine_replica(endpoint: Served, model: str) -> None:
+    """kill -9 of the process that holds the model, found among the children of this endpoint's own raylet."""
+    import psutil
+
+    ours = psutil.Process(endpoint.process.pid).children(recursive=True)
+    victims = [p for p in ours if f"ModelServer:{model}" in " ".join(p.cmdline()) or f"ModelServer:{model}" in p.name()]
+    assert victims
+    for victim in victims:
+        victim.kill()
