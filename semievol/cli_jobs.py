@@ -106,7 +106,7 @@ def _follow(server: JobServer, job_id: str) -> None:
     except KeyboardInterrupt:
         more = f"{job_id} --address {server.url}"
         fail(f"left job {job_id} at work. Follow it: semievol logs {more}; end it: semievol stop {more}", code=130)
-    typer.echo(f"job {job.id} {job.status.lower()}")
     if job.status != "SUCCEEDED":
         code = 130 if job.status == "STOPPED" else 2 if job.exit_code == 2 else 1
         fail(f"job {job.id} {job.status.lower()}; submit it again to go on where it stopped", code)
+    typer.echo(f"job {job.id} succeeded")
