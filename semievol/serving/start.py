@@ -44,6 +44,7 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     from ray import serve
 
     needed = cpus_needed(config)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # a Ray started here; by default its workers yield to everything
     cluster.connect(config, cpus=needed)
     _require(config, needed)
     others = [app for app in serve.status().applications if app != APP and not app.startswith(prefix(folder))]
