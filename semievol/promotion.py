@@ -76,6 +76,9 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
     """
     accuracy = accuracy_of(folder, f"round-{round_number}")
     _, model = model_of(folder, config, f"round-{round_number}")
+    trained, evaluated = (folder.manifest(stage, round_number) for stage in ("finetune", "evaluate/evolved"))
+    if trained and evaluated and evaluated.finished_at < trained.finished_at:
+        raise UserError(f"round {round_number} was trained again after its evaluation. `semievol run` evaluates it")
     before = promoted(folder)
     if before and (before[-1].round, before[-1].model) == (round_number, model):
         raise UserError(f"round {round_number} is promoted already")

@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -30,6 +29,7 @@ from semievol import config as configuration
 from semievol import paths, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
+from semievol.network import is_loopback
 from semievol.runfolder import fingerprint
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class JobServer:
         Raises:
             UserError: it does, and `unless` does not say that this is known.
         """
-        if not (self.authenticated or unless or _is_loopback(self.url)):
+        if not (self.authenticated or unless or is_loopback(urlsplit(self.url).hostname or "")):
             raise UserError(
                 f"{self.url} asks for no token: whoever reaches it can run code there and read what you send. Start the "
                 f"cluster with RAY_AUTH_MODE=token, or say --allow-unauthenticated"
@@ -106,7 +106,7 @@ class JobServer:
         Raises:
             UserError: a path in the config means something on this machine only, or the package is too large.
         """
-        remote = not _is_loopback(self.url)
+        remote = not is_loopback(urlsplit(self.url).hostname or "")
         if remote and (keys := paths.relative(config)):
             raise UserError(
                 f"{', '.join(keys)}: relative to this machine's folders, which the cluster at {self.url} does not have. "
@@ -238,14 +238,6 @@ def _url(address: str) -> str:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise UserError(f"--address: '{address}' is no address of a job server, as in http://head:8265")
     return url
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _wants_token(url: str) -> bool:

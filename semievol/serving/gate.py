@@ -5,7 +5,6 @@ A plain ASGI middleware. Limits hold for each replica of the endpoint by itself.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import time
@@ -19,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semievol.config import ServingConfig
+from semievol.network import is_loopback
 from semievol.serving.keys import Keys
 
 PUBLIC = {"/", "/health"}  # need no key: a page without data, and what a load balancer asks
@@ -84,7 +84,7 @@ class Gate:
         """The name of the caller, or the refusal."""
         headers = dict(scope["headers"])
         if not len(self._keys):
-            if _is_loopback(scope, headers):
+            if _is_local(scope, headers):
                 return ANONYMOUS
             return error_response(403, "This endpoint has no keys and answers on its own machine only.", "forbidden")
         if scope["path"] in PUBLIC:
@@ -134,15 +134,11 @@ class Gate:
         access_log.info(json.dumps(record | seen))
 
 
-def _is_loopback(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+def _is_local(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     """Whether client and Host are this machine; the Host, so that no web page reaches us through a name of its own."""
     host = headers.get(b"host", b"").decode("latin-1")
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    try:
-        local_client = ipaddress.ip_address((scope.get("client") or ("",))[0]).is_loopback
-        return local_client and (name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback)
-    except ValueError:
-        return False
+    return is_loopback((scope.get("client") or ("",))[0]) and is_loopback(name)
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 from semievol import cluster, promotion
 from semievol.config import RunConfig
 from semievol.errors import UserError
+from semievol.network import is_loopback
 from semievol.runfolder import RunFolder
 from semievol.serving import keys
 from semievol.serving.app import build
@@ -30,7 +30,7 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     folder, config = promotion.open_run(run, overrides)
     lines = keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
     named = len(keys.Keys.parse(lines, config.serving.keys or keys.ENVIRONMENT))
-    if not named and not _is_loopback(config.serving.host):
+    if not named and not is_loopback(config.serving.host):
         raise UserError(
             f"serving.host: {config.serving.host} can be reached from other machines, and there are no keys. Make one with "
             f"`semievol key NAME --file keys.txt` and give --keys keys.txt, or stay on 127.0.0.1"
@@ -50,9 +50,8 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     others = [app for app in serve.status().applications if app != APP and not app.startswith(prefix(folder))]
     if others:
         raise UserError(f"Ray Serve on this cluster serves {', '.join(others)} already; take a cluster of its own")
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # how a supervisor ends it: as Ctrl-C does; after Ray set its own
+    # A supervisor ends it as Ctrl-C does; here, because Ray has set a handler of its own while connecting.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
     try:
@@ -127,10 +126,3 @@ def _greeting(config: RunConfig, named: int) -> str:
         f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n"
         f"Ctrl-C stops it."
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "semievol"
 LAYERS = {
-    "pure": {"errors", "config", "schema", "tasks", "prompts", "confidence", "selection", "statistics"},
+    "pure": {"errors", "config", "schema", "tasks", "prompts", "confidence", "selection", "statistics", "network"},
     "adapters": {
         *("storage", "readers", "embedding", "index", "engines", "training", "cluster", "progress", "runfolder"),
         *("paths", "lease", "submission"),

@@ -64,7 +64,10 @@ def test_a_round_that_was_trained_again_is_promoted_again(run: str) -> None:
     folder, settings = promotion.open_run(run)
     promotion.promote(folder, settings, 1)
     for stage, metrics in (("finetune", {}), ("evaluate/evolved", {"accuracy": 0.75})):
-        manifest = Manifest(stage, "another", Rows(3, 3), metrics)
+        if metrics:  # the evaluation there is says nothing about the new model
+            with pytest.raises(UserError, match="trained again after its evaluation"):
+                promotion.promote(folder, settings, 1)
+        manifest = Manifest(stage, "another", Rows(3, 3), metrics, finished_at="2026-11-20T12:00:00Z")
         storage.write_text(f"{folder.stage(stage, 1)}/manifest.json", json.dumps(asdict(manifest)))
     with pytest.raises(UserError, match=r"0\.750 .* 0\.800: worse"):
         promotion.promote(folder, settings, 1)
