@@ -337,7 +337,7 @@ def _reject_unknown_keys(given: Any, schema: Any, *, prefix: str) -> None:
 def _check(config: RunConfig) -> None:
     """Impossible values and combinations, each named by its key."""
     from semievol.prompts import STYLES
-    from semievol.tasks import TASKS
+    from semievol.tasks import KINDS
 
     def require(ok: bool, message: str) -> None:
         if not ok:
@@ -353,7 +353,7 @@ def _check(config: RunConfig) -> None:
             value = getattr(value, part)
         require(value is None or value > 0, f"{key}: {value} is not positive")
     require(0 < config.evaluate.confidence_level < 1, "evaluate.confidence_level: not between 0 and 1")
-    require(config.task.kind in TASKS, f"task.kind: '{config.task.kind}' is none of {', '.join(TASKS)}")
+    require(config.task.kind in KINDS, f"task.kind: '{config.task.kind}' is none of {', '.join(KINDS)}")
     require(0 < config.select.theta <= 1, f"select.theta: {config.select.theta} is not in (0, 1]")
     require(0 <= config.select.min_agreement <= 1, "select.min_agreement: not in [0, 1]")
     require(

@@ -9,11 +9,11 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from semievol import prompts
+from semievol import prompts, tasks
 from semievol.config import RunConfig
 from semievol.serving.backend import CHAT, Backend, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question
-from semievol.tasks import TASKS, Row, Task
+from semievol.tasks import Row, Task
 
 
 async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
@@ -25,7 +25,7 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     Args:
         models: the resolved model of each question.
     """
-    task = TASKS[config.task.kind]
+    task = tasks.make(config.task)
     rows = [Row(q.question, q.options, q.context, None) for q in questions]
     for place, row in enumerate(rows):
         if problem := task.problem(row):
@@ -34,10 +34,10 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     asked = zip(questions, rows, models, nearest, strict=True)
     try:
         async with asyncio.TaskGroup() as group:  # when one fails, the others need not go on
-            tasks = [group.create_task(_one(backend, config, task, *each)) for each in asked]
+            running = [group.create_task(_one(backend, config, task, *each)) for each in asked]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return [done.result() for done in tasks]
+    return [done.result() for done in running]
 
 
 async def _one(

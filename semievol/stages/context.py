@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import storage
+from semievol import storage, tasks
 from semievol.config import PoolResources, RunConfig
 from semievol.engines import Engine
 from semievol.engines.vllm import VLLMEngine
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
-from semievol.tasks import TASKS, Row, Task
+from semievol.tasks import Row, Task
 
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
@@ -32,7 +32,7 @@ class StageContext:
 
     @property
     def task(self) -> Task:
-        return TASKS[self.config.task.kind]
+        return tasks.make(self.config.task)
 
 
 def to_row(record: dict[str, Any]) -> Row:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semievol import storage
+from semievol import storage, tasks
 from semievol.config import Collaborator, RunConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import PREDICTED
@@ -104,14 +104,12 @@ def _pseudo_labels(ctx: StageContext) -> dict[str, float] | None:
 
 
 def _against_oracle(block: pa.Table, oracle: str, config: RunConfig) -> pa.Table:
-    from semievol.tasks import TASKS
-
     known = storage.read_table(oracle).sort_by("row_id")
     ids, truths = known["row_id"].to_numpy(), known["oracle"].to_pylist()
     asked = block["row_id"].to_numpy()
     places = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
     has_truth = ids[places] == asked
-    same = TASKS[config.task.kind].same
+    same = tasks.make(config.task).same
     right = np.array(
         [h and same(truths[p], a) for h, p, a in zip(has_truth, places, block["answer"].to_pylist(), strict=True)],
         dtype=bool,

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semievol import readers, storage
+from semievol import readers, storage, tasks
 from semievol.config import DataConfig, RunConfig
 from semievol.errors import UserError
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import LABELED, ORACLE, QUARANTINE, UNLABELED, BadRow, row_id, validate
 from semievol.stages.context import StageContext, check_bad_fraction
-from semievol.tasks import TASKS
 
 SPLITS = ("test", "labeled", "unlabeled")  # in the order of precedence: an earlier split keeps a row that both have
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
@@ -165,7 +164,7 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
 def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig) -> dict[str, Any]:
     if isinstance(raw, readers.Broken):
         return {"row_id": None, "reason": raw.reason, "raw": _printable(raw.raw)}
-    task, columns, limit = (TASKS[config.task.kind], config.data.columns, config.limits.max_row_bytes)
+    task, columns, limit = (tasks.make(config.task), config.data.columns, config.limits.max_row_bytes)
     answer_column = None if split == "unlabeled" else columns.answer
     try:
         row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit)

@@ -14,14 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import confidence, prompts, storage
+from semievol import confidence, prompts, storage, tasks
 from semievol.confidence import Response
-from semievol.config import Collaborator, EngineConfig
+from semievol.config import Collaborator, EngineConfig, TaskConfig
 from semievol.engines import Engine, EngineDied, PromptTooLong, RequestRefused
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import PSEUDO_LABELED
 from semievol.stages.context import StageContext, check_bad_fraction, run_rows, summarize, to_row
-from semievol.tasks import TASKS, Row
+from semievol.tasks import Row
 
 BATCHES_IN_FLIGHT = 2  # so that the engine does not run dry at the end of a batch
 
@@ -79,7 +79,7 @@ def answer_rows(
             "model": model,
             "engine": ctx.engine,
             "engine_config": ctx.config.engine,
-            "task": ctx.config.task.kind,
+            "task": ctx.config.task,
             "labeled": labeled if any(c.k for c in collaborators) else None,
             "collaborators": collaborators,
             "justify": justify,
@@ -133,7 +133,7 @@ class Labeler:
         model: str,
         engine: type[Engine],
         engine_config: EngineConfig,
-        task: str,
+        task: TaskConfig,
         labeled: str | None,
         collaborators: list[Collaborator],
         justify: bool,
@@ -143,7 +143,7 @@ class Labeler:
         progress: Any,
     ) -> None:
         self._engine = engine(model, engine_config)
-        self._task = TASKS[task]
+        self._task = tasks.make(task)
         examples = storage.read_table(labeled).to_pylist() if labeled else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
         self._collaborators = collaborators

@@ -10,12 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import prompts, storage
-from semievol.config import TrainConfig
+from semievol import prompts, storage, tasks
+from semievol.config import TaskConfig, TrainConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import TRAINING
 from semievol.stages.context import StageContext, check_bad_fraction, summarize, to_row
-from semievol.tasks import TASKS
 from semievol.training import MODEL, TrainSpec, train
 
 _RENDERED = pa.schema([*TRAINING, ("quarantine_reason", pa.string())])
@@ -89,18 +88,18 @@ def _render(ctx: StageContext, source: str, out: str, selected_only: bool, max_l
         _messages,
         batch_size=4096,
         batch_format="pyarrow",
-        fn_kwargs={"task": ctx.config.task.kind, "model": base, "max_length": max_length},
+        fn_kwargs={"task": ctx.config.task, "model": base, "max_length": max_length},
     ).write_parquet(out_path, filesystem=out_filesystem)
 
 
-def _messages(batch: pa.Table, task: str, model: str, max_length: int) -> pa.Table:
+def _messages(batch: pa.Table, task: TaskConfig, model: str, max_length: int) -> pa.Table:
     from transformers import AutoTokenizer
 
     path = storage.local_copy(model) if "://" in model else model
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if "selected" in batch.column_names:
         batch = batch.filter(batch["selected"])
-    kind = TASKS[task]
+    kind = tasks.make(task)
     records: list[dict[str, Any]] = []
     for record in batch.to_pylist():
         row = to_row(record)

@@ -119,11 +119,12 @@ def test_the_evolved_model_loads_everywhere_and_answers_in_its_template(finished
     warm = AutoModelForCausalLM.from_pretrained(finished / "round-0" / "warmup" / "model", dtype=torch.float32)
     adapted = PeftModel.from_pretrained(warm, folder / "adapter")
     row = select_rows(finished)[0]
+    from semievol.config import TaskConfig
     from semievol.prompts import messages
     from semievol.stages.context import to_row
-    from semievol.tasks import TASKS
+    from semievol.tasks import make
 
-    task = TASKS["multiple_choice"]
+    task = make(TaskConfig())
     prompt = tokenizer.apply_chat_template(
         messages(task, to_row(row)), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )

@@ -3,9 +3,10 @@ import math
 import pytest
 
 from semievol.confidence import Response, agree, distinct, sampling_seed, verdict, vote
-from semievol.tasks import TASKS, Row
+from semievol.config import TaskConfig
+from semievol.tasks import Row, make
 
-TASK = TASKS["multiple_choice"]
+TASK = make(TaskConfig())
 
 
 def responses(*pairs: tuple[str | None, float]) -> list[Response]:

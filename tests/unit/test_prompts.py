@@ -1,7 +1,8 @@
 from semievol import prompts
-from semievol.tasks import TASKS, Row
+from semievol.config import TaskConfig
+from semievol.tasks import Row, make
 
-TASK = TASKS["multiple_choice"]
+TASK = make(TaskConfig())
 ROW = Row("Which?", ["x", "y"], None, None)
 NEAR, FAR = Row("near", ["a", "b"], None, "A"), Row("far", ["a", "b"], None, "B")
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semievol import schema
-from semievol.config import Columns
+from semievol.config import Columns, TaskConfig
 from semievol.schema import BadRow, row_id, validate
-from semievol.tasks import TASKS, Row
+from semievol.tasks import Row, make
 
-TASK = TASKS["multiple_choice"]
+TASK = make(TaskConfig())
 GOOD = {"question": "Which?", "options": '["x", "y", "z"]', "answer": "B"}
 
 

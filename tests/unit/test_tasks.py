@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semievol.tasks import LETTERS, TASKS, Row, Task
+from semievol.config import TaskConfig
+from semievol.tasks import Row, Task, make
+from semievol.tasks.multiple_choice import LETTERS
 
-task = TASKS["multiple_choice"]
+task = make(TaskConfig())
 
 
 def row(n: int = 4) -> Row:
@@ -118,6 +120,12 @@ class Numeric:
 
     def same(self, a: str, b: str) -> bool:
         return abs(float(a) - float(b)) <= 1e-3 * max(abs(float(a)), abs(float(b)))
+
+    def choices(self, row: Row) -> list[str] | None:
+        return None
+
+    def score(self, answer: str, gold: str) -> float:
+        return float(self.same(answer, gold))
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
         return answer

@@ -1,61 +1,16 @@
-"""What a row asks for: how its question is put, how a response is read, when two answers are the same.
-
-A new kind of task is a class with the members of `Task` (tests/unit/test_tasks.py adds a numeric one in 30 lines) and
-an entry in `TASKS`.
-"""
+"""Multiple choice: one of 2 to 10 options."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Protocol
+
+from semievol.tasks.base import Row
 
 LETTERS = "ABCDEFGHIJ"
 
 
-@dataclass
-class Row:
-    """A question as the method sees it. `answer` is None on unlabeled rows."""
-
-    question: str
-    options: list[str]
-    context: str | None
-    answer: str | None
-
-
-class Task(Protocol):
-    """Pure functions over rows; answers are canonical strings."""
-
-    def problem(self, row: Row) -> str | None:
-        """Why this row cannot be asked, or None."""
-
-    def gold(self, text: str, row: Row) -> str | None:
-        """A cell of an answer column as a canonical answer; None if it is none."""
-
-    def expects(self, row: Row) -> str:
-        """What `gold` would have taken, for an error message."""
-
-    def ask(self, row: Row) -> str:
-        """The user message."""
-
-    def respond(self, answer: str) -> str:
-        """The assistant message that gives this answer: what models are trained to say."""
-
-    def parse(self, response: str, row: Row) -> str | None:
-        """The canonical answer in a response; None if there is none. Never raises."""
-
-    def in_words(self, answer: str, row: Row) -> str:
-        """A canonical answer as people read it."""
-
-    def same(self, a: str, b: str) -> bool:
-        """Whether two canonical answers agree."""
-
-    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
-        """The answer of a solved row in the terms of another row; None where it means nothing there."""
-
-
 class MultipleChoice:
-    """One of 2 to 10 options; the canonical answer is the option's letter."""
+    """The canonical answer is the option's letter."""
 
     # "Answer: B", "The answer is (B).", "answer - b"; the last one counts, as models correct themselves. A letter that
     # only a blank follows must be a capital one or close the line: "the answer is a cat" names no option.
@@ -99,12 +54,15 @@ class MultipleChoice:
     def in_words(self, answer: str, row: Row) -> str:
         return row.options[LETTERS.index(answer)]
 
+    def choices(self, row: Row) -> list[str] | None:
+        return list(LETTERS[: len(row.options)])
+
     def same(self, a: str, b: str) -> bool:
         return a == b
+
+    def score(self, answer: str, gold: str) -> float:
+        return float(answer == gold)
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
         text = solved.options[LETTERS.index(answer)]
         return LETTERS[row.options.index(text)] if text in row.options else None
-
-
-TASKS: dict[str, Task] = {"multiple_choice": MultipleChoice()}
