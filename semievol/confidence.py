@@ -1,90 +1,166 @@
-"""From several responses to one pseudo-label with a confidence (paper, sections 3.2 and 3.3)."""
+"""From several responses to one pseudo-label with its confidences (paper, sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from semievol.tasks import Row, Task
+
+Same = Callable[[str, str], bool]  # whether two canonical answers agree
 
 _VOTE_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
 class Response:
-    """One sampled response, reduced: the canonical answer (None if unparsable) and its length-normalised entropy.
+    """What one collaborator said about a row, reduced to a few numbers. Entropies are in nats.
 
-    `entropy` is H(y) = -(1/|y|) * sum_t log p(y_t), in nats: the authors' released estimate.
+    Attributes:
+        answer: canonical; None where the response holds none.
+        nll: mean negative log-probability of the response's tokens: the authors' released estimate of H(y). With a
+            distribution, -log of the answer's share.
+        token_entropy: mean entropy of the next-token distributions. With a distribution, its entropy.
+        distribution: shares of all answers, where the collaborator gives them; a sampled response is one point.
+        error: why there is no response.
+        cut: the row had to be shortened for the prompt to fit.
     """
 
-    answer: str | None
-    entropy: float
-    tokens: int
+    collaborator: str
+    answer: str | None = None
+    nll: float | None = None
+    token_entropy: float | None = None
+    tokens: int = 0
+    distribution: dict[str, float] | None = None
+    error: str | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The standing answer of a row. `entropy` is the mean over the responses that gave it."""
+    """The standing answer of a row, and how sure one can be of it in each of the measures, in nats.
+
+    `nll` and `token_entropy` are means over the responses that gave the answer, or those of self-justification where
+    that decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions. `agreement` is the
+    share of all responses that gave the answer.
+    """
 
     answer: str
-    entropy: float
     agreement: float
+    nll: float | None
+    token_entropy: float | None
+    vote_entropy: float
 
 
-def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> Response | None:
-    """The answer that the nearest labeled rows give, or None where none of theirs is an answer to this row.
+def token_entropy(logprobs: list[list[float]]) -> float:
+    """Mean entropy, in nats, of the next-token distributions of a response, from their top-k log-probabilities.
 
-    A neighbour at cosine s weighs exp(s / 0.1). The entropy is -log of the answer's share. A model's is a mean over
-    tokens of which one carries the choice, so the vote weighs more where the two are averaged.
+    What the top k leave out counts as one more token, so it is a lower bound that is tight for peaked distributions.
+
+    Args:
+        logprobs: for each token of the response, the log-probabilities of the likeliest tokens.
+    """
+    total = 0.0
+    for position in logprobs:
+        shares = [math.exp(value) for value in position]
+        total += entropy([*shares, max(0.0, 1.0 - sum(shares))])
+    return total / max(len(logprobs), 1)
+
+
+def entropy(shares: Iterable[float]) -> float:
+    """Shannon entropy in nats."""
+    return -sum(p * math.log(p) for p in shares if p > 0) + 0.0  # never -0.0
+
+
+def from_distribution(collaborator: str, shares: dict[str, float]) -> Response:
+    """The response of a collaborator that gives the share of every answer."""
+    answer = max(shares, key=lambda a: shares[a])
+    return Response(collaborator, answer, -math.log(shares[answer]), entropy(shares.values()), 0, shares)
+
+
+def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> dict[str, float] | None:
+    """The shares of the answers of the nearest labeled rows, or None where none of theirs is an answer to this row.
+
+    A neighbour at cosine s weighs exp(s / 0.1).
 
     Args:
         neighbors: labeled rows with their cosines.
     """
-    shares: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for solved, cosine in neighbors:
         answer = task.transfer(solved.answer or "", solved, row)
         if answer is not None:
-            shares[answer] = shares.get(answer, 0.0) + math.exp(cosine / _VOTE_TEMPERATURE)
-    if not shares:
-        return None
-    answer = max(shares, key=lambda a: shares[a])
-    return Response(answer, -math.log(shares[answer] / sum(shares.values())), 0)
+            weights[answer] = weights.get(answer, 0.0) + math.exp(cosine / _VOTE_TEMPERATURE)
+    total = sum(weights.values())
+    return {answer: weight / total for answer, weight in weights.items()} or None
 
 
-def distinct(task: Task, responses: list[Response]) -> list[str]:
-    """The differing answers, in the order of first mention; unparsable responses give none."""
+def mixture(same: Same, responses: list[Response]) -> dict[str, float]:
+    """The mean of the responses' distributions over answers; a sampled answer is a distribution of one point.
+
+    Answers that agree are one answer, by the name of the first. Responses without an answer have no say.
+    """
+    shares: dict[str, float] = {}
+    speaking = [r for r in responses if r.answer is not None]
+    for response in speaking:
+        for answer, share in (response.distribution or {response.answer or "": 1.0}).items():
+            name = next((known for known in shares if known == answer or same(known, answer)), answer)
+            shares[name] = shares.get(name, 0.0) + share / len(speaking)
+    return shares
+
+
+def distinct(same: Same, responses: list[Response]) -> list[str]:
+    """The differing answers, in the order of first mention; responses without an answer give none."""
     found: list[str] = []
     for response in responses:
-        if response.answer is not None and not any(task.same(response.answer, a) for a in found):
+        if response.answer is not None and not any(same(response.answer, a) for a in found):
             found.append(response.answer)
     return found
 
 
-def agree(task: Task, responses: list[Response]) -> bool:
-    """Whether every collaborator gave the same, parsable answer: then it stands without justification."""
-    return all(r.answer is not None for r in responses) and len(distinct(task, responses)) == 1
+def agree(same: Same, responses: list[Response]) -> bool:
+    """Whether all gave the same answer: then it stands without justification. One that failed is not asked."""
+    given = [r for r in responses if r.error is None]
+    return all(r.answer is not None for r in given) and len(distinct(same, given)) == 1
 
 
-def verdict(task: Task, responses: list[Response], *, decided: Response | None = None) -> Verdict | None:
-    """The pseudo-label of a row, or None when no response could be parsed.
+def verdict(same: Same, responses: list[Response], *, decided: Response | None = None) -> Verdict | None:
+    """The pseudo-label of a row, or None where no response has an answer.
+
+    The answer with the largest share of the mixture stands: with sampled responses the majority's. Ties go to the lower
+    mean `nll`.
 
     Args:
-        decided: the response of self-justification. When it is parsable its answer stands, with its own entropy;
-            otherwise the majority stands, ties going to the lower entropy.
+        decided: the response of self-justification. Where it has an answer, that stands, with its own entropies.
     """
-    candidates = distinct(task, responses)
-    if decided is not None and decided.answer is not None:
-        votes = [r for r in responses if r.answer is not None and task.same(r.answer, decided.answer)]
-        return Verdict(decided.answer, decided.entropy, len(votes) / len(responses))
-    if not candidates:
+    shares = mixture(same, responses)
+    if not shares:
         return None
+    given = [r for r in responses if r.error is None]
 
-    def standing(answer: str) -> Verdict:
-        votes = [r for r in responses if r.answer is not None and task.same(r.answer, answer)]
-        return Verdict(answer, sum(r.entropy for r in votes) / len(votes), len(votes) / len(responses))
+    def of(answer: str) -> list[Response]:
+        return [r for r in given if r.answer is not None and same(r.answer, answer)]
 
-    return max(map(standing, candidates), key=lambda v: (v.agreement, -v.entropy))
+    if decided is not None and decided.answer is not None:
+        answer, sources = decided.answer, [decided]
+    else:
+        answer = max(shares, key=lambda a: (round(shares[a], 9), -(_mean(r.nll for r in of(a)) or 0.0)))
+        # No response need have the mixture's answer as its own best.
+        sources = of(answer) or [from_distribution("", shares)]
+    return Verdict(
+        answer=answer,
+        agreement=len(of(answer)) / len(given),
+        nll=_mean(r.nll for r in sources),
+        token_entropy=_mean(r.token_entropy for r in sources),
+        vote_entropy=entropy(shares.values()),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def sampling_seed(run_seed: int, row_id: int, collaborator: int) -> int:

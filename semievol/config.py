@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class Columns:
     options: str = "options"  # a list, or the text of a JSON list
     answer: str = "answer"  # a letter (A = first option) or the text of one option
     context: str | None = None  # a passage that the question is about
+    stratum: str | None = None  # a group of rows (a subject, a source) for select.per: stratum
     oracle: str | None = None  # true answer of *unlabeled* rows; only ever used to measure pseudo-labels
 
 
@@ -89,6 +90,14 @@ class TrainConfig:
 
 
 @dataclass
+class WarmupConfig(TrainConfig):
+    """In-weight propagation. With solved examples in its prompts a small model learns to use those of other rows."""
+
+    context: str = "none"  # none | knn: each row shows its own k nearest labeled rows | mixed: every other row does
+    k: int = 3
+
+
+@dataclass
 class FinetuneConfig(TrainConfig):
     """The final training, on labeled rows and selected pseudo-labels."""
 
@@ -107,14 +116,21 @@ class RetrieveConfig:
 class Collaborator:
     """One of the n configurations that answer every unlabeled row (paper, section 3.2).
 
-    A `model` collaborator prompts the warm model, with k solved examples. A `neighbors` collaborator lets the k nearest
-    labeled rows vote, which costs no engine and helps where a model is too small to learn from examples in its prompt.
+    A `model` collaborator prompts a model, with k solved examples. A `neighbors` collaborator lets the k nearest labeled
+    rows vote, which costs no engine and helps where a model is too small to learn from examples in its prompt.
+    Collaborators with the same weights share one engine pass; other weights cost a pass each.
     """
 
     name: str = "???"
     kind: str = "model"  # model | neighbors
+    # Whose weights: warm (from the second round on the last evolved model), base, round-N, or a folder, URI or Hugging
+    # Face id; with an endpoint, the model's name there.
+    model: str = "warm"
+    endpoint: str | None = None  # base URL of an OpenAI-compatible API, like http://host:8000/v1
     k: int = 3  # nearest labeled rows; at most retrieve.k
+    order: str = "nearest_last"  # of the examples: the nearest next to the question, or nearest_first
     temperature: float = 1.0
+    samples: int = 1  # responses to each row; they share their prefill
     prompt: str = "plain"  # a name in semievol.prompts.STYLES
 
 
@@ -132,7 +148,9 @@ class LabelConfig:
     """Collaborative learning: n answers a row, and self-justification where they disagree."""
 
     collaborators: list[Collaborator] = field(default_factory=_default_collaborators)
-    justify: bool = True  # off: the majority stands (ties go to the more confident answer)
+    # sample: responses are generated | score: the exact distribution over a closed answer set, one prefill a prompt
+    mode: str = "sample"
+    justify: bool = True  # the warm model decides where answers differ; off: the majority stands, ties go to the surer
     max_tokens: int = 16
     rows_per_commit: int = 256  # what a crash can cost: rows are committed in units of this many
 
@@ -141,9 +159,14 @@ class LabelConfig:
 class SelectConfig:
     """Adaptive selection by entropy."""
 
-    min_agreement: float = 0.0  # of the rows whose answer at least this share of the collaborators gave,
-    theta: float = 0.5  # keep those up to this quantile of the entropy
+    # nll: mean negative log-probability a token (the authors' released estimate) | token_entropy: of the next-token
+    # distributions (engine.top_logprobs) | vote_entropy: of the collaborators' mean distribution over answers
+    confidence: str = "nll"
+    min_agreement: float = 0.0  # of the rows whose answer at least this share of the responses gave,
+    theta: float = 0.5  # keep those up to this quantile of the entropy,
+    per: str = "all"  # taken over all rows | answer: within each answer, so that rare ones are not starved | stratum
     max_per_answer: int | None = None  # keep at most this many of each answer, the most confident ones
+    sample: float = 1.0  # share of the rows that take part at all, by row id; to study what more unlabeled rows bring
 
 
 @dataclass
@@ -156,11 +179,17 @@ class EvaluateConfig:
 
 @dataclass
 class EngineConfig:
-    """vLLM's engine. Whatever stands in `extra` goes to vLLM's EngineArgs as it is."""
+    """What answers: vLLM on the cluster, or an OpenAI-compatible endpoint. `extra` goes to vLLM's EngineArgs as it is."""
 
+    kind: str = "vllm"  # vllm | openai
+    endpoint: str = "https://api.openai.com/v1"  # kind: openai only, as the next three
+    api_key_env: str = "OPENAI_API_KEY"  # the variable that holds the key; no key is ever in a config
+    concurrency: int = 32  # requests in flight, of each labeler
+    timeout_s: float = 120.0  # of one request
     dtype: str = "auto"
     max_model_len: int | None = None  # default: the model's own limit
     max_num_seqs: int = 128
+    top_logprobs: int = 5  # the k of select.confidence: token_entropy
     kv_cache_gib: float = 1.0  # CPU build only; on a GPU use extra.gpu_memory_utilization
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -238,7 +267,14 @@ _POSITIVE = (
     *(f"{train}.{key}" for train in ("warmup", "finetune") for key in ("per_device_batch_size", "max_length")),
     *("warmup.lora.rank", "finetune.lora.rank", "embedding.batch_size", "embedding.max_length"),
     *("label.max_tokens", "label.rows_per_commit", "select.max_per_answer", "evaluate.max_tokens"),
-    *("engine.max_model_len", "engine.max_num_seqs", "engine.kv_cache_gib", "limits.max_row_bytes"),
+    *(
+        "engine.max_model_len",
+        "engine.max_num_seqs",
+        "engine.kv_cache_gib",
+        "engine.concurrency",
+        "engine.timeout_s",
+        "limits.max_row_bytes",
+    ),
     *(f"serving.{key}" for key in ("concurrency", "max_body_bytes", "max_tokens", "default_max_tokens", "max_n")),
     *(f"serving.{key}" for key in ("timeout_s", "replicas", "endpoint_replicas")),
     *("resources.embed.actors", "resources.label.actors", "resources.train.workers", "resources.local_num_cpus"),
@@ -256,7 +292,7 @@ class RunConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    warmup: TrainConfig = field(default_factory=TrainConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
     retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
@@ -343,6 +379,9 @@ def _check(config: RunConfig) -> None:
         if not ok:
             raise UserError(message)
 
+    def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
+        require(value in allowed, f"{key}: '{value}' is none of {', '.join(allowed)}")
+
     require(
         re.fullmatch(r"[\w][\w.-]*", config.name) is not None,
         f"name: '{config.name}' names a folder: letters, digits, . _ -",
@@ -353,13 +392,26 @@ def _check(config: RunConfig) -> None:
             value = getattr(value, part)
         require(value is None or value > 0, f"{key}: {value} is not positive")
     require(0 < config.evaluate.confidence_level < 1, "evaluate.confidence_level: not between 0 and 1")
-    require(config.task.kind in KINDS, f"task.kind: '{config.task.kind}' is none of {', '.join(KINDS)}")
-    require(0 < config.select.theta <= 1, f"select.theta: {config.select.theta} is not in (0, 1]")
-    require(0 <= config.select.min_agreement <= 1, "select.min_agreement: not in [0, 1]")
+    one_of("task.kind", config.task.kind, KINDS)
+    one_of("warmup.context", config.warmup.context, ("none", "knn", "mixed"))
     require(
-        config.finetune.start_from in ("base", "warm"),
-        f"finetune.start_from: '{config.finetune.start_from}' is neither 'base' nor 'warm'",
+        config.warmup.context == "none" or 0 < config.warmup.k <= config.retrieve.k,
+        f"warmup.k: {config.warmup.k} is not between 1 and retrieve.k = {config.retrieve.k}",
     )
+    one_of("engine.kind", config.engine.kind, ("vllm", "openai"))
+    require(0 <= config.engine.top_logprobs <= 20, "engine.top_logprobs: not between 0 and 20")
+    one_of("label.mode", config.label.mode, ("sample", "score"))
+    one_of("select.confidence", config.select.confidence, ("nll", "token_entropy", "vote_entropy"))
+    one_of("select.per", config.select.per, ("all", "answer", "stratum"))
+    require(
+        config.select.per != "stratum" or config.data.columns.stratum is not None,
+        "select.per: stratum needs data.columns.stratum, the column that names each row's group",
+    )
+    for key in ("select.theta", "select.sample"):
+        value = getattr(config.select, key.removeprefix("select."))
+        require(0 < value <= 1, f"{key}: {value} is not in (0, 1]")
+    require(0 <= config.select.min_agreement <= 1, "select.min_agreement: not in [0, 1]")
+    one_of("finetune.start_from", config.finetune.start_from, ("base", "warm"))
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
     _check_serving(config.serving, require)
@@ -370,11 +422,16 @@ def _check(config: RunConfig) -> None:
     for i, c in enumerate(collaborators):
         key = f"label.collaborators[{i}]"
         require(0 <= c.k <= config.retrieve.k, f"{key}.k: {c.k} is not between 0 and retrieve.k = {config.retrieve.k}")
-        require(c.kind in ("model", "neighbors"), f"{key}.kind: '{c.kind}' is neither 'model' nor 'neighbors'")
+        one_of(f"{key}.kind", c.kind, ("model", "neighbors"))
         require(c.k > 0 or c.kind == "model", f"{key}.k: neighbors that vote must be at least 1")
         require(c.temperature >= 0, f"{key}.temperature: must not be negative")
-        require(c.prompt in STYLES, f"{key}.prompt: '{c.prompt}' is none of {', '.join(STYLES)}")
-    require(any(c.kind == "model" for c in collaborators), "label.collaborators: at least one must be of kind 'model'")
+        require(c.samples == 1 or c.temperature > 0, f"{key}.samples: more than one needs a temperature above 0")
+        require(
+            c.samples == 1 or config.label.mode == "sample", f"{key}.samples: more than one needs label.mode: sample"
+        )
+        require(c.samples > 0, f"{key}.samples: {c.samples} is not positive")
+        one_of(f"{key}.order", c.order, ("nearest_last", "nearest_first"))
+        one_of(f"{key}.prompt", c.prompt, STYLES)
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
         per_step = train.per_device_batch_size * config.resources.train.workers
         require(train.zero_stage in (0, 1, 2, 3), f"{key}.zero_stage: {train.zero_stage} is none of 0, 1, 2, 3")

@@ -37,14 +37,18 @@ class Stage:
 
 # Only what changes a stage's output. Knobs of speed (batch sizes, commit sizes, memory) may change between attempts
 # without losing what is committed.
-_ENGINE = ("engine.dtype", "engine.max_model_len", "task", "seed")
+_ENGINE = ("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "task", "seed")
 _EVALUATED = (*_ENGINE, "evaluate.max_tokens")
-_LABELED = (*_ENGINE, "label.collaborators", "label.justify", "label.max_tokens")
+_LABELED = (
+    *(*_ENGINE, "engine.top_logprobs"),
+    *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
+)
 _EMBEDDED = ("embedding.max_length", "retrieve")
 STAGES = (
     Stage("ingest", "ingest:run", (), ("data", "task", "limits.max_row_bytes")),
-    Stage("warmup", "train:run_warmup", ("ingest",), ("task", "warmup", "seed"), "base", "train"),
-    Stage("retrieve", "retrieve:run", ("ingest",), _EMBEDDED, "embedding", "embed"),
+    Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
+    Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed"), "base", "train"),
+    Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
     Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "", "label"),
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
@@ -60,6 +64,13 @@ STAGES = (
         ("task", "evaluate.confidence_level"),
     ),
 )
+
+
+def needs(stage: Stage, run_config: RunConfig) -> tuple[str, ...]:
+    """The stages whose output it reads in this run."""
+    if stage.name == "warmup" and run_config.warmup.context == "none":
+        return ("ingest",)  # else another embedding model would make another warm-up
+    return stage.needs
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class Pipeline:
         self._prepare(stage, out)
         module, _, function = stage.function.partition(":")
         run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
-        inputs = {name: self.folder.stage(name) for name in stage.needs}
+        inputs = {name: self.folder.stage(name) for name in needs(stage, self.config)}
         self.folder.write_status(stage=stage.name, state="running")
         started = time.monotonic()
         try:
@@ -195,7 +206,7 @@ class Pipeline:
         for stage in STAGES:
             settings = {key: _setting(self.config, key) for key in stage.settings}
             own = files if stage.name == "ingest" else models.get(stage.reads, [])
-            found[stage.name] = fingerprint(stage.name, settings, [own, [found[n] for n in stage.needs]])
+            found[stage.name] = fingerprint(stage.name, settings, [own, [found[n] for n in needs(stage, self.config)]])
         return found
 
 

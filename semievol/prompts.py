@@ -5,6 +5,9 @@ Solved examples stand in the system message, the question in the user message (p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from semievol.tasks import Row, Task
 
 Messages = list[dict[str, str]]
@@ -13,20 +16,43 @@ Messages = list[dict[str, str]]
 STYLES = {"plain": "", "careful": "Read every option before you decide, and rule out the wrong ones first."}
 
 
-def messages(task: Task, row: Row, *, examples: list[Row] | None = None, style: str = "plain") -> Messages:
+def messages(
+    task: Task, row: Row, *, examples: list[Row] | None = None, style: str = "plain", order: str = "nearest_last"
+) -> Messages:
     """The prompt for one row: an optional system message with the instruction and solved examples, then the question.
 
     Args:
-        examples: labeled rows, most similar first. They are shown in reverse, so that the nearest one stands next to
-            the question.
+        examples: labeled rows, most similar first.
         style: a key of `STYLES`.
+        order: nearest_last puts the most similar example next to the question, nearest_first keeps the order.
     """
     parts = [STYLES[style]] if STYLES[style] else []
     if examples:
         parts.append("Here are solved examples.")
-        parts += [f"{_without_instruction(task, e)}\n{task.respond(e.answer or '')}" for e in reversed(examples)]
+        shown = examples if order == "nearest_first" else examples[::-1]
+        parts += [f"{_without_instruction(task, e)}\n{task.respond(e.answer or '')}" for e in shown]
     system = [{"role": "system", "content": "\n\n".join(parts)}] if parts else []
     return [*system, {"role": "user", "content": task.ask(row)}]
+
+
+def shorter(row: Row, examples: list[Row]) -> Iterator[tuple[Row, list[Row]]]:
+    """The row and its examples as they are, then ever shorter ones: for a prompt that has to fit a context window.
+
+    The rule: examples go first, the least similar ones before the others; then the context loses its end, an eighth of
+    it at a time; then the question loses its beginning, because what is asked usually stands at its end. Options are
+    never cut.
+
+    Args:
+        examples: labeled rows, most similar first.
+    """
+    for count in range(len(examples), -1, -1):
+        yield row, examples[:count]
+    if row.context:
+        for eighths in range(7, -1, -1):
+            yield replace(row, context=row.context[: len(row.context) * eighths // 8] or None), []
+    for eighths in range(7, 0, -1):
+        kept = len(row.question) * eighths // 8
+        yield replace(row, context=None, question=row.question[len(row.question) - kept :]), []
 
 
 def justification(task: Task, row: Row, answers: list[str]) -> Messages:

@@ -18,7 +18,13 @@ from semievol.config import Columns
 from semievol.tasks import Row, Task
 
 ROW_ID = ("row_id", pa.int64())
-_TEXT = [ROW_ID, ("question", pa.string()), ("options", pa.list_(pa.string())), ("context", pa.string())]
+_TEXT = [
+    ROW_ID,
+    ("question", pa.string()),
+    ("options", pa.list_(pa.string())),
+    ("context", pa.string()),
+    ("stratum", pa.string()),  # the group of the row, for stratified selection
+]
 
 UNLABELED = pa.schema(_TEXT)
 LABELED = pa.schema([*_TEXT, ("answer", pa.string())])  # also the schema of test rows
@@ -27,20 +33,39 @@ ORACLE = pa.schema([ROW_ID, ("oracle", pa.string())])
 QUARANTINE = pa.schema(
     [ROW_ID, ("stage", pa.string()), ("reason", pa.string()), ("source", pa.string()), ("raw", pa.string())]
 )
-RETRIEVED = pa.schema([*_TEXT, ("neighbor_ids", pa.list_(pa.int64())), ("neighbor_scores", pa.list_(pa.float32()))])
-# What an engine pass adds to a row; a quarantined row has a reason and no answer.
-_ANSWERED = [
+_NEIGHBORS = [("neighbor_ids", pa.list_(pa.int64())), ("neighbor_scores", pa.list_(pa.float32()))]
+RETRIEVED = pa.schema([*_TEXT, *_NEIGHBORS])
+LABELED_RETRIEVED = pa.schema([*LABELED, *_NEIGHBORS])
+# One response of a collaborator (semievol.confidence.Response); entropies in nats.
+_SHARE = pa.struct([("answer", pa.string()), ("share", pa.float32())])
+RESPONSE = pa.struct(
+    [
+        ("collaborator", pa.string()),
+        ("answer", pa.string()),  # null where the response holds none
+        ("nll", pa.float32()),
+        ("token_entropy", pa.float32()),
+        ("tokens", pa.int32()),
+        ("distribution", pa.list_(_SHARE)),  # of collaborators that give the share of each answer
+        ("error", pa.string()),  # why there is no response
+        ("cut", pa.bool_()),  # the row had to be shortened for the prompt to fit
+    ]
+)
+_RESPONSES = [("responses", pa.list_(RESPONSE))]
+ANSWERED_IN_PART = pa.schema([*RETRIEVED, *_RESPONSES])  # between the passes of several weights
+# What labeling adds to a row; a quarantined row has a reason and no answer.
+_VERDICT = [
     ("answer", pa.string()),
-    ("entropy", pa.float32()),  # mean negative log-probability per response token, nats
-    ("agreement", pa.float32()),  # share of the collaborators that gave the answer
+    ("agreement", pa.float32()),  # share of the responses that gave the answer
+    ("nll", pa.float32()),  # mean negative log-probability a token
+    ("token_entropy", pa.float32()),  # mean entropy of the next-token distributions
+    ("vote_entropy", pa.float32()),  # of the collaborators' mean distribution over answers
     ("justified", pa.bool_()),  # decided by self-justification
-    ("answers", pa.list_(pa.string())),  # one per collaborator, "" where nothing could be parsed
-    ("entropies", pa.list_(pa.float32())),  # one per collaborator, null where it had no say
     ("output_tokens", pa.int32()),
+    *_RESPONSES,
     ("quarantine_reason", pa.string()),
 ]
-PSEUDO_LABELED = pa.schema([*_TEXT, *_ANSWERED])
-PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_ANSWERED])
+PSEUDO_LABELED = pa.schema([*_TEXT, *_VERDICT])
+PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT])
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
 # Rendered training rows, as the chat messages that TRL's SFTTrainer takes (prompt / completion format).
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

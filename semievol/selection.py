@@ -7,7 +7,7 @@ that ties are all but ruled out), and the key of a given rank is found by a radi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -78,34 +78,61 @@ def entropy_of(key: int) -> float:
 
 
 @dataclass(frozen=True)
-class Among:
-    """Which rows take part: up to a key, with a floor on the agreement, of one answer or of any."""
+class Candidates:
+    """Pseudo-labeled rows as selection sees them; all shapes (rows,)."""
 
-    upto: int = 2**64 - 1
+    keys: Keys
+    ids: npt.NDArray[np.int64]
+    agreement: Floats
+    answers: Strings
+    strata: Strings
+
+    def groups(self, per: str) -> Strings:
+        """The group of each row: its answer, its stratum ("" where it has none), or one for all."""
+        if per == "all":
+            return np.full(len(self.keys), "", dtype=object)
+        return self.answers if per == "answer" else np.where(self.strata == None, "", self.strata)  # noqa: E711
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a row must keep to. `upto` has the largest key that passes in each group of `per`; None before it is known."""
+
+    per: str = "all"
     min_agreement: float = 0.0
-    answer: str | None = None
+    sample: float = 1.0
+    upto: dict[str, int] | None = None
 
-    def of(self, answer: str) -> Among:
-        return replace(self, answer=answer)
+    def sampled(self, rows: Candidates) -> npt.NDArray[np.bool_]:
+        """Row ids are hashes of the content, so the first 32 bits of one draw a sample that never changes."""
+        if self.sample == 1.0:
+            return np.ones(len(rows.keys), dtype=bool)
+        return (rows.ids.astype(np.uint64) >> np.uint64(32)) < np.uint64(round(self.sample * 2**32))
 
-    def mask(self, keys: Keys, agreement: Floats, answers: Strings) -> npt.NDArray[np.bool_]:
-        """All shapes (rows,)."""
-        chosen = (keys <= np.uint64(self.upto)) & (agreement >= np.float32(self.min_agreement))
-        return chosen if self.answer is None else chosen & (answers == self.answer)
+    def agreeing(self, rows: Candidates) -> npt.NDArray[np.bool_]:
+        return rows.agreement >= np.float32(self.min_agreement)
+
+    def below(self, rows: Candidates) -> npt.NDArray[np.bool_]:
+        return rows.keys <= _lookup(self.upto, rows.groups(self.per)) if self.upto is not None else rows.keys >= 0
+
+    def mask(self, rows: Candidates) -> npt.NDArray[np.bool_]:
+        return self.sampled(rows) & self.agreeing(rows) & self.below(rows)
 
 
-def rejections(
-    keys: Keys, agreement: Floats, answers: Strings, *, passing: Among, caps: dict[str, int]
-) -> list[str | None]:
-    """Why each row is not selected, or None where it is. All shapes (rows,).
+def rejections(rows: Candidates, bounds: Bounds, caps: dict[str, int]) -> list[str | None]:
+    """Why each row is not selected, or None where it is.
 
     Args:
-        passing: the quantile and the floor.
         caps: for each capped answer, the key up to which its rows are kept.
     """
-    reasons = np.full(len(keys), None, dtype=object)
-    for answer, cap in caps.items():
-        reasons[(answers == answer) & (keys > np.uint64(cap))] = "over the cap of its answer"
-    reasons[keys > np.uint64(passing.upto)] = "entropy above the theta-quantile"
-    reasons[agreement < np.float32(passing.min_agreement)] = "agreement below the floor"
+    reasons = np.full(len(rows.keys), None, dtype=object)
+    reasons[rows.keys > _lookup(caps, rows.answers)] = "over the cap of its answer"
+    reasons[~bounds.below(rows)] = "entropy above the theta-quantile"
+    reasons[~bounds.agreeing(rows)] = "agreement below the floor"
+    reasons[~bounds.sampled(rows)] = "not in the sample"
     return list(reasons)
+
+
+def _lookup(limits: dict[str, int], groups: Strings) -> Keys:
+    """The limit of each row's group; none for a group that has no entry."""
+    return np.array([limits.get(group, 2**64 - 1) for group in groups], dtype=np.uint64)

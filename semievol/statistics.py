@@ -6,7 +6,7 @@ import math
 from statistics import NormalDist
 
 
-def wilson_interval(correct: int, total: int, level: float) -> tuple[float, float]:
+def wilson_interval(correct: float, total: int, level: float) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927): well-behaved for few rows and near 0 and 1."""
     if total == 0:
         return 0.0, 1.0

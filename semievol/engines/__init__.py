@@ -1,4 +1,4 @@
-"""Inference engines behind one small interface; vLLM is the one there is."""
+"""Inference engines behind one small interface: vLLM in the labeler's own process, or any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from semievol.prompts import Messages
 
 @dataclass(frozen=True)
 class Completion:
-    """A generated response. `entropy` is the mean negative log-probability of its tokens, in nats."""
+    """A generated response, its log-probabilities reduced to two means over its tokens, in nats.
+
+    `nll` is the negative log-probability (the released estimate of the entropy); `token_entropy` the entropy of the
+    next-token distribution, from the top-k log-probabilities. Either is None where the engine does not give it.
+    """
 
     text: str
-    entropy: float
+    nll: float | None
+    token_entropy: float | None
     tokens: int
 
 
@@ -31,18 +36,36 @@ class EngineDied(RuntimeError):
 
 
 class Engine(Protocol):
-    """One loaded model; built in the actor that uses it."""
+    """One model; built in the actor that uses it."""
 
     def __init__(self, model: str, config: EngineConfig) -> None: ...
 
-    def tokenize(self, messages: Messages) -> list[int]:
-        """The prompt's token ids by the model's chat template, ready for the response."""
-
-    async def generate(self, prompt: list[int], *, temperature: float, seed: int, max_tokens: int) -> Completion:
-        """One response to a tokenized prompt.
+    async def generate(
+        self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
+    ) -> list[Completion]:
+        """n responses to a chat prompt; sample i draws with seed + i.
 
         Raises:
             PromptTooLong: prompt and response do not fit the context window.
             RequestRefused: the engine does not take this request.
             EngineDied: the engine failed; it takes no more requests.
         """
+
+    async def score(self, messages: Messages, responses: list[str]) -> list[float]:
+        """The probabilities of these responses relative to each other (they sum to 1), without sampling: one prefill.
+
+        Raises:
+            RequestRefused: the responses do not differ in their first token after what all begin with.
+            PromptTooLong, EngineDied: as above.
+        """
+
+
+def load(model: str, config: EngineConfig) -> Engine:
+    """The engine of `engine.kind`, with its model; called in the actor that uses it."""
+    if config.kind == "openai":
+        from semievol.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(model, config)
+    from semievol.engines.vllm import VLLMEngine
+
+    return VLLMEngine(model, config)

@@ -15,7 +15,10 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
+
 from semievol import storage
+from semievol.confidence import token_entropy
 from semievol.config import EngineConfig
 from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.prompts import Messages
@@ -39,16 +42,37 @@ class VLLMEngine:
         self._engine = LLMEngine.from_engine_args(EngineArgs(model=path, **options))
         self.tokenizer = self._engine.get_tokenizer()
         self._ids = itertools.count()
-        self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Completion]]] = queue.SimpleQueue()
-        self._waiting: dict[str, Future[Completion]] = {}
+        self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[list[Any]]]] = queue.SimpleQueue()
+        self._waiting: dict[str, Future[list[Any]]] = {}
         self._dead: BaseException | None = None
+        self._top_logprobs = config.top_logprobs
         threading.Thread(target=self._loop, daemon=True, name="vllm-steps").start()
 
-    def tokenize(self, messages: Messages) -> list[int]:
-        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return list(ids)
+    async def generate(
+        self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
+    ) -> list[Completion]:
+        options = {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
+        return [_reduce(output) for output in await self._request(self._tokenize(messages), max_tokens, **options)]
 
-    async def generate(self, prompt: list[int], *, temperature: float, seed: int, max_tokens: int) -> Completion:
+    async def score(self, messages: Messages, responses: list[str]) -> list[float]:
+        encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
+        shared = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*encoded, strict=False))]
+        heads = [ids[len(shared)] if len(ids) > len(shared) else None for ids in encoded]
+        if None in heads or len(set(heads)) < len(heads):
+            raise RequestRefused(
+                f"label.mode: score needs responses that one token tells apart, and {responses} are not so in this model's "
+                f"vocabulary. Use label.mode: sample"
+            )
+        output, *_ = await self._request(self._tokenize(messages) + shared, 1, temperature=0.0, logprob_token_ids=heads)
+        logprobs = np.array([output.logprobs[0][head].logprob for head in heads], dtype=np.float64)
+        shares = np.exp(logprobs - logprobs.max())
+        return [float(share) for share in shares / shares.sum()]
+
+    def _tokenize(self, messages: Messages) -> list[int]:
+        return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+
+    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> list[Any]:
+        """The outputs (vllm.outputs.CompletionOutput) of one request to the running engine."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -58,14 +82,10 @@ class VLLMEngine:
             )
         if self._dead is not None:
             raise EngineDied(str(self._dead))
-        sampling = SamplingParams(
-            temperature=temperature,
-            seed=seed if temperature > 0 else None,
-            max_tokens=max_tokens,
-            logprobs=0,  # of the sampled token alone; summed by the engine
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        future: Future[Completion] = Future()
+        if "logprob_token_ids" not in options:
+            options["logprobs"] = self._top_logprobs
+        sampling = SamplingParams(max_tokens=max_tokens, output_kind=RequestOutputKind.FINAL_ONLY, **options)
+        future: Future[list[Any]] = Future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
         return await asyncio.wrap_future(future)
 
@@ -77,7 +97,7 @@ class VLLMEngine:
                     self._admit(*self._arriving.get())
                 for output in self._engine.step():
                     if output.finished:
-                        self._waiting.pop(output.request_id).set_result(_reduce(output.outputs[0]))
+                        self._waiting.pop(output.request_id).set_result(output.outputs)
         except BaseException as error:  # noqa: BLE001 - whatever it was, every waiting row must hear of it
             self._dead = error
             waiting = list(self._waiting.values())
@@ -86,7 +106,7 @@ class VLLMEngine:
             for future in waiting:
                 future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))
 
-    def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[Completion]) -> None:
+    def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[list[Any]]) -> None:
         self._waiting[request_id] = future
         try:
             self._engine.add_request(request_id, {"prompt_token_ids": prompt}, sampling)
@@ -96,7 +116,9 @@ class VLLMEngine:
 
 def _reduce(output: Any) -> Completion:
     tokens = len(output.token_ids)
-    return Completion(output.text, -float(output.cumulative_logprob) / max(tokens, 1), tokens)
+    nll = -float(output.cumulative_logprob) / max(tokens, 1)
+    top = [[entry.logprob for entry in position.values()] for position in output.logprobs]
+    return Completion(output.text, nll, token_entropy(top), tokens)
 
 
 def engine_environment(config: EngineConfig) -> dict[str, str]:

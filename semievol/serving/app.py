@@ -23,6 +23,7 @@ from semievol.serving import keys
 from semievol.serving.backend import Unavailable
 from semievol.serving.keeper import Keeper, Lineup
 from semievol.stages.context import to_row
+from semievol.stages.retrieve import INDEX
 from semievol.tasks import Row
 
 _POLL_S = 1.0
@@ -151,7 +152,7 @@ class Neighbors:
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._k = config.serving.neighbors
         self._embedder = Embedder(config.embedding)
-        self._index = LabeledIndex.load(storage.join(folder.stage("retrieve"), "index"))
+        self._index = LabeledIndex.load(storage.join(folder.stage("index"), INDEX))
         labeled = storage.read_table(storage.join(folder.stage("ingest"), "labeled")).to_pylist()
         self._rows = {record["row_id"]: to_row(record) for record in labeled}
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import storage, tasks
-from semievol.config import PoolResources, RunConfig
+from semievol import engines, storage, tasks
+from semievol.config import EngineConfig, PoolResources, RunConfig
 from semievol.engines import Engine
-from semievol.engines.vllm import VLLMEngine
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
 from semievol.tasks import Row, Task
+from semievol.training import MODEL
 
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
@@ -28,11 +28,18 @@ class StageContext:
     out: str  # URI of the stage's own folder; its leftovers are there when it is resumed
     inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
     emit: Emit
-    engine: type[Engine] = VLLMEngine
+    engine: Callable[[str, EngineConfig], Engine] = engines.load
 
     @property
     def task(self) -> Task:
         return tasks.make(self.config.task)
+
+    def weights(self, model: str) -> str:
+        """Where the weights are that a config names: warm, base, round-N, or a folder, URI or hub id as it is."""
+        if model == "base":
+            return self.config.model.base
+        trained = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
+        return storage.join(trained, MODEL) if trained else model
 
 
 def to_row(record: dict[str, Any]) -> Row:
@@ -126,6 +133,8 @@ def run_rows(
     total = storage.count_rows(source)
     done = storage.count_rows(commits) if storage.exists(commits) else 0
     rows_per_block = ctx.config.label.rows_per_commit
+    if done == total > 0:
+        return  # all was committed before a crash: no need to start an engine
     filesystem, source_path = storage.resolve(source)
     out_filesystem, out_path = storage.resolve(out)
     out_filesystem.create_dir(out_path, recursive=True)

@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from semievol import storage, tasks
-from semievol.config import Collaborator, RunConfig
+from semievol.config import Collaborator, LabelConfig, RunConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import PREDICTED
 from semievol.stages.context import StageContext, summarize
 from semievol.stages.label import answer_rows
+from semievol.stages.labeler import Pass
 from semievol.statistics import mcnemar, wilson_interval
 from semievol.training import MODEL
 
 MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
-_GREEDY = [Collaborator(name="greedy", k=0, temperature=0.0)]
+_GREEDY = Collaborator(name="greedy", k=0, temperature=0.0)
 
 
 def run_model(ctx: StageContext) -> StageResult:
@@ -36,21 +37,20 @@ def run_model(ctx: StageContext) -> StageResult:
         source=source,
         out=out,
         schema=PREDICTED,
-        model=weights,
+        passes=[Pass(weights, None, (0,), last=True)],
+        settings=LabelConfig([_GREEDY], justify=False, max_tokens=ctx.config.evaluate.max_tokens),
         labeled=None,
-        collaborators=_GREEDY,
-        justify=False,
-        max_tokens=ctx.config.evaluate.max_tokens,
         columns={"answer": "gold"},
     )
     scored = storage.read_table(out, ["gold", "answer"])
-    correct = int(_correct(scored, ctx).sum())
+    scores = _scores(scored, ctx)
+    correct = float(scores.sum())
     unparsable = scored["answer"].null_count
     low, high = wilson_interval(correct, len(scored), ctx.config.evaluate.confidence_level)
     metrics = {
-        "accuracy": round(correct / len(scored), 4),
+        "accuracy": round(correct / len(scored), 4),  # of open-ended tasks the mean score
         "interval": [round(low, 4), round(high, 4)],
-        "correct": correct,
+        "correct": round(correct, 4),
         "unparsable": round(unparsable / len(scored), 4),
     }
     # An unparsable answer is a wrong answer, not a lost row.
@@ -60,19 +60,20 @@ def run_model(ctx: StageContext) -> StageResult:
 
 def run(ctx: StageContext) -> StageResult:
     """Compare the models row by row, and the pseudo-labels with the oracle where there is one."""
-    correct: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     ids: set[tuple[int, ...]] = set()
     for model in MODELS:
         table = storage.read_table(storage.join(ctx.inputs[f"evaluate/{model}"], "rows"), ["row_id", "gold", "answer"])
         table = table.sort_by("row_id")
-        correct[model] = _correct(table, ctx)
+        scores[model] = _scores(table, ctx)
         ids.add(tuple(table["row_id"].to_pylist()))
     assert len(ids) == 1, "the models answered different rows, so they cannot be paired"
+    correct = {model: given >= 0.5 for model, given in scores.items()}  # McNemar's test wants right or wrong
     tests = {}
     for a, b in itertools.combinations(MODELS, 2):
         only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
         tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": float(f"{mcnemar(only_a, only_b):.3g}")}
-    accuracy = {model: round(float(right.mean()), 4) for model, right in correct.items()}
+    accuracy = {model: round(float(given.mean()), 4) for model, given in scores.items()}
     metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": _pseudo_labels(ctx)}
     rows = storage.count_rows(storage.join(ctx.inputs["ingest"], "test"))
     verdict = tests["evolved_vs_warm"]
@@ -82,9 +83,11 @@ def run(ctx: StageContext) -> StageResult:
     )
 
 
-def _correct(table: pa.Table, ctx: StageContext) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _scores(table: pa.Table, ctx: StageContext) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How right each row is, from 0 to 1; a row without an answer is wrong."""
+    score = ctx.task.score
     pairs = zip(table["gold"].to_pylist(), table["answer"].to_pylist(), strict=True)
-    return np.array([answer is not None and ctx.task.same(gold, answer) for gold, answer in pairs], dtype=bool)
+    return np.array([0.0 if answer is None else score(answer, gold) for gold, answer in pairs])
 
 
 def _pseudo_labels(ctx: StageContext) -> dict[str, float] | None:
@@ -109,9 +112,12 @@ def _against_oracle(block: pa.Table, oracle: str, config: RunConfig) -> pa.Table
     asked = block["row_id"].to_numpy()
     places = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
     has_truth = ids[places] == asked
-    same = tasks.make(config.task).same
+    score = tasks.make(config.task).score
     right = np.array(
-        [h and same(truths[p], a) for h, p, a in zip(has_truth, places, block["answer"].to_pylist(), strict=True)],
+        [
+            h and score(a, truths[p]) >= 0.5
+            for h, p, a in zip(has_truth, places, block["answer"].to_pylist(), strict=True)
+        ],
         dtype=bool,
     )
     selected = block["selected"].to_numpy(zero_copy_only=False)

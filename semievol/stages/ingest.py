@@ -52,7 +52,7 @@ def inputs(data: DataConfig) -> dict[str, list[storage.FileEntry]]:
         files = storage.find(pattern)
         if not files:
             raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
-        wanted = [data.columns.question, data.columns.options, data.columns.context]
+        wanted = [data.columns.question, data.columns.options, data.columns.context, data.columns.stratum]
         wanted += [data.columns.oracle] if split == "unlabeled" else [data.columns.answer]
         here = readers.columns(files[0].uri)
         for column in filter(None, wanted):
@@ -176,6 +176,7 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
         "question": row.question,
         "options": row.options,
         "context": row.context,
+        "stratum": str(raw[columns.stratum]) if columns.stratum and raw.get(columns.stratum) is not None else None,
         "answer": row.answer,
     }
     if split == "unlabeled" and columns.oracle:

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from semievol import selection, storage
@@ -17,31 +18,31 @@ from semievol.config import SelectConfig
 from semievol.errors import UserError
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import SELECTED
-from semievol.selection import Among
+from semievol.selection import Bounds, Candidates
 from semievol.stages.context import StageContext, summarize
 
-_DECIDING = ["row_id", "answer", "entropy", "agreement"]
+_SHOWN = 50  # answers in the metrics: an open answer set has as many as rows
+_DECIDING = ["row_id", "answer", "agreement", "stratum", "nll", "token_entropy", "vote_entropy"]
 
 
 def run(ctx: StageContext) -> StageResult:
     config, source = ctx.config.select, storage.join(ctx.inputs["label"], "rows")
-    answered = sum(_count_by_answer(source, Among()).values())
-    if not answered:
-        raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
     # The quantile is among the rows that pass the floor: a model that is sure of itself would otherwise fill it with
     # low entropies of answers that the other collaborators contradict.
-    floor = Among(min_agreement=config.min_agreement)
-    eligible = sum(_count_by_answer(source, floor).values()) if config.min_agreement else answered
+    bounds = Bounds(config.per, config.min_agreement, config.sample)
+    answered = _answered(source, config)
+    eligible = _count(source, config, bounds, config.per)
     if not eligible:
         raise UserError(
-            f"select: no pseudo-label has an agreement of {config.min_agreement}; lower select.min_agreement"
+            f"select: no pseudo-label is in a sample of {config.sample:g} with an agreement of at least "
+            f"{config.min_agreement:g}; change select.sample or select.min_agreement"
         )
-    threshold = _key_of_rank(source, floor, selection.quantile_rank(eligible, config.theta))
-    passing = replace(floor, upto=threshold)
-    caps = _caps(source, passing, config)
+    ranks = {group: selection.quantile_rank(rows, config.theta) for group, rows in eligible.items()}
+    bounds = replace(bounds, upto=_keys_of_ranks(source, config, bounds, config.per, ranks))
+    caps = _caps(source, config, bounds)
     out = storage.join(ctx.out, "rows")
     storage.delete(out)  # of an attempt that was cut off
-    _write(source, out, passing, caps)
+    _write(source, out, config, bounds, caps)
 
     selected: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -50,74 +51,130 @@ def run(ctx: StageContext) -> StageResult:
             target, name = (rejected, record["reason"]) if record["reason"] else (selected, record["answer"])
             target[name] += record["rows"]
     kept = sum(selected.values())
+    assert bounds.upto is not None
+    highest = selection.entropy_of(max(bounds.upto.values()))
     metrics = {
         "selected": kept,
-        "selected_by_answer": dict(sorted(selected.items())),
+        "selected_by_answer": dict(selected.most_common(_SHOWN)),
         "rejected": dict(rejected),
-        "entropy_threshold": round(selection.entropy_of(threshold), 6),
+        "confidence": config.confidence,
+        "entropy_threshold": round(highest, 6),  # the highest of all groups
     }
     rows = Rows(came_in=answered, out=kept + sum(rejected.values()))
-    return StageResult(rows, metrics, f"{kept:,} selected, entropy <= {metrics['entropy_threshold']:.4f}")
+    return StageResult(rows, metrics, f"{kept:,} selected, {config.confidence} <= {highest:.4f}")
 
 
-def _caps(source: str, passing: Among, config: SelectConfig) -> dict[str, int]:
+def _answered(source: str, config: SelectConfig) -> int:
+    """Rows with a pseudo-label; all of them need the measure that selects."""
+    answered = measured = 0
+    for block in summarize(source, _DECIDING, _count_measured, measure=config.confidence):
+        answered += block["answered"][0].as_py()
+        measured += block["measured"][0].as_py()
+    if not answered:
+        raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
+    if measured < answered:
+        raise UserError(
+            f"select.confidence: {answered - measured:,} of {answered:,} pseudo-labels have no {config.confidence} (the "
+            f"engine gave no log-probabilities). vote_entropy needs none"
+        )
+    return answered
+
+
+def _count_measured(block: pa.Table, measure: str) -> pa.Table:
+    import pyarrow.compute as pc
+
+    answered = pc.is_valid(block["answer"])
+    measured = pc.and_(answered, pc.is_valid(block[measure]))
+    return pa.table({"answered": [pc.sum(answered).as_py() or 0], "measured": [pc.sum(measured).as_py() or 0]})
+
+
+def _caps(source: str, config: SelectConfig, bounds: Bounds) -> dict[str, int]:
     """For each answer with more passing rows than `max_per_answer`, the key up to which they are kept."""
     cap = config.max_per_answer
     if cap is None:
         return {}
-    counts = sorted(_count_by_answer(source, passing).items())
-    return {answer: _key_of_rank(source, passing.of(answer), cap) for answer, n in counts if n > cap}
+    over = {answer: cap for answer, rows in _count(source, config, bounds, "answer").items() if rows > cap}
+    return _keys_of_ranks(source, config, bounds, "answer", over)
 
 
-def _key_of_rank(source: str, among: Among, rank: int) -> int:
-    """The exact key of a rank, by one streaming pass for each 16 bits of it."""
-    search = selection.RankSearch(rank)
-    for level in range(selection.LEVELS):
-        counts = np.zeros(1 << 16, dtype=np.int64)
-        arguments = {"among": among, "prefix": search.prefix, "level": level}
-        for block in summarize(source, _DECIDING, _histogram, **arguments):
-            np.add.at(counts, block["digit"].to_numpy(), block["rows"].to_numpy())
-        search.refine(counts)
-    return search.key
+def _keys_of_ranks(
+    source: str, config: SelectConfig, bounds: Bounds, per: str, ranks: dict[str, int]
+) -> dict[str, int]:
+    """The exact key of a rank in each group, by one streaming pass over all groups for each 16 bits of it."""
+    searches = {group: selection.RankSearch(rank) for group, rank in ranks.items() if rank}
+    for level in range(selection.LEVELS if searches else 0):
+        counts: dict[str, npt.NDArray[np.int64]] = {}
+        prefixes = {group: search.prefix for group, search in searches.items()}
+        arguments = {"config": config, "bounds": bounds, "per": per, "prefixes": prefixes, "level": level}
+        for block in summarize(source, _DECIDING, _histograms, **arguments):
+            groups = block["group"].to_numpy()
+            for group in searches:
+                part = block.filter(pa.array(groups == group))
+                digits = counts.setdefault(group, np.zeros(1 << 16, dtype=np.int64))
+                np.add.at(digits, part["digit"].to_numpy(), part["rows"].to_numpy())
+        for group, search in searches.items():
+            search.refine(counts[group])
+    return {group: search.key for group, search in searches.items()}
 
 
-def _histogram(block: pa.Table, among: Among, prefix: int, level: int) -> pa.Table:
-    keys, agreement, answers = _deciding(block)
-    keys = keys[among.mask(keys, agreement, answers)]
-    counts = selection.histogram(keys, prefix=prefix, level=level)
-    digits = np.flatnonzero(counts)  # most of the 65,536 are empty
-    return pa.table({"digit": digits, "rows": counts[digits]})
+def _histograms(
+    block: pa.Table, config: SelectConfig, bounds: Bounds, per: str, prefixes: dict[str, int], level: int
+) -> pa.Table:
+    rows = _candidates(block, config)
+    groups, mask = rows.groups(per), bounds.mask(rows)
+    parts = []
+    for group, prefix in prefixes.items():
+        counts = selection.histogram(rows.keys[mask & (groups == group)], prefix=prefix, level=level)
+        digits = np.flatnonzero(counts)  # most of the 65,536 are empty
+        names = pa.array([group] * len(digits), pa.string())
+        parts.append(pa.table({"group": names, "digit": digits, "rows": counts[digits]}))
+    return pa.concat_tables(parts)
 
 
-def _count_by_answer(source: str, among: Among) -> Counter[str]:
+def _count(source: str, config: SelectConfig, bounds: Bounds, per: str) -> Counter[str]:
+    """Rows within bounds, by group."""
     counts: Counter[str] = Counter()
-    for block in summarize(source, _DECIDING, _count_block, among=among):
-        counts.update(dict(zip(block["answer"].to_pylist(), block["rows"].to_pylist(), strict=True)))
+    for block in summarize(source, _DECIDING, _count_block, config=config, bounds=bounds, per=per):
+        counts.update(dict(zip(block["group"].to_pylist(), block["rows"].to_pylist(), strict=True)))
     return counts
 
 
-def _count_block(block: pa.Table, among: Among) -> pa.Table:
-    keys, agreement, answers = _deciding(block)
-    counts = Counter(answers[among.mask(keys, agreement, answers)])
-    return pa.table({"answer": pa.array(list(counts), pa.string()), "rows": pa.array(counts.values(), pa.int64())})
+def _count_block(block: pa.Table, config: SelectConfig, bounds: Bounds, per: str) -> pa.Table:
+    rows = _candidates(block, config)
+    counts = Counter(rows.groups(per)[bounds.mask(rows)])
+    return pa.table({"group": pa.array(list(counts), pa.string()), "rows": pa.array(counts.values(), pa.int64())})
 
 
-def _write(source: str, out: str, passing: Among, caps: dict[str, int]) -> None:
+def _write(source: str, out: str, config: SelectConfig, bounds: Bounds, caps: dict[str, int]) -> None:
     import ray
 
     filesystem, path = storage.resolve(source)
     out_filesystem, out_path = storage.resolve(out)
     rows = ray.data.read_parquet(path, filesystem=filesystem)
-    decided = rows.map_batches(_decide, batch_format="pyarrow", fn_kwargs={"passing": passing, "caps": caps})
-    decided.write_parquet(out_path, filesystem=out_filesystem)
+    arguments = {"config": config, "bounds": bounds, "caps": caps}
+    rows.map_batches(_decide, batch_format="pyarrow", fn_kwargs=arguments).write_parquet(
+        out_path, filesystem=out_filesystem
+    )
 
 
-def _decide(batch: pa.Table, passing: Among, caps: dict[str, int]) -> pa.Table:
+def _decide(batch: pa.Table, config: SelectConfig, bounds: Bounds, caps: dict[str, int]) -> pa.Table:
     batch = batch.filter(batch["answer"].is_valid())  # the rest is in quarantine since the label stage
-    reasons = selection.rejections(*_deciding(batch), passing=passing, caps=caps)
-    rejected = pa.array(reasons, pa.string())
+    rejected = pa.array(selection.rejections(_candidates(batch, config), bounds, caps), pa.string())
     batch = batch.append_column("selected", rejected.is_null()).append_column("rejected_because", rejected)
     return batch.select(SELECTED.names).cast(SELECTED)
+
+
+def _candidates(block: pa.Table, config: SelectConfig) -> Candidates:
+    """The rows that have an answer."""
+    block = block.filter(block["answer"].is_valid())
+    ids = block["row_id"].to_numpy()
+    return Candidates(
+        keys=selection.order_keys(block[config.confidence].to_numpy(), ids),
+        ids=ids,
+        agreement=block["agreement"].to_numpy(),
+        answers=block["answer"].to_numpy(),
+        strata=block["stratum"].to_numpy(),
+    )
 
 
 def _count_decisions(block: pa.Table) -> pa.Table:
@@ -125,10 +182,3 @@ def _count_decisions(block: pa.Table) -> pa.Table:
     records = [{"answer": answer, "reason": reason, "rows": n} for (answer, reason), n in counts.items()]
     schema = pa.schema([("answer", pa.string()), ("reason", pa.string()), ("rows", pa.int64())])
     return pa.Table.from_pylist(records, schema=schema)
-
-
-def _deciding(block: pa.Table) -> tuple[selection.Keys, selection.Floats, selection.Strings]:
-    """Order keys, agreements and answers of the rows that have an answer."""
-    block = block.filter(block["answer"].is_valid())
-    keys = selection.order_keys(block["entropy"].to_numpy(), block["row_id"].to_numpy())
-    return keys, block["agreement"].to_numpy(), block["answer"].to_numpy()

@@ -6,6 +6,7 @@ Each writes rows/ (what was trained on, as chat messages), adapter/ and the merg
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,40 +18,56 @@ from semievol.schema import TRAINING
 from semievol.stages.context import StageContext, check_bad_fraction, summarize, to_row
 from semievol.training import MODEL, TrainSpec, train
 
-_RENDERED = pa.schema([*TRAINING, ("quarantine_reason", pa.string())])
+_RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
 _COLUMNS = ["row_id", "question", "options", "context", "answer"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to train on: a folder, whether only its selected rows count, and the solved examples in their prompts."""
+
+    uri: str
+    selected_only: bool = False
+    context: str = "none"  # as warmup.context; other than none, the rows have neighbours among themselves
+    k: int = 0
 
 
 def run_warmup(ctx: StageContext) -> StageResult:
     """M_warm = SFT(M, D_l)."""
-    sources = [(storage.join(ctx.inputs["ingest"], "labeled"), False)]
-    return _run(ctx, sources, ctx.config.model.base, ctx.config.warmup)
+    config = ctx.config.warmup
+    if config.context == "none":
+        source = Source(storage.join(ctx.inputs["ingest"], "labeled"))
+    else:
+        source = Source(storage.join(ctx.inputs["index"], "rows"), context=config.context, k=config.k)
+    return _run(ctx, [source], ctx.config.model.base, config)
 
 
 def run_finetune(ctx: StageContext) -> StageResult:
     """M_evol = SFT on labeled and selected rows, from the base or from the warm weights."""
     config = ctx.config.finetune
-    sources = [(storage.join(ctx.inputs["select"], "rows"), True)]
+    sources = [Source(storage.join(ctx.inputs["select"], "rows"), selected_only=True)]
     if config.include_labeled:
-        sources.append((storage.join(ctx.inputs["ingest"], "labeled"), False))
+        sources.append(Source(storage.join(ctx.inputs["ingest"], "labeled")))
     warm = storage.join(ctx.inputs["warmup"], MODEL)
     return _run(ctx, sources, ctx.config.model.base if config.start_from == "base" else warm, config)
 
 
-def _run(ctx: StageContext, sources: list[tuple[str, bool]], base: str, config: TrainConfig) -> StageResult:
+def _run(ctx: StageContext, sources: list[Source], base: str, config: TrainConfig) -> StageResult:
     from semievol import cluster
 
     pool = ctx.config.resources.train
     cluster.require("train", pool.workers, pool.num_cpus, pool.num_gpus, count_key="workers")
     rendered = storage.join(ctx.out, "rows")
     storage.delete(rendered)  # of an attempt that was cut off
-    for source, selected_only in sources:
-        _render(ctx, source, rendered, selected_only, config.max_length, base)
-    came_in = sum(_source_rows(source, selected_only) for source, selected_only in sources)
+    for source in sources:
+        _render(ctx, source, rendered, config.max_length, base)
+    came_in = sum(map(_source_rows, sources))
     reasons: Counter[str] = Counter()
-    for block in summarize(rendered, ["quarantine_reason"], _count):
+    cut = 0
+    for block in summarize(rendered, ["cut", "quarantine_reason"], _count):
         for record in block.to_pylist():
             reasons[record["reason"]] += record["rows"]
+            cut += record["cut"]
     usable = reasons.pop("", 0)
     bad = sum(reasons.values())
     examples = [f"{n:,} rows: {reason}" for reason, n in reasons.most_common()]
@@ -58,16 +75,16 @@ def _run(ctx: StageContext, sources: list[tuple[str, bool]], base: str, config: 
     spec = TrainSpec(
         rows=rendered, base=base, out=ctx.out, config=config, seed=ctx.config.seed, use_gpu=pool.num_gpus > 0
     )
-    metrics = train(ctx.name, spec, pool, usable, ctx.emit)
+    metrics = train(ctx.name, spec, pool, usable, ctx.emit) | {"cut_to_fit": cut}
     rows = Rows(came_in=came_in, out=usable, quarantined=bad)
     return StageResult(rows, metrics, f"loss {metrics['loss']:.3f} after {metrics['steps']} steps")
 
 
-def _source_rows(source: str, selected_only: bool) -> int:
+def _source_rows(source: Source) -> int:
     """Rows that have to come out of rendering, counted at their source."""
-    if not selected_only:
-        return storage.count_rows(source)
-    return sum(int(block["selected"][0].as_py()) for block in summarize(source, ["selected"], _count_selected))
+    if not source.selected_only:
+        return storage.count_rows(source.uri)
+    return sum(int(block["selected"][0].as_py()) for block in summarize(source.uri, ["selected"], _count_selected))
 
 
 def _count_selected(block: pa.Table) -> pa.Table:
@@ -76,44 +93,59 @@ def _count_selected(block: pa.Table) -> pa.Table:
     return pa.table({"selected": [pc.sum(block["selected"]).as_py() or 0]})
 
 
-def _render(ctx: StageContext, source: str, out: str, selected_only: bool, max_length: int, base: str) -> None:
-    """Rows to chat messages, in parallel; one that does not fit `max_length` is marked instead of cut."""
+def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: str) -> None:
+    """Rows to chat messages, in parallel. A prompt that does not fit `max_length` is cut by the rule of `prompts.shorter`."""
     import ray
 
-    filesystem, path = storage.resolve(source)
-    columns = [*_COLUMNS, "selected"] if selected_only else _COLUMNS
-    rows = ray.data.read_parquet(path, filesystem=filesystem, columns=columns)
+    filesystem, path = storage.resolve(source.uri)
+    more = ["selected"] if source.selected_only else [] if source.context == "none" else ["neighbor_ids"]
+    rows = ray.data.read_parquet(path, filesystem=filesystem, columns=[*_COLUMNS, *more])
     out_filesystem, out_path = storage.resolve(out)
     rows.map_batches(
         _messages,
         batch_size=4096,
         batch_format="pyarrow",
-        fn_kwargs={"task": ctx.config.task, "model": base, "max_length": max_length},
+        fn_kwargs={"source": source, "task": ctx.config.task, "model": base, "max_length": max_length},
     ).write_parquet(out_path, filesystem=out_filesystem)
 
 
-def _messages(batch: pa.Table, task: TaskConfig, model: str, max_length: int) -> pa.Table:
+def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str, max_length: int) -> pa.Table:
     from transformers import AutoTokenizer
 
     path = storage.local_copy(model) if "://" in model else model
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    if "selected" in batch.column_names:
+    if source.selected_only:
         batch = batch.filter(batch["selected"])
+    solved = {}
+    if source.context != "none":
+        solved = {record["row_id"]: to_row(record) for record in storage.read_table(source.uri, _COLUMNS).to_pylist()}
     kind = tasks.make(task)
-    records: list[dict[str, Any]] = []
+    rendered: list[dict[str, Any]] = []
     for record in batch.to_pylist():
-        row = to_row(record)
-        prompt = prompts.messages(kind, row)
-        completion = prompts.completion(kind, record["answer"])
-        length = len(tokenizer.apply_chat_template([*prompt, *completion], return_dict=False))
+        row, completion = to_row(record), prompts.completion(kind, record["answer"])
+        shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if _shows_examples(source, record) else []
+        for shorter, fewer in prompts.shorter(row, shown):
+            prompt = prompts.messages(kind, shorter, examples=fewer)
+            length = len(tokenizer.apply_chat_template([*prompt, *completion], return_dict=False))
+            if length <= max_length:
+                break
         reason = f"over max_length = {max_length} tokens of prompt and response" if length > max_length else None
-        ids = {"row_id": record["row_id"], "quarantine_reason": reason}
-        records.append(ids | {"prompt": prompt, "completion": completion})
-    return pa.Table.from_pylist(records, schema=_RENDERED)
+        ids = {"row_id": record["row_id"], "cut": shorter is not row, "quarantine_reason": reason}
+        rendered.append(ids | {"prompt": prompt, "completion": completion})
+    return pa.Table.from_pylist(rendered, schema=_RENDERED)
+
+
+def _shows_examples(source: Source, record: dict[str, Any]) -> bool:
+    """With `mixed` every other row, so that the model goes on answering without examples too."""
+    return source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
 
 
 def _count(block: pa.Table) -> pa.Table:
-    counts = Counter(reason or "" for reason in block["quarantine_reason"].to_pylist())
-    return pa.table(
-        {"reason": pa.array(list(counts), pa.string()), "rows": pa.array(list(counts.values()), pa.int64())}
-    )
+    """Rows, and rows that were cut, by why they cannot be used ("" where they can)."""
+    rows: Counter[str] = Counter()
+    cut: Counter[str] = Counter()
+    for was_cut, reason in zip(block["cut"].to_pylist(), block["quarantine_reason"].to_pylist(), strict=True):
+        rows[reason or ""] += 1
+        cut[reason or ""] += was_cut
+    reasons = pa.array(list(rows), pa.string())
+    return pa.table({"reason": reasons, "rows": list(rows.values()), "cut": [cut[r] for r in rows]})

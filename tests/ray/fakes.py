@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from semievol.config import EngineConfig
-from semievol.engines import Completion, EngineDied, PromptTooLong
+from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.prompts import Messages
 
 WINDOW = 2000  # "tokens" are characters here
@@ -21,15 +21,30 @@ class RuleEngine:
     def __init__(self, model: str, config: EngineConfig) -> None:
         self._log = Path(config.extra["log"])
 
-    def tokenize(self, messages: Messages) -> list[int]:
-        return [ord(c) for message in messages for c in message["content"]]
+    async def generate(
+        self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
+    ) -> list[Completion]:
+        letter, number, text = await self._heard(messages, max_tokens)
+        if "mumble" in text:
+            return [Completion("no idea", 1.0, 1.5, 2)] * n
+        said = ["ABC"[(seed + i) % 3] if "split" in text and temperature > 0 else letter for i in range(n)]
+        return [Completion(f"Answer: {one}", (number % 100) / 100, 0.5, 3) for one in said]
 
-    async def generate(self, prompt: list[int], *, temperature: float, seed: int, max_tokens: int) -> Completion:
-        if len(prompt) + max_tokens > WINDOW:
-            raise PromptTooLong(f"prompt of {len(prompt)} tokens")
-        text = "".join(map(chr, prompt))
+    async def score(self, messages: Messages, responses: list[str]) -> list[float]:
+        letter, number, _ = await self._heard(messages, 1)
+        share = 1 - (number % 100) / 200
+        others = (1 - share) / (len(responses) - 1)
+        return [share if response == f"Answer: {letter}" else others for response in responses]
+
+    async def _heard(self, messages: Messages, max_tokens: int) -> tuple[str, int, str]:
+        text = "".join(message["content"] for message in messages)
+        if len(text) + max_tokens > WINDOW:
+            raise PromptTooLong(f"prompt of {len(text)} tokens")
         # The question comes last; solved examples before it say things of their own.
-        letter, number = re.findall(r"say=([A-C]) row=(\d+)", text)[-1]
+        said = re.findall(r"say=([A-C]) row=(\d+)", text)
+        if not said:
+            raise RequestRefused("nothing to say")
+        letter, number = said[-1]
         with self._log.open("a") as log:
             log.write(f"{number}\n")
         await asyncio.sleep(0.001)
@@ -37,11 +52,7 @@ class RuleEngine:
         if "die" in text and not marker.exists():
             marker.touch()
             raise EngineDied("as the test asked")
-        if "mumble" in text:
-            return Completion("no idea", 1.0, 2)
-        if "split" in text and temperature > 0:
-            letter = "ABC"[seed % 3]
-        return Completion(f"Answer: {letter}", (int(number) % 100) / 100, 3)
+        return letter, int(number), text
 
 
 def requests(log: str) -> list[int]:

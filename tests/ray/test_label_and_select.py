@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from semievol import storage
-from semievol.config import Collaborator, RunConfig
-from semievol.schema import LABELED, PSEUDO_LABELED, RETRIEVED, SELECTED
+from semievol.config import Collaborator, RunConfig, SelectConfig
+from semievol.errors import UserError
+from semievol.schema import ANSWERED_IN_PART, LABELED, PSEUDO_LABELED, RETRIEVED, SELECTED
 from semievol.stages import label, select
 from semievol.stages.context import StageContext
 from tests.ray.fakes import RuleEngine, requests
@@ -45,30 +46,39 @@ def prepare(tmp_path: Path, config: RunConfig, questions: dict[int, str], with_v
     return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engine=RuleEngine)
 
 
+def said(row: dict) -> list[str]:
+    return [response["answer"] for response in row["responses"]]
+
+
 def test_agreement_justification_and_quarantine(run_config: RunConfig, tmp_path: Path) -> None:
     questions = {
         10: "say=B row=10 plain",
         11: "say=C row=11 split",
         12: "say=A row=12 mumble",
-        13: "say=A row=13 " + "x" * 2000,
+        13: "x" * 2000 + " say=A row=13",  # too long: the question loses its beginning
+        15: "say=A row=15 " + "x" * 2000,
         14: "say=A row=14 " + "x" * 1000,  # fits with one solved example, not with two
     }
     ctx = prepare(tmp_path, run_config, questions)
     result = label.run(ctx)
     result.rows.check("label")
-    assert (result.rows.out, result.rows.quarantined) == (3, 2)
+    assert (result.rows.out, result.rows.quarantined) == (4, 2)
+    assert (result.metrics["cut_to_fit"], result.metrics["answered_in_part"]) == (2, 0)
     table = storage.read_table(f"{tmp_path}/label/rows")
     assert table.schema.equals(PSEUDO_LABELED)
     rows = {row["row_id"]: row for row in table.to_pylist()}
     assert set(rows) == set(questions)
     assert (rows[10]["answer"], rows[10]["agreement"], rows[10]["justified"]) == ("B", 1.0, False)
-    assert rows[10]["answers"] == ["B", "B", "B"]
-    assert rows[10]["entropy"] == pytest.approx(0.10)
-    assert len(set(rows[11]["answers"])) > 1
+    assert said(rows[10]) == ["B", "B", "B"]
+    assert [response["collaborator"] for response in rows[10]["responses"]] == ["a", "b", "c"]
+    assert rows[10]["nll"] == pytest.approx(0.10)
+    assert (rows[10]["token_entropy"], rows[10]["vote_entropy"]) == (0.5, 0.0)
+    assert len(set(said(rows[11]))) > 1 and rows[11]["vote_entropy"] > 0
     assert (rows[11]["answer"], rows[11]["justified"]) == ("C", True)  # greedy says what the question says
     assert rows[12]["quarantine_reason"] == "no response could be parsed"
-    assert "tokens" in rows[13]["quarantine_reason"]
+    assert (rows[13]["answer"], rows[13]["responses"][0]["cut"]) == ("A", True)
     assert rows[13]["question"] == questions[13]  # the raw text is kept
+    assert rows[15]["quarantine_reason"] == "a: nothing to say"
     assert rows[14]["answer"] == "A"
     counts = Counter(requests(f"{tmp_path}/requests"))
     assert (counts[10], counts[11], counts[12]) == (3, 4, 3)
@@ -78,9 +88,10 @@ def test_neighbours_vote_without_the_engine(run_config: RunConfig, tmp_path: Pat
     run_config.label.justify = False
     label.run(prepare(tmp_path, run_config, {10: "say=A row=10", 11: "say=B row=11"}, with_vote=True))
     rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
-    assert rows[10]["answers"] == ["A", "A", "A", "A"]  # both neighbours answer x, which is A here too
-    assert rows[10]["entropies"][3] == 0.0
-    assert (rows[11]["answer"], rows[11]["answers"][3], rows[11]["agreement"]) == ("B", "A", 0.75)
+    assert said(rows[10]) == ["A", "A", "A", "A"]  # both neighbours answer x, which is A here too
+    assert rows[10]["responses"][3]["distribution"] == [{"answer": "A", "share": 1.0}]
+    assert (rows[11]["answer"], said(rows[11])[3], rows[11]["agreement"]) == ("B", "A", 0.75)
+    assert rows[11]["vote_entropy"] == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
     assert Counter(requests(f"{tmp_path}/requests")) == {10: 3, 11: 3}
 
 
@@ -118,17 +129,18 @@ def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConf
     rng = np.random.default_rng(0)
     rows = [
         {"row_id": int(i), "question": "q", "options": ["x", "y"], "context": None, "answer": "AB"[int(i) % 3 == 0]}
-        | {"entropy": float(rng.random()), "agreement": [1.0, 0.5][int(i) % 2], "justified": False}
+        | {"nll": float(rng.random()), "agreement": [1.0, 0.5][int(i) % 2], "justified": False}
+        | {"vote_entropy": 0.0, "stratum": "stu"[int(i) % 3]}
         for i in rng.permutation(1000)
     ]
-    rows[7] |= {"answer": None, "entropy": None, "agreement": None, "quarantine_reason": "none"}
+    rows[7] |= {"answer": None, "nll": None, "agreement": None, "quarantine_reason": "none"}
     for part in range(5):
         table = pa.Table.from_pylist(rows[part::5], schema=PSEUDO_LABELED)
         storage.write_table(f"{tmp_path}/label/rows/part-{part}.parquet", table)
     ctx = StageContext("select", run_config, f"{tmp_path}/out", {"label": f"{tmp_path}/label"}, lambda *_: None)
     run_config.select.theta = 0.25
     result = select.run(ctx)
-    answered = sorted((row for row in rows if row["answer"]), key=lambda row: row["entropy"])
+    answered = sorted((row for row in rows if row["answer"]), key=lambda row: row["nll"])
     assert (result.rows.came_in, result.rows.out, result.metrics["selected"]) == (999, 999, 250)
     table = storage.read_table(f"{tmp_path}/out/rows")
     assert table.schema.equals(SELECTED)
@@ -145,3 +157,32 @@ def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConf
     assert result.metrics["rejected"]["agreement below the floor"] == 999 - len(agreeing)
     assert result.metrics["rejected"]["entropy above the theta-quantile"] == len(agreeing) - len(passing)
     assert sum(result.metrics["rejected"].values()) + result.metrics["selected"] == 999
+
+    run_config.select = SelectConfig(theta=0.25, per="stratum", sample=0.5)
+    result = select.run(ctx)
+    table = storage.read_table(f"{tmp_path}/out/rows")
+    # Ids as small as these are no hashes, and all of them are in any sample.
+    strata = [[row for row in answered if row["stratum"] == name] for name in "stu"]
+    expected = {row["row_id"] for rows in strata for row in rows[: -(-len(rows) // 4)]}
+    assert {row["row_id"] for row in table.to_pylist() if row["selected"]} == expected
+
+    run_config.select = SelectConfig(confidence="token_entropy")
+    with pytest.raises(UserError, match="999 of 999 pseudo-labels have no token_entropy"):
+        select.run(ctx)
+
+
+def test_scores_mix_with_votes_and_each_set_of_weights_has_a_pass(run_config: RunConfig, tmp_path: Path) -> None:
+    ctx = prepare(tmp_path, run_config, {10: "say=A row=10", 11: "say=B row=11 split"}, with_vote=True)
+    run_config.label.mode = "score"
+    run_config.label.collaborators[0].model = "base"
+    assert [(work.members, work.last) for work in label.passes(ctx)] == [((0,), False), ((1, 2, 3), True)]
+    result = label.run(ctx)
+    assert result.rows.out == 2
+    rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
+    assert [response["collaborator"] for response in rows[11]["responses"]] == ["a", "b", "c", "d"]
+    assert said(rows[11]) == ["B", "B", "B", "A"]
+    shares = {entry["answer"]: entry["share"] for entry in rows[11]["responses"][0]["distribution"]}
+    assert shares == pytest.approx({"A": 0.0275, "B": 0.945, "C": 0.0275})
+    assert (rows[11]["answer"], rows[11]["justified"]) == ("B", True)
+    in_part = storage.read_table(f"{tmp_path}/label/pass-0/rows")
+    assert in_part.schema.equals(ANSWERED_IN_PART) and len(in_part) == 2

@@ -98,7 +98,7 @@ def test_plan_starts_nothing_and_shows_every_stage(project: Path) -> None:
         (["data.columns.oracle=truth"], "0.csv has no column 'truth'"),
         (["embedding.model=package:nothing_here"], "no Python package 'nothing_here'"),
         (["storage=nope://bucket"], "nope://bucket"),
-        (["--until", "lable"], "no stage 'lable'; the stages are ingest, warmup"),
+        (["--until", "lable"], "no stage 'lable'; the stages are ingest, index, warmup"),
         (["--untill", "label"], "No such option"),
     ],
 )

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from semievol.selection import (
     LEVELS,
-    Among,
+    Bounds,
+    Candidates,
     RankSearch,
     entropy_of,
     histogram,
@@ -50,12 +51,22 @@ def test_quantile_rank(rows: int, theta: float, rank: int) -> None:
     assert quantile_rank(rows, theta) == rank
 
 
+def candidates(entropy: list[float], answers: str, agreement: list[float], strata: list[str | None]) -> Candidates:
+    ids = (np.arange(len(entropy), dtype=np.int64) << 62) + np.arange(len(entropy))  # two bits tell a sample apart
+    keys = order_keys(np.array(entropy, dtype=np.float32), ids)
+    texts = [np.array(values, dtype=object) for values in (list(answers), strata)]
+    return Candidates(keys, ids, np.array(agreement, dtype=np.float32), *texts)
+
+
 def test_rejections_name_the_first_reason() -> None:
-    keys = order_keys(np.array([0.1, 0.2, 0.3, 0.9], dtype=np.float32), np.arange(4, dtype=np.int64))
-    agreement = np.array([1.0, 0.25, 1.0, 1.0], dtype=np.float32)
-    answers = np.array(["A", "A", "A", "B"], dtype=object)
-    passing = Among(upto=int(keys[2]), min_agreement=0.5)
-    got = rejections(keys, agreement, answers, passing=passing, caps={"A": int(keys[0])})
+    rows = candidates([0.1, 0.2, 0.3, 0.9], "AAAB", [1.0, 0.25, 1.0, 1.0], [None, "s", "s", None])
+    bounds = Bounds(min_agreement=0.5, upto={"": int(rows.keys[2])})
+    got = rejections(rows, bounds, caps={"A": int(rows.keys[0])})
     assert got == [None, "agreement below the floor", "over the cap of its answer", "entropy above the theta-quantile"]
-    assert list(passing.mask(keys, agreement, answers)) == [True, False, True, False]
-    assert list(passing.of("B").mask(keys, agreement, answers)) == [False] * 4
+    assert list(bounds.mask(rows)) == [True, False, True, False]
+    by_answer = Bounds(per="answer", upto={"A": int(rows.keys[0]), "B": int(rows.keys[3])})
+    assert list(by_answer.mask(rows)) == [True, False, False, True]
+    by_stratum = Bounds(per="stratum", upto={"": int(rows.keys[0]), "s": int(rows.keys[2])})
+    assert list(by_stratum.mask(rows)) == [True, True, True, False]
+    half = Bounds(sample=0.5)
+    assert rejections(rows, half, {}) == [None, None, "not in the sample", "not in the sample"]

@@ -1,0 +1,184 @@
+"""The actor that answers rows: one engine with one set of weights, all its collaborators, and self-justification.
+
+Where collaborators have several weights, rows pass through one labeler after another (`semievol.stages.label`), each
+adding its responses; the last one gives the verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from semievol import confidence, prompts, storage, tasks
+from semievol.confidence import Response
+from semievol.config import Collaborator, EngineConfig, LabelConfig, TaskConfig
+from semievol.engines import Engine, EngineDied, PromptTooLong, RequestRefused
+from semievol.prompts import Messages
+from semievol.stages.context import to_row
+from semievol.tasks import Row
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one set of weights is asked: which of the run's collaborators, and whether it gives the verdict."""
+
+    model: str  # folder, URI or hub id; with an endpoint, the model's name there; "" where no engine is needed
+    endpoint: str | None
+    members: tuple[int, ...]  # places in label.collaborators
+    last: bool
+
+
+class Labeler:
+    """Actor: rows in, rows with responses out, and with a verdict after the last pass."""
+
+    def __init__(
+        self,
+        *,
+        work: Pass,
+        engine: Callable[[str, EngineConfig], Engine] | None,
+        engine_config: EngineConfig,
+        task: TaskConfig,
+        labeled: str | None,
+        settings: LabelConfig,
+        seed: int,
+        schema: pa.Schema,
+        progress: Any,
+    ) -> None:
+        self._engine = engine(work.model, engine_config) if engine else None
+        self._work = work
+        self._task = tasks.make(task)
+        examples = storage.read_table(labeled).to_pylist() if labeled else []
+        self._labeled = {record["row_id"]: to_row(record) for record in examples}
+        self._settings = settings
+        self._seed = seed
+        self._schema = schema
+        self._progress = progress
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        try:
+            answered = await asyncio.gather(*(self._label(record) for record in batch.to_pylist()))
+        except EngineDied as error:
+            # Ray replaces the actor and hands its rows to another one; a labeler without an engine would fail them all.
+            print(f"labeler: the engine died ({error}); leaving", flush=True)
+            os._exit(1)
+        if answered:
+            self._progress.add.remote(len(answered))
+        yield pa.Table.from_pylist(answered, schema=self._schema)
+
+    async def _label(self, record: dict[str, Any]) -> dict[str, Any]:
+        row = to_row(record | {"answer": None})
+        ids, cosines = record.get("neighbor_ids") or [], record.get("neighbor_scores") or []
+        neighbors = [(self._labeled[i], s) for i, s in zip(ids, cosines, strict=True)] if self._labeled else []
+        asked = [self._ask(i, record["row_id"], row, neighbors) for i in self._work.members]
+        given = [response for responses in await asyncio.gather(*asked) for response in responses]
+        responses = [*map(_from_record, record.get("responses") or []), *given]
+        order = [c.name for c in self._settings.collaborators]
+        responses.sort(key=lambda r: order.index(r.collaborator))
+        verdict = await self._verdict(row, responses) if self._work.last else {}
+        return record | {"responses": [_to_record(r) for r in responses]} | verdict
+
+    async def _verdict(self, row: Row, responses: list[Response]) -> dict[str, Any]:
+        same = self._task.same
+        decided = None
+        candidates = confidence.distinct(same, responses)
+        if self._settings.justify and candidates and not confidence.agree(same, responses):
+            decided = await self._justify(row, candidates)
+        found = confidence.verdict(same, responses, decided=decided)
+        tokens = sum(r.tokens for r in responses) + (decided.tokens if decided else 0)
+        errors = [f"{r.collaborator}: {r.error}" for r in responses if r.error]
+        return {
+            "answer": found.answer if found else None,
+            "agreement": found.agreement if found else None,
+            "nll": found.nll if found else None,
+            "token_entropy": found.token_entropy if found else None,
+            "vote_entropy": found.vote_entropy if found else None,
+            "justified": decided is not None and decided.answer is not None,
+            "output_tokens": tokens,
+            "quarantine_reason": None if found else (errors or ["no response could be parsed"])[0],
+        }
+
+    async def _ask(self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]]) -> list[Response]:
+        """One collaborator's responses; none from neighbours whose answers mean nothing for this row."""
+        who = self._settings.collaborators[number]
+        nearest = neighbors[: who.k]
+        if who.kind == "neighbors":
+            shares = confidence.vote(self._task, row, nearest)
+            return [confidence.from_distribution(who.name, shares)] if shares else []
+
+        def prompt(asked: Row, examples: list[Row]) -> Messages:
+            return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
+
+        seed = confidence.sampling_seed(self._seed, row_id, number)
+        try:
+            return await self._respond(who, row, [solved for solved, _ in nearest], prompt, seed)
+        except RequestRefused as error:
+            return [Response(who.name, error=str(error))]
+
+    async def _justify(self, row: Row, candidates: list[str]) -> Response | None:
+        """Greedy: the judgement is the model's best one, not a sample. None where it cannot be asked for."""
+
+        def prompt(asked: Row, _: list[Row]) -> Messages:
+            return prompts.justification(self._task, asked, candidates)
+
+        try:
+            return (await self._respond(Collaborator("justification", temperature=0.0), row, [], prompt, 0))[0]
+        except RequestRefused:
+            return None  # the answers are there; the majority stands
+
+    async def _respond(
+        self,
+        who: Collaborator,
+        row: Row,
+        examples: list[Row],
+        prompt: Callable[[Row, list[Row]], Messages],
+        seed: int,
+    ) -> list[Response]:
+        assert self._engine is not None
+        choices = self._task.choices(row) if self._settings.mode == "score" else None
+        if choices is not None:
+            responses = [self._task.respond(choice) for choice in choices]
+            score = self._engine.score
+            shares, cut = await _fitting(lambda m: score(m, responses), prompt, row, examples)
+            distribution = dict(zip(choices, shares, strict=True))
+            return [replace(confidence.from_distribution(who.name, distribution), tokens=1, cut=cut)]
+        generate = self._engine.generate
+        settings: dict[str, Any] = {"temperature": who.temperature, "seed": seed, "n": who.samples}
+        settings["max_tokens"] = self._settings.max_tokens
+        done, cut = await _fitting(lambda m: generate(m, **settings), prompt, row, examples)
+        return [
+            Response(who.name, self._task.parse(d.text, row), d.nll, d.token_entropy, d.tokens, cut=cut) for d in done
+        ]
+
+
+async def _fitting(
+    ask: Callable[[Messages], Awaitable[Any]],
+    prompt: Callable[[Row, list[Row]], Messages],
+    row: Row,
+    examples: list[Row],
+) -> tuple[Any, bool]:
+    """What the engine says to the longest prompt that fits its window, and whether the row itself had to be cut."""
+    refused: PromptTooLong | None = None
+    for shorter, fewer in prompts.shorter(row, examples):
+        try:
+            return await ask(prompt(shorter, fewer)), shorter is not row
+        except PromptTooLong as error:
+            refused = error
+    assert refused is not None
+    raise refused
+
+
+def _to_record(response: Response) -> dict[str, Any]:
+    shares = response.distribution
+    listed = [{"answer": a, "share": s} for a, s in shares.items()] if shares is not None else None
+    return asdict(response) | {"distribution": listed}
+
+
+def _from_record(record: dict[str, Any]) -> Response:
+    listed = record["distribution"]
+    shares = {entry["answer"]: entry["share"] for entry in listed} if listed is not None else None
+    return Response(**record | {"distribution": shares})
