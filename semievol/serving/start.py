@@ -56,7 +56,7 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
     try:
         serve.run(build({"run": folder.uri, "overrides": overrides, "keys": lines}), name=APP, route_prefix="/")
-        _wait(serve.get_deployment_handle("Keeper", APP), echo)
+        _wait(*(serve.get_deployment_handle(name, APP) for name in ("Keeper", "Endpoint")), config.serving.models, echo)
         echo(_greeting(config, named))
         while True:
             time.sleep(3600)
@@ -94,8 +94,8 @@ def _first_promotion(folder: RunFolder, config: RunConfig, echo: Callable[[str],
     echo(f"promoted round {entry.round}: accuracy {entry.accuracy:.3f} on the test rows, base {entry.against:.3f}")
 
 
-def _wait(keeper: Any, echo: Callable[[str], None]) -> None:
-    """Until every model can answer, with a line for each change."""
+def _wait(keeper: Any, endpoint: Any, models: list[str], echo: Callable[[str], None]) -> None:
+    """Until every model can answer and the endpoint, which follows the keeper, knows it; with a line for each change."""
     started, said = time.monotonic(), ""
     while True:
         lineup: Lineup = keeper.lineup.remote().result() or Lineup()
@@ -103,7 +103,7 @@ def _wait(keeper: Any, echo: Callable[[str], None]) -> None:
         if now != said and now:
             echo(f"{time.monotonic() - started:4.0f} s  {now.lower()}")
             said = now
-        if lineup.complete:
+        if lineup.complete and set(models) <= set(endpoint.models.remote().result()):
             return
         failed = {n: w for n, w in lineup.waiting.items() if w == "DEPLOY_FAILED" or w.startswith("CHANGED")}
         for name, why in failed.items():

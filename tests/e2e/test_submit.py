@@ -131,7 +131,7 @@ def test_without_the_token_a_client_is_refused(cluster: Cluster, config: Path) -
 
 
 def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, config: Path) -> None:
-    submit = ["submit", str(config), "--until", "label", "--env", "HF_TOKEN"]
+    submit = ["submit", str(config), "--until", "retrieve", "--env", "HF_TOKEN"]
     command = [sys.executable, "-m", "semievol", *submit, "--address", cluster.url]
     environment = cluster.client | {"RAY_AUTH_TOKEN": TOKEN}
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -157,7 +157,7 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, con
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"job {job}-2 submitted" in done.stdout and f"job {job}-2 succeeded" in done.stdout
-    for stage, state in (("ingest", "done before"), ("warmup", "done before"), ("label", "100 in")):
+    for stage, state in (("ingest", "done before"), ("warmup", "done before"), ("retrieve", "100 in")):
         assert any(line.startswith(stage) and state in line for line in done.stdout.splitlines()), stage
     assert not (config.parent / "runs" / "job" / "driver.json").exists()
 
