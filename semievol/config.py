@@ -21,8 +21,8 @@ class Columns:
     """Names of the input columns, as they stand in your files."""
 
     question: str = "question"
-    # A list, or the text of a JSON list. Multiple choice needs it; for the other kinds of task the files may have no such
-    # column, and where they have one its options are shown below the question. null: never read one.
+    # A list, or the text of a JSON list. Multiple choice needs it. For the other kinds of task the files may have no
+    # such column; where they have one, its options are shown below the question. null: none is read.
     options: str | None = "options"
     answer: str = "answer"  # multiple choice: a letter (A = first option) or the text of one option
     context: str | None = None  # a passage that the question is about

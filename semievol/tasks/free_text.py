@@ -60,8 +60,9 @@ class FreeText:
         return any(normalised(text) in readings for text in _alternatives(a))
 
     def score(self, answer: str, gold: str) -> float:
-        said = normalised(answer)
-        return float(any(_contains(said, normalised(text)) for text in _alternatives(gold)))
+        right = [normalised(text) for text in _alternatives(gold)]
+        said = [normalised(text) for text in _alternatives(answer)]
+        return float(any(_contains(words, wanted) for words in said for wanted in right))
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
         return _alternatives(answer)[0]

@@ -12,8 +12,8 @@ LETTERS = "ABCDEFGHIJ"
 
 # A letter that only a blank follows must be a capital one or close the line: "the answer is a cat" names no option. An
 # "I" before a small letter is a pronoun.
-_LETTER = r"(?:([A-Ja-j])\s*(?=[)\].:,;*\n\"`$}>]|$)|([A-HJ])(?=\s)|(I)(?=\s+[^a-z\s]))"
-_OPENING = r"[\s:*(\[\"'`$<]*"
+_LETTER = r"(?:([A-Ja-j])\s{0,20}(?=[)\].:,;*\n\"`$}>]|$)|([A-HJ])(?=\s)|(I)(?=\s+[^a-z\s]))"
+_OPENING = r"[\s:*(\[\"'`$<]{0,20}"  # bounded: backtracking stays linear
 
 
 class MultipleChoice:
@@ -24,7 +24,8 @@ class MultipleChoice:
         # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models
         # correct themselves.
         re.compile(
-            rf"(?:(?i:{ANSWER})[\"*]*\s*(?i:is|:|=|-|–|—|是|은)?|####){_OPENING}(?:(?i:option|choice)\s*)?{_OPENING}{_LETTER}"
+            rf"(?:(?i:{ANSWER})[\"*]{{0,4}}\s{{0,4}}(?i:is|:|=|-|–|—|是|은)?|####)"
+            rf"{_OPENING}(?:(?i:option|choice){_OPENING})?{_LETTER}"
         ),
         re.compile(rf"(?i:\b(?:option|choice)\s*(?:is|:|=)){_OPENING}{_LETTER}"),
         re.compile(
@@ -68,13 +69,14 @@ class MultipleChoice:
 
     def parse(self, response: str, row: Row) -> str | None:
         text = without_latex(unicodedata.normalize("NFKC", response))
+        # First, as an option may begin like a letter: "The answer is A gas takes the shape of its container."
+        repeated = _option(text, row) or _option(stated(text) or "", row)
+        if repeated:
+            return repeated
         match = self._statement(text)
         if match is not None:
             letter = next(group for group in match.groups() if group).upper()
             return letter if letter in _letters(row) and not self._ANOTHER.match(text, match.end()) else None
-        repeated = _option(text, row) or _option(stated(text) or "", row)
-        if repeated:
-            return repeated
         passing = {(a or b) for a, b in self._IN_PASSING.findall(text)}
         letter = passing.pop() if len(passing) == 1 else ""
         return letter if letter and letter in _letters(row) else None
@@ -111,11 +113,16 @@ def _text(answer: str, row: Row) -> str | None:
 
 
 def _option(text: str, row: Row) -> str | None:
-    """The letter of the one option that a text repeats in full, whatever its case and the punctuation around it."""
+    """The letter of the one option that a text repeats in full, whatever its case and the punctuation around it.
+
+    None for a text that is a letter: letters were asked for, so it is one even where an option has the text "B".
+    """
 
     def bare(text: str) -> str:
-        return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(" .*\"'`:;,")
+        return " ".join(unicodedata.normalize("NFKC", without_latex(text)).casefold().split()).strip(" .*\"'`:;,")
 
     said = bare(text)
-    found = [letter for letter, option in zip(LETTERS, row.options, strict=False) if said and bare(option) == said]
+    if not said or said.upper() in LETTERS:
+        return None
+    found = [letter for letter, option in zip(LETTERS, row.options, strict=False) if bare(option) == said]
     return found[0] if len(found) == 1 else None

@@ -58,7 +58,7 @@ class OpenEnded:
 
 
 class _Words:
-    """Rouge's own tokenizer knows ASCII only. The same for all scripts; where words stand unspaced, a sign is a word."""
+    """Rouge's own tokenizer knows ASCII only. This is the same for all scripts; an unspaced sign is a word."""
 
     _WORD = re.compile(rf"{_HAN}|(?:(?!{_HAN})[^\W_])+")
 

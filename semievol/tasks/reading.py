@@ -28,7 +28,7 @@ _REFUSAL = re.compile(
 
 
 def shown(row: Row) -> str:
-    """Context and question. Options of a row whose kind of task has none are part of the question, so they stand here."""
+    """Context and question. Options of a row whose kind of task has none are part of the question: they stand here."""
     parts = [row.context, row.question, "\n".join(f"- {option}" for option in row.options)]
     return "\n\n".join(part for part in parts if part)
 

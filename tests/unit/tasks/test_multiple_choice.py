@@ -173,6 +173,15 @@ def test_score(cell: str, response: str, score: float | None) -> None:
         assert (answer is not None and task.same(answer, gold)) == score
 
 
+def test_options_that_look_like_letters() -> None:
+    both = Row("?", ["A gas takes its shape.", "A and C", "B", "c"], None, None)
+    assert task.parse("The answer is A gas takes its shape.", both) == "A"
+    assert task.parse("Answer: A and C", both) == "B"
+    assert task.parse("Answer: B", both) == "B"  # the letter, though an option has that text
+    assert task.parse("c", both) == "C"
+    assert task.parse("Answer: A and B", both) is None
+
+
 def test_gold_with_two_readings_is_none() -> None:
     assert task.gold("A", Row("?", ["C", "B", "A"], None, None)) is None
     assert task.gold("same", Row("?", ["same", "same"], None, None)) is None
