@@ -21,8 +21,10 @@ class Columns:
     """Names of the input columns, as they stand in your files."""
 
     question: str = "question"
-    options: str = "options"  # a list, or the text of a JSON list
-    answer: str = "answer"  # a letter (A = first option) or the text of one option
+    # A list, or the text of a JSON list. Multiple choice needs it. For the other kinds of task the files may have no
+    # such column; where they have one, its options are shown below the question. null: none is read.
+    options: str | None = "options"
+    answer: str = "answer"  # multiple choice: a letter (A = first option) or the text of one option
     context: str | None = None  # a passage that the question is about
     stratum: str | None = None  # a group of rows (a subject, a source) for select.per: stratum
     oracle: str | None = None  # true answer of *unlabeled* rows; only ever used to measure pseudo-labels
@@ -43,7 +45,9 @@ class DataConfig:
 class TaskConfig:
     """What kind of answer a row wants."""
 
-    kind: str = "multiple_choice"
+    kind: str = "multiple_choice"  # multiple_choice | numeric | free_text | open_ended
+    tolerance: float = 0.01  # numeric: the largest error of a right answer, relative; an answer of 0 must be 0
+    similarity: float = 0.85  # open_ended: cosine of their embeddings from which two responses agree
 
 
 @dataclass
@@ -373,7 +377,7 @@ def _reject_unknown_keys(given: Any, schema: Any, *, prefix: str) -> None:
 def _check(config: RunConfig) -> None:
     """Impossible values and combinations, each named by its key."""
     from semievol.prompts import STYLES
-    from semievol.tasks import KINDS
+    from semievol.tasks import KINDS, needs_options
 
     def require(ok: bool, message: str) -> None:
         if not ok:
@@ -393,6 +397,12 @@ def _check(config: RunConfig) -> None:
         require(value is None or value > 0, f"{key}: {value} is not positive")
     require(0 < config.evaluate.confidence_level < 1, "evaluate.confidence_level: not between 0 and 1")
     one_of("task.kind", config.task.kind, KINDS)
+    require(0 <= config.task.tolerance < 1, f"task.tolerance: {config.task.tolerance} is not in [0, 1)")
+    require(0 < config.task.similarity <= 1, f"task.similarity: {config.task.similarity} is not in (0, 1]")
+    require(
+        config.data.columns.options is not None or not needs_options(config.task),
+        f"data.columns.options: {config.task.kind} needs a column of options",
+    )
     one_of("warmup.context", config.warmup.context, ("none", "knn", "mixed"))
     require(
         config.warmup.context == "none" or 0 < config.warmup.k <= config.retrieve.k,

@@ -197,7 +197,7 @@ class Pipeline:
         """Of every stage, from the config and the input files alone; also finds what is wrong with those."""
         from semievol.stages.ingest import inputs
 
-        files = [asdict(entry) for entries in inputs(self.config.data).values() for entry in entries]
+        files = [asdict(entry) for entries in inputs(self.config.data, self.config.task).values() for entry in entries]
         models = {
             "base": _model_identity("model.base", self.config.model.base),
             "embedding": _model_identity("embedding.model", embedding.model_path(self.config.embedding.model)),

@@ -100,13 +100,13 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
     if not question:
         raise BadRow(f"column '{columns.question}' is empty")
     context = _text(raw.get(columns.context), columns.context, max_bytes) if columns.context else ""
-    options = _options(raw.get(columns.options), columns.options, max_bytes)
+    options = _options(raw.get(columns.options), columns.options, max_bytes) if columns.options else []
     row = Row(question=question, options=options, context=context or None, answer=None)
     problem = task.problem(row)
     if problem:
         raise BadRow(problem)
     if answer_column is not None:
-        text = _text(raw.get(answer_column), answer_column, max_bytes)
+        text = answer_text(raw.get(answer_column), answer_column, max_bytes)
         if not text:
             raise BadRow(f"column '{answer_column}' is empty")
         row.answer = task.gold(text, row)
@@ -115,6 +115,17 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
                 f"column '{answer_column}' is no answer to the row: '{text[:60]}'; it takes {task.expects(row)}"
             )
     return row
+
+
+def answer_text(value: Any, column: str, max_bytes: int) -> str:
+    """The cell of an answer column as text; a list (several right answers) as a JSON list.
+
+    Raises:
+        BadRow: with the reason.
+    """
+    if isinstance(value, list):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return _text(value, column, max_bytes)
 
 
 def _text(value: Any, column: str, max_bytes: int) -> str:

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from semievol import readers, storage, tasks
-from semievol.config import DataConfig, RunConfig
+from semievol.config import DataConfig, RunConfig, TaskConfig
 from semievol.errors import UserError
 from semievol.runfolder import Rows, StageResult
-from semievol.schema import LABELED, ORACLE, QUARANTINE, UNLABELED, BadRow, row_id, validate
+from semievol.schema import LABELED, ORACLE, QUARANTINE, UNLABELED, BadRow, answer_text, row_id, validate
 from semievol.stages.context import StageContext, check_bad_fraction
 
 SPLITS = ("test", "labeled", "unlabeled")  # in the order of precedence: an earlier split keeps a row that both have
@@ -40,8 +40,11 @@ _PARSED = pa.schema(
 )
 
 
-def inputs(data: DataConfig) -> dict[str, list[storage.FileEntry]]:
+def inputs(data: DataConfig, task: TaskConfig) -> dict[str, list[storage.FileEntry]]:
     """The input files of each split, found and looked at: what can be known to be wrong before anything starts.
+
+    Args:
+        task: says whether there must be a column of options; without it, none is looked for.
 
     Raises:
         UserError: nothing matches, a file's format is unknown, or a column that the config names is not in a file.
@@ -52,7 +55,8 @@ def inputs(data: DataConfig) -> dict[str, list[storage.FileEntry]]:
         files = storage.find(pattern)
         if not files:
             raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
-        wanted = [data.columns.question, data.columns.options, data.columns.context, data.columns.stratum]
+        wanted = [data.columns.question, data.columns.context, data.columns.stratum]
+        wanted += [data.columns.options] if tasks.needs_options(task) else []
         wanted += [data.columns.oracle] if split == "unlabeled" else [data.columns.answer]
         here = readers.columns(files[0].uri)
         for column in filter(None, wanted):
@@ -71,7 +75,7 @@ def run(ctx: StageContext) -> StageResult:
     import ray
     from ray.data import DataContext
 
-    files = inputs(ctx.config.data)
+    files = inputs(ctx.config.data, ctx.config.task)
     found = [(split, file.uri) for split in SPLITS for file in files[split]]
     listing = [{"split": split, "uri": uri, "number": i} for i, (split, uri) in enumerate(found)]
     buckets = 1 + sum(file.size for split in SPLITS for file in files[split]) // _BUCKET_BYTES
@@ -181,9 +185,13 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
     }
     if split == "unlabeled" and columns.oracle:
         # A bad oracle costs the measurement of this row, not the row: the method never sees it.
-        oracle = str(raw.get(columns.oracle) or "").strip()
-        record["oracle"] = task.gold(oracle, row)
-        if oracle and record["oracle"] is None:
+        try:
+            oracle = answer_text(raw.get(columns.oracle), columns.oracle, limit)
+            record["oracle"] = task.gold(oracle, row) if oracle else None
+            dropped = bool(oracle) and record["oracle"] is None
+        except BadRow:
+            dropped = True
+        if dropped:
             record["note"] = "the oracle is no answer to the row (row kept, oracle dropped)"
     return record
 

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from semievol.tasks.base import Row
+from semievol.tasks.reading import ANSWER, stated, without_latex
 
 LETTERS = "ABCDEFGHIJ"
 
+# A letter that only a blank follows must be a capital one or close the line: "the answer is a cat" names no option. An
+# "I" before a small letter is a pronoun.
+_LETTER = r"(?:([A-Ja-j])\s{0,20}(?=[)\].:,;*\n\"`$}>]|$)|([A-HJ])(?=\s)|(I)(?=\s+[^a-z\s]))"
+_OPENING = r"[\s:*(\[\"'`$<]{0,20}"  # bounded: backtracking stays linear
+
 
 class MultipleChoice:
-    """The canonical answer is the option's letter."""
+    """The canonical answer is the option's letter. Where a response can be read in two ways, it gives no answer."""
 
-    # "Answer: B", "The answer is (B).", "answer - b"; the last one counts, as models correct themselves. A letter that
-    # only a blank follows must be a capital one or close the line: "the answer is a cat" names no option.
-    _STATED = re.compile(
-        r"(?i:answer)\s*(?i:is|:|=|-)?[\s:*]*[(\[]?\s*(?:([A-Ja-j])\s*(?=[)\].:,;*\n]|$)|([A-J])(?=\s))",
+    # In the order in which they are believed.
+    _STATEMENTS = (
+        # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models
+        # correct themselves.
+        re.compile(
+            rf"(?:(?i:{ANSWER})[\"*]{{0,4}}\s{{0,4}}(?i:is|:|=|-|–|—|是|은)?|####)"
+            rf"{_OPENING}(?:(?i:option|choice){_OPENING})?{_LETTER}"
+        ),
+        re.compile(rf"(?i:\b(?:option|choice)\s*(?:is|:|=)){_OPENING}{_LETTER}"),
+        re.compile(
+            rf"(?i:\bI(?:'d| would)? (?:choose|chose|pick|select|go with))\s+(?i:option\s+)?{_OPENING}{_LETTER}"
+        ),
     )
-    # A bare "B", "(B)", "b.", "B) text" at the start of the response.
-    _BARE = re.compile(r"^[\s*(\[]*([A-Ja-j])(?:[)\].:*]|\s*$)")
+    # A bare "B", "(B)", "b.", "B) text" at the start of the response; "B" as its last line.
+    _FIRST = re.compile(r"^[\s*(\[\"`]*([A-Ja-j])(?:[)\].:*\"`]|\s*(?:\n|$))")
+    _LAST = re.compile(r"\n[ \t*(\[\"`]*([A-J])[)\].*\"`]*\s*$")
+    # "B is correct", "Option B"; believed where the response speaks of one letter only.
+    _IN_PASSING = re.compile(
+        r"(?:(?<![\w'])\(?([A-J])\)?[\"*]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+        r"|\b(?i:option|choice)\s+[*(\[\"]*([A-J])\b(?![\"*)\]]*\s+(?:is|are|was)\s+(?:not|wrong|incorrect|false)\b))"
+    )
+    # "A and C", "A, B", "(A) or (B)" after the first letter: two options are no answer.
+    _ANOTHER = re.compile(
+        r"[)\].*\"]*\s*(?:,|/|&|\+|and|or)\s*(?:and |or )?[*(\[\"]*(?:[A-HJ]\b(?!')|I\b(?!['\s]*[a-z]))"
+    )
 
     def problem(self, row: Row) -> str | None:
         if not 2 <= len(row.options) <= len(LETTERS):
@@ -26,14 +51,13 @@ class MultipleChoice:
         return None
 
     def gold(self, text: str, row: Row) -> str | None:
-        letters = LETTERS[: len(row.options)]
-        readings = {letter for letter, option in zip(letters, row.options, strict=True) if option == text}
-        if len(text) == 1 and text.upper() in letters:
+        readings = {letter for letter, option in zip(LETTERS, row.options, strict=False) if option == text}
+        if len(text) == 1 and text.upper() in _letters(row):
             readings.add(text.upper())
         return readings.pop() if len(readings) == 1 else None  # two readings are none: "A" of ["C", "B", "A"]
 
     def expects(self, row: Row) -> str:
-        return f"a letter from A to {LETTERS[len(row.options) - 1]}, or the text of one option, and never both at odds"
+        return f"a letter from A to {_letters(row)[-1:]}, or the text of one option, and never both at odds"
 
     def ask(self, row: Row) -> str:
         listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, row.options, strict=False))
@@ -44,18 +68,30 @@ class MultipleChoice:
         return f"Answer: {answer}"
 
     def parse(self, response: str, row: Row) -> str | None:
-        stated = self._STATED.findall(response)
-        bare = self._BARE.match(response)
-        letter = "".join(stated[-1]) if stated else bare.group(1) if bare else None
-        if letter and letter.upper() in LETTERS[: len(row.options)]:
-            return letter.upper()
-        return None
+        text = without_latex(unicodedata.normalize("NFKC", response))
+        # First, as an option may begin like a letter: "The answer is A gas takes the shape of its container."
+        repeated = _option(text, row) or _option(stated(text) or "", row)
+        if repeated:
+            return repeated
+        match = self._statement(text)
+        if match is not None:
+            letter = next(group for group in match.groups() if group).upper()
+            return letter if letter in _letters(row) and not self._ANOTHER.match(text, match.end()) else None
+        passing = {(a or b) for a, b in self._IN_PASSING.findall(text)}
+        letter = passing.pop() if len(passing) == 1 else ""
+        return letter if letter and letter in _letters(row) else None
+
+    def _statement(self, text: str) -> re.Match[str] | None:
+        for pattern in self._STATEMENTS:
+            if found := list(pattern.finditer(text)):
+                return found[-1]
+        return self._FIRST.search(text) or self._LAST.search(text)
 
     def in_words(self, answer: str, row: Row) -> str:
-        return row.options[LETTERS.index(answer)]
+        return _text(answer, row) or answer
 
     def choices(self, row: Row) -> list[str] | None:
-        return list(LETTERS[: len(row.options)])
+        return list(_letters(row))
 
     def same(self, a: str, b: str) -> bool:
         return a == b
@@ -64,5 +100,29 @@ class MultipleChoice:
         return float(answer == gold)
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
-        text = solved.options[LETTERS.index(answer)]
-        return LETTERS[row.options.index(text)] if text in row.options else None
+        text = _text(answer, solved)
+        return LETTERS[row.options.index(text)] if text in row.options[: len(LETTERS)] else None
+
+
+def _letters(row: Row) -> str:
+    return LETTERS[: len(row.options)]
+
+
+def _text(answer: str, row: Row) -> str | None:
+    return dict(zip(LETTERS, row.options, strict=False)).get(answer)
+
+
+def _option(text: str, row: Row) -> str | None:
+    """The letter of the one option that a text repeats in full, whatever its case and the punctuation around it.
+
+    None for a text that is a letter: letters were asked for, so it is one even where an option has the text "B".
+    """
+
+    def bare(text: str) -> str:
+        return " ".join(unicodedata.normalize("NFKC", without_latex(text)).casefold().split()).strip(" .*\"'`:;,")
+
+    said = bare(text)
+    if not said or said.upper() in LETTERS:
+        return None
+    found = [letter for letter, option in zip(LETTERS, row.options, strict=False) if bare(option) == said]
+    return found[0] if len(found) == 1 else None

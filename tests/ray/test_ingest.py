@@ -99,7 +99,22 @@ def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp
     (tmp_path / "labeled.csv").write_text(labeled)
     (tmp_path / "unlabeled" / "0.jsonl").unlink()
     with pytest.raises(UserError, match=r"data.unlabeled: no file at"):
-        ingest.inputs(run_config.data)
+        ingest.inputs(run_config.data, run_config.task)
+
+
+def test_numeric_rows_need_no_options(run_config: RunConfig, tmp_path: Path) -> None:
+    run_config.task.kind = "numeric"
+    unlabeled = [[{"question": "u1", "truth": 0}, {"question": "u2", "truth": "12%"}, {"question": "u3", "truth": [1]}]]
+    write(tmp_path, 'question,answer\nl1,"(1,234)"\n', unlabeled, [{"question": "t1", "answer": 0.14}])
+    result = ingest.run(context(run_config, tmp_path))
+    result.rows.check("ingest")
+    assert storage.read_table(f"{tmp_path}/out/labeled")["answer"].to_pylist() == ["-1234"]
+    assert storage.read_table(f"{tmp_path}/out/test")["answer"].to_pylist() == ["0.14"]
+    assert storage.read_table(f"{tmp_path}/out/unlabeled")["options"].to_pylist() == [[], [], []]
+    assert sorted(storage.read_table(f"{tmp_path}/out/oracle")["oracle"].to_pylist()) == ["0", "1", "12%"]
+    run_config.task.kind = "multiple_choice"
+    with pytest.raises(UserError, match=r"test.jsonl has no column 'options'; it has question, answer"):
+        ingest.run(context(run_config, tmp_path))
 
 
 def test_too_many_bad_rows_stop_the_run_with_examples(run_config: RunConfig, tmp_path: Path) -> None:

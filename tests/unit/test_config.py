@@ -41,7 +41,13 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("select.theta=0", r"select.theta: 0.0 is not in \(0, 1\]"),
         ("select.max_per_answer=0", "select.max_per_answer"),
         ("finetune.start_from=scratch", "none of base, warm"),
-        ("task.kind=essay", "task.kind: 'essay' is none of multiple_choice"),
+        ("task.kind=essay", "task.kind: 'essay' is none of multiple_choice, numeric, free_text, open_ended"),
+        ("task.tolerance=-0.1", r"task.tolerance: -0.1 is not in \[0, 1\)"),
+        ("task.tolerance=1", r"task.tolerance: 1.0 is not in \[0, 1\)"),
+        ("task.tolerance=.nan", "task.tolerance"),
+        ("task.similarity=0", r"task.similarity: 0.0 is not in \(0, 1\]"),
+        ("task.similarity=1.1", "task.similarity"),
+        ("data.columns.options=null", "data.columns.options: multiple_choice needs a column of options"),
         ("retrieve.k=1", r"label.collaborators\[2\].k: 3 is not between 0 and retrieve.k = 1"),
         ("warmup.batch_size=6", "warmup.batch_size: 6 is no multiple of"),
         ("warmup.zero_stage=4", "warmup.zero_stage"),
@@ -85,3 +91,10 @@ def test_every_config_in_the_repository_loads() -> None:
     assert files
     for file in files:
         config.load(str(file))
+    assert {f.stem for f in files} >= {"mmlu", "mmlu_pro", "arc", "fpb", "usmle", "pubmedqa", "convfinqa"}
+
+
+def test_other_kinds_of_task_need_no_options(path: Path) -> None:
+    loaded = config.load(str(path), ["task.kind=numeric", "data.columns.options=null", "task.tolerance=0"])
+    assert loaded.data.columns.options is None
+    assert loaded.task.tolerance == 0

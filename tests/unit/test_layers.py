@@ -30,7 +30,7 @@ HEAVY = {
     "faiss",
     "sentence_transformers",
 }
-PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "semievol"} | set(sys.stdlib_module_names)
+PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "rouge_score", "semievol"} | set(sys.stdlib_module_names)
 
 # Defines a subclass of ray.serve.llm's server, and is imported by the process that deploys it and by its replicas only.
 IMPORTED_WHERE_IT_RUNS = {"model_server.py"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from semievol import schema
 from semievol.config import Columns, TaskConfig
 from semievol.schema import BadRow, row_id, validate
-from semievol.tasks import Row, make
+from semievol.tasks import Row, Task, make
 
 TASK = make(TaskConfig())
 GOOD = {"question": "Which?", "options": '["x", "y", "z"]', "answer": "B"}
@@ -74,6 +74,25 @@ def test_any_row_is_valid_or_bad_and_never_an_error(raw: dict) -> None:
         assert 2 <= len(row.options) <= 10
         assert row.answer in "ABCDEFGHIJ"[: len(row.options)]
         assert -(2**63) <= row_id(row.question, row.options, row.context) < 2**63
+
+
+def test_rows_of_a_kind_without_options() -> None:
+    numeric, texts = make(TaskConfig(kind="numeric")), make(TaskConfig(kind="free_text"))
+
+    def read(raw: dict, columns: Columns | None = None, task: Task = numeric) -> Row:
+        return validate(raw, columns or Columns(), task, answer_column="answer", max_bytes=1000)
+
+    assert read({"question": "q", "answer": "1,000"}) == Row("q", [], None, "1000")
+    assert read({"question": "q", "answer": 0}).answer == "0"
+    # Options that are there are part of the question, unless the config says not to read them.
+    assert read({"question": "q", "answer": 5, "options": '["5", "7"]'}).options == ["5", "7"]
+    with pytest.raises(BadRow, match="no JSON list"):
+        read({"question": "q", "answer": 5, "options": "puts and calls"})
+    assert read({"question": "q", "answer": 5, "options": "puts"}, Columns(options=None)).options == []
+    with pytest.raises(BadRow, match="column 'answer' is no answer to the row: 'yes'; it takes one number"):
+        read({"question": "q", "answer": "yes"})
+    for several in (["New York", "NYC"], '["New York", "NYC"]'):
+        assert read({"question": "q", "answer": several}, task=texts).answer == '["New York", "NYC"]'
 
 
 def test_row_id_is_of_the_content() -> None:

@@ -1,0 +1,127 @@
+"""Numbers as people write them, to decimal strings.
+
+English notation: a point before decimals, commas (or ', or narrow blanks) between groups of three digits. What can only
+be another notation is read as that: 12,5 and 1.234,56 (decimal comma), 12,34,567 (lakhs).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from decimal import Context, Decimal
+
+# Nothing raises: what overflows or is no number becomes infinity or NaN, and `canonical` says None.
+ARITHMETIC = Context(prec=28, traps=[])
+_LARGEST_EXPONENT = 300
+
+_PLAIN = str.maketrans(
+    dict.fromkeys("−‒–﹣－", "-")
+    | {"٫": ".", "٬": ",", "％": "%", "٪": "%", "⁄": "/", "＋": "+", "×": "x", "’": "'"}
+    | {"½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4"}
+)
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_SCALES = {
+    **{"hundred": 2, "thousand": 3, "k": 3, "万": 4, "lakh": 5, "million": 6, "mn": 6, "mln": 6, "mio": 6, "m": 6},
+    **{"crore": 7, "亿": 8, "億": 8, "billion": 9, "bn": 9, "mrd": 9, "b": 9, "trillion": 12, "tn": 12, "t": 12},
+}
+_CURRENCY = r"(?:US\$|[$€£¥₹₩]|(?:USD|EUR|GBP|JPY|CHF|CNY|INR|Rs)\b\.?|(?:USD|EUR|GBP|Rs\.?)(?=\d))"
+_SUFFIX = r"""
+    (?:\s*(?P<percent{0}>%|(?:percent(?:age\ points?)?|per\ cent|pct|pp)\b)
+      |\s*(?P<basis{0}>(?:bps|basis\ points?)\b)
+      |[\s-]*(?P<word{0}>(?:hundred|thousand|million|billion|trillion|lakh|crore|mn|mln|mio|bn|mrd|tn)(?=s?\b))s?
+      |\s*(?P<han{0}>[万亿億])
+      |(?P<letter{0}>[kKMBTmbt])(?!\w)  # a small m may be metres: it counts after a currency only
+    )?"""
+_NUMBER = re.compile(
+    rf"""(?<![\w^])(?<!\d\.)
+    (?P<open>\(\s*)?
+    (?P<sign>(?<![%)])[-+]|(?:minus|negative)\s+)?
+    (?P<currency>{_CURRENCY}\s*)?
+    (?P<bracket>\(\s*)?
+    (?(currency)(?P<inner>-)?)
+    (?:(?P<whole>\d{{1,3}}\ )?(?<!/)(?P<over>\d{{1,9}})/(?P<under>\d{{1,9}})(?![\d/]|[.,]\d)
+      |(?P<european>\d{{1,3}}(?:\.\d{{3}})+,\d{{1,2}}(?!\d))
+      |(?P<grouped>(?:[1-9]\d{{0,2}}(?:[,'_\u00a0\u202f\u2009]\d{{3}})+|[1-9]\d?(?:,\d{{2}})+,\d{{3}})(?!\d)(?:\.\d+)?)
+      |(?P<comma>(?<!\d,)(?:0,\d+|\d+,\d{{1,2}})(?!\d|[.,]\d))
+      |(?P<point>\d+(?:\.\d+)?|\.\d+)
+    )
+    (?:[eE](?P<exponent>[+-]?\d{{1,4}})(?!\w)|\s*(?:[x*]|\\times|\\cdot)\s*10\s*\^\s*\{{?(?P<power>[+-]?\d{{1,4}})\}}?)?
+    {_SUFFIX.format("")}
+    (?:(?P<close>\s*\)){_SUFFIX.format("_after")})?
+    """,
+    re.VERBOSE,
+)
+
+
+def canonical(value: Decimal) -> str | None:
+    """A decimal string that is equal for equal numbers; None beyond 1e±300, where nobody answers."""
+    value = ARITHMETIC.normalize(value)
+    if not value.is_finite() or abs(value.adjusted()) > _LARGEST_EXPONENT:
+        return None
+    if not value:
+        return "0"  # also of -0
+    return format(value, "f") if -7 <= value.adjusted() < 21 else str(value)
+
+
+def plain(token: str) -> str | None:
+    """A token that is nothing but a number in English notation, as a decimal string."""
+    if not re.fullmatch(r"[-+]?(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|\.\d+)", token):
+        return None
+    return canonical(ARITHMETIC.create_decimal(token.replace(",", "")))
+
+
+def only(text: str) -> str | None:
+    """The number of a text that holds exactly one, as a decimal string."""
+    text = _normalised(text)
+    matches = list(_NUMBER.finditer(text))
+    if len(matches) != 1 or re.search(r"\d", text[: matches[0].start()] + text[matches[0].end() :]):
+        return None
+    return next(find(text), None)
+
+
+def find(text: str) -> Iterator[str]:
+    """The numbers in a text as decimal strings, in order; one that was written in percent ends in %."""
+    text = _normalised(text)
+    for match in _NUMBER.finditer(text):
+        number = _read(match, alone=not (text[: match.start()] + text[match.end() :]).strip(" \t\r\n.*$`"))
+        if number is not None:
+            yield number
+
+
+def _normalised(text: str) -> str:
+    text = text.translate(_PLAIN)
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() and not c.isascii() else c for c in text)
+    return re.sub(r"[⁻⁺]?[⁰¹²³⁴-⁹]+", lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
+
+
+def _read(match: re.Match[str], *, alone: bool) -> str | None:
+    value = _digits(match)
+    exponent, percent = int(match["exponent"] or match["power"] or 0), False
+    in_brackets = bool(match["close"] and (match["open"] or match["bracket"]))
+    for after in ("", "_after") if in_brackets else ("",):
+        letter = match[f"letter{after}"] or ""
+        scale = (
+            match[f"word{after}"] or match[f"han{after}"] or (letter if match["currency"] or letter in "kKMB" else "")
+        )
+        exponent += _SCALES.get(scale.lower(), 0) - (2 if match[f"basis{after}"] else 0)
+        percent = percent or bool(match[f"percent{after}"] or match[f"basis{after}"])
+    # Accounting: (5) is -5 as an answer by itself and in $ (5), where "ten (10)" only says a number again.
+    accounting = in_brackets and (alone or match["bracket"] is not None)
+    if accounting or match["inner"] or (match["sign"] or "+") != "+":
+        value = -value
+    text = canonical(ARITHMETIC.scaleb(value, exponent))
+    return f"{text}%" if text is not None and percent else text
+
+
+def _digits(match: re.Match[str]) -> Decimal:
+    if match["under"]:
+        over, under = Decimal(match["over"]), Decimal(match["under"])
+        return ARITHMETIC.add(Decimal((match["whole"] or "0").strip()), ARITHMETIC.divide(over, under))
+    if match["european"]:
+        digits = match["european"].replace(".", "").replace(",", ".")
+    elif match["grouped"]:
+        digits = re.sub(r"[^\d.]", "", match["grouped"])
+    else:
+        digits = (match["comma"] or match["point"]).replace(",", ".")
+    return ARITHMETIC.create_decimal(digits)

@@ -1,0 +1,133 @@
+"""Short free text: a name, a date, a few words (DROP)."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+from semievol.tasks import decimals
+from semievol.tasks.base import Row
+from semievol.tasks.reading import refuses, shown, stated, without_latex
+
+_IGNORED = {"a", "an", "the", "percent"}  # "%" goes with the punctuation
+_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
+_AROUND_A_NUMBER = "$€£¥%()[]{}\"'“”‘’`*,;:!?"
+_QUOTES = ('""', "''", "“”", "‘’", "«»")
+
+
+class FreeText:
+    """The canonical answer is the text on one line, without quotes and emphasis around it.
+
+    A gold answer may be several, as a JSON list: each of them is right. The first is what models are trained to say.
+    A text that says that it gives no answer ("I don't know") is none.
+    """
+
+    def problem(self, row: Row) -> str | None:
+        return None
+
+    def gold(self, text: str, row: Row) -> str | None:
+        listed = _listed(text)
+        if listed is None:
+            return _one(text)
+        answers = list(dict.fromkeys(answer for item in listed if (answer := _one(item))))
+        return json.dumps(answers, ensure_ascii=False) if len(answers) > 1 else answers[0] if answers else None
+
+    def expects(self, row: Row) -> str:
+        return "a text, or a JSON list of texts that are all right; no refusal"
+
+    def ask(self, row: Row) -> str:
+        return f"{shown(row)}\n\nAnswer with a few words alone."
+
+    def respond(self, answer: str) -> str:
+        return f"Answer: {_alternatives(answer)[0]}"
+
+    def parse(self, response: str, row: Row) -> str | None:
+        said = stated(response, own_line=True)
+        if said is None:
+            said = stated(without_latex(response))
+        if said is None:  # reasoning ends in its result
+            said = response.strip().rpartition("\n")[2]
+        return _one(said)
+
+    def choices(self, row: Row) -> list[str] | None:
+        return None
+
+    def in_words(self, answer: str, row: Row) -> str:
+        return " / ".join(_alternatives(answer))
+
+    def same(self, a: str, b: str) -> bool:
+        readings = [normalised(text) for text in _alternatives(b)]
+        return any(normalised(text) in readings for text in _alternatives(a))
+
+    def score(self, answer: str, gold: str) -> float:
+        right = [normalised(text) for text in _alternatives(gold)]
+        said = [normalised(text) for text in _alternatives(answer)]
+        return float(any(_contains(words, wanted) for words in said for wanted in right))
+
+    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
+        return _alternatives(answer)[0]
+
+
+def normalised(text: str) -> list[str]:
+    """The words by which texts are compared, as SQuAD and DROP do.
+
+    Lower case, no punctuation, no articles, compound words apart; numbers by their value (1,000.0 is 1000).
+    """
+    words = []
+    for token in unicodedata.normalize("NFKC", text).casefold().translate(_DASHES).split():
+        number = _number(token)
+        words += (
+            [number] if number else [_number(part) or _letters(part) for part in token.replace("/", "-").split("-")]
+        )
+    words = [word for word in words if word]
+    # "The The" has nothing but articles, and "?!" nothing but punctuation: they are compared as they are.
+    return [word for word in words if word not in _IGNORED] or words or [text]
+
+
+def _number(token: str) -> str | None:
+    return decimals.plain(token.strip(_AROUND_A_NUMBER).rstrip("."))
+
+
+def _letters(token: str) -> str:
+    return "".join(c for c in token if unicodedata.category(c)[0] not in "PSC")
+
+
+def _contains(words: list[str], wanted: list[str]) -> bool:
+    return any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1))
+
+
+def _one(text: str) -> str | None:
+    """A single answer as canonical text."""
+    text = _tidy(text)
+    while (listed := _listed(text)) is not None:  # a response that is a list is one answer
+        text = _tidy(", ".join(listed))
+    return None if not text or refuses(text) else text
+
+
+def _tidy(text: str) -> str:
+    """One line, without emphasis, quotes and the full stop of a sentence around it; tidy text stays as it is."""
+    text, before = " ".join(text.split()), None
+    while text != before:
+        before = text
+        text = text.strip(" *`")
+        if len(text) > 1 and text[0] + text[-1] in _QUOTES:
+            text = text[1:-1]
+        if text.endswith(".") and "." not in text.split(" ")[-1][:-1]:  # "U.S." keeps its point
+            text = text[:-1]
+    return text
+
+
+def _alternatives(answer: str) -> list[str]:
+    return _listed(answer) or [answer]
+
+
+def _listed(text: str) -> list[str] | None:
+    """The items of a JSON list of texts or numbers; None if the text is no such list."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    simple = all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in items)
+    return [str(item) for item in items] if simple else None

@@ -1,0 +1,90 @@
+"""Numeric: a number, right within a relative tolerance (ConvFinQA, GSM8K)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from semievol.tasks import decimals
+from semievol.tasks.base import Row
+from semievol.tasks.reading import refuses, shown, stated, without_latex
+
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+class Numeric:
+    """The canonical answer is a decimal string, with a % where it was written in percent.
+
+    Percent: 12% agrees with 0.12 and with 12, but 12 never with 0.12. Data sets differ in what they write for the
+    same answer (ConvFinQA 0.12, GSM8K 12), and models mostly say 12%; the sign tells which two readings are meant.
+    Scale words multiply: 1.2 million is 1200000. Of several numbers in the answer that a response states, the first
+    after the last "=" counts; where it states none, the last of the response.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        """Args: tolerance: the largest difference, as a share of the larger number (of the gold one, when scoring)."""
+        self._tolerance = Decimal(str(tolerance))
+
+    def problem(self, row: Row) -> str | None:
+        return None
+
+    def gold(self, text: str, row: Row) -> str | None:
+        text = without_latex(text)
+        if stated(text) is not None:  # a worked solution that ends in "#### 42"
+            return self.parse(text, row)
+        return decimals.only(text)
+
+    def expects(self, row: Row) -> str:
+        return "one number, such as -1,234.5, 12% or $3 million, or a solution that ends in #### and the number"
+
+    def ask(self, row: Row) -> str:
+        return f"{shown(row)}\n\nAnswer with a number alone, in the unit that the question asks for."
+
+    def respond(self, answer: str) -> str:
+        return f"Answer: {answer}"
+
+    def parse(self, response: str, row: Row) -> str | None:
+        text = without_latex(response)
+        said = stated(text)
+        if said is None:
+            found = [] if refuses(text) else list(decimals.find(text))
+            return found[-1] if found else _word(text)
+        if refuses(said):
+            return None
+        result = said.rpartition("=")[2]
+        return next(decimals.find(result), None) or next(decimals.find(said), None) or _word(said)
+
+    def choices(self, row: Row) -> list[str] | None:
+        return None
+
+    def in_words(self, answer: str, row: Row) -> str:
+        return answer
+
+    def same(self, a: str, b: str) -> bool:
+        return a == b or any(self._near(x, y, max(abs(x), abs(y))) for x, y in _comparable(a, b))
+
+    def score(self, answer: str, gold: str) -> float:
+        return float(answer == gold or any(self._near(x, y, abs(y)) for x, y in _comparable(answer, gold)))
+
+    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
+        return None  # the number of another question says nothing about this one
+
+    def _near(self, x: Decimal, y: Decimal, size: Decimal) -> bool:
+        return abs(decimals.ARITHMETIC.subtract(x, y)) <= decimals.ARITHMETIC.multiply(self._tolerance, size)
+
+
+def _comparable(a: str, b: str) -> list[tuple[Decimal, Decimal]]:
+    """The pairs of values by which two answers may agree; none if one of them is no number."""
+    x, y = (decimals.ARITHMETIC.create_decimal(text.removesuffix("%")) for text in (a, b))
+    if not (x.is_finite() and y.is_finite()):
+        return []
+    if a.endswith("%") == b.endswith("%"):
+        return [(x, y)]
+    hundredth = (
+        [(x.scaleb(-2, decimals.ARITHMETIC), y)] if a.endswith("%") else [(x, y.scaleb(-2, decimals.ARITHMETIC))]
+    )
+    return [(x, y), *hundredth]
+
+
+def _word(text: str) -> str | None:
+    word = text.strip(" \t\r\n.*!").lower()
+    return str(_WORDS.index(word)) if word in _WORDS else None

@@ -1,0 +1,62 @@
+"""What the kinds of task share in reading a response: where it states its answer, LaTeX, and refusals."""
+
+from __future__ import annotations
+
+import re
+
+from semievol.tasks.base import Row
+
+# The word that models put before an answer, in the languages that benchmarks are translated into most.
+ANSWER = r"(?:answer|antwort|respuesta|réponse|risposta|resposta|ответ|答案|答え|정답)"
+# "Answer: x" as a line of its own. Nothing inside a one-line answer can look like it.
+_LINE = re.compile(
+    rf"^[ \t>#*-]*(?:(?:so|thus|hence|therefore),? +)?(?:(?:the|my|final|correct) +)*{ANSWER}(?: +is)?[ *]*[:=：]",
+    re.IGNORECASE | re.MULTILINE,
+)
+# "... so the answer is x", "Answer: x", and what GSM8K writes before an answer.
+_ANYWHERE = re.compile(rf"{ANSWER}(?:[ *]*(?:\bis\b|[:=：]))+|####", re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"\W*(?:(?:i'?m |i am )?(?:sorry|unable|not able|not sure|afraid)\b.*"
+    r"|(?:as an ai|unfortunately)\b.*"
+    r"|i (?:can ?not|can't|could not|couldn't|am not able to|do not have|don't have|won't|will not)"
+    r" (?:\w+ )?(?:answer|determine|help|say|tell|provide|find|give|compute|calculate|know|enough|assist|access)\b.*"
+    r"|i (?:do not|don't) know\b.*"
+    r"|(?:it |this |the answer )?(?:cannot|can't|can not|could not) be (?:determined|answered|computed|calculated)\b.*"
+    r"|(?:there is )?not enough (?:information|data|context)\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def shown(row: Row) -> str:
+    """Context and question. Options of a row whose kind of task has none are part of the question: they stand here."""
+    parts = [row.context, row.question, "\n".join(f"- {option}" for option in row.options)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def stated(response: str, *, own_line: bool = False) -> str | None:
+    """The line (or, after "Answer:" at the end of a line, the next one) in which a response states its answer.
+
+    The last statement counts, as models correct themselves. None if nothing is stated; "" if nothing follows.
+
+    Args:
+        own_line: a line "Answer: ..." goes before statements inside of lines; so that an answer may itself speak of
+            answers.
+    """
+    found = list(_LINE.finditer(response)) if own_line else []
+    found = found or list(_ANYWHERE.finditer(response))
+    return response[found[-1].end() :].lstrip().partition("\n")[0] if found else None
+
+
+def without_latex(text: str) -> str:
+    r"""The text with the LaTeX that models wrap answers in made plain: \boxed{x} becomes "#### x", \frac{1}{2} 1/2."""
+    if "\\" not in text and "{,}" not in text:
+        return text
+    text = text.replace("\\%", "%").replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", "")
+    text = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
+    return re.sub(r"\\(?:boxed|fbox)\{([^{}]*)\}", r"#### \1\n", text)
+
+
+def refuses(text: str) -> bool:
+    """Whether a text says that it gives no answer."""
+    return _REFUSAL.fullmatch(text.strip().replace("’", "'")) is not None

@@ -1,0 +1,196 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semievol.config import TaskConfig
+from semievol.tasks import Row, make, needs_options
+from tests.unit.tasks.contract import ROWS, TEXTS, check
+
+task = make(TaskConfig(kind="numeric"))
+ROW = Row("How many?", [], None, None)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("42", "42"),
+        ("Answer: 42", "42"),
+        ("Answer: **42**.", "42"),
+        ("The answer is 42 because 6 x 7 is 42, see page 3", "42"),
+        ("Answer:\n\n42", "42"),
+        ("First 3, then 4, in all 7.", "7"),
+        ("Answer: 6 x 7 = 42", "42"),
+        ("Answer: 1\nNo, wait. Answer: 2", "2"),
+        ("It costs 5 in 2 shops.\n#### 42", "42"),
+        ("So $x = \\boxed{42}$, as said on page 9", "42"),
+        ("\\boxed{\\frac{1}{2}}", "0.5"),
+        ("1,204.5", "1204.5"),
+        ("1,234,567", "1234567"),
+        ("1'234", "1234"),
+        ("1\u202f234", "1234"),
+        ("12,34,567", "1234567"),
+        ("1.234,56", "1234.56"),
+        ("12,5", "12.5"),
+        ("0,123", "0.123"),
+        ("1,2,3", "3"),
+        ("1.2.3", "1.2"),
+        ("007", "7"),
+        ("5.00", "5"),
+        (".5", "0.5"),
+        ("-0", "0"),
+        ("$1,234.50", "1234.5"),
+        ("-$5", "-5"),
+        ("$-5", "-5"),
+        ("US$5", "5"),
+        ("EUR3m", "3000000"),
+        ("Answer: ($5.2 million)", "-5200000"),
+        ("(1,234)", "-1234"),
+        ("$ (1,234)", "-1234"),
+        ("(12.5%)", "-12.5%"),
+        ("(-5)", "-5"),
+        ("It was twelve (12)", "12"),
+        ("\u22127", "-7"),
+        ("minus 7", "-7"),
+        ("between 5-10", "10"),
+        ("10%-15%", "15%"),
+        ("- 5 apples", "5"),  # a bullet
+        ("12%", "12%"),
+        ("12 percent", "12%"),
+        ("12 per cent", "12%"),
+        ("12\\%", "12%"),
+        ("50 bps", "0.5%"),
+        ("3 percentage points", "3%"),
+        ("1.2 million", "1200000"),
+        ("5bn", "5000000000"),
+        ("3-billion", "3000000000"),
+        ("5K", "5000"),
+        ("5 m", "5"),  # metres
+        ("5 minutes", "5"),
+        ("1.5e3", "1500"),
+        ("3 x 10^6", "3000000"),
+        ("3×10⁻²", "0.03"),
+        ("2e25", "2E+25"),
+        ("1e400", None),
+        ("9" * 5000, None),
+        ("3/4", "0.75"),
+        ("2½ cups", "2.5"),
+        ("1/0", None),
+        ("Answer: seven", "7"),
+        ("twelve.", "12"),
+        ("no one knows", None),
+        ("", None),
+        ("  \n", None),
+        ("Infinity", None),
+        ("NaN", None),
+        ("I cannot determine the 2009 value.", None),
+        ("Answer: I don't know, 2009 is missing", None),
+        ("Answer: unknown\nIn 2009 it was 5", None),
+        ("Answer:", None),
+        ("４２", "42"),
+        ("٤٢", "42"),
+        ("答案：120.5万", "1205000"),
+        ("Die Antwort: 12,5 %", "12.5%"),
+        ("F1 in Q3", None),
+        ("CO2: 7", "7"),
+    ],
+)
+def test_parse(response: str, answer: str | None) -> None:
+    assert task.parse(response, ROW) == answer
+    if answer is not None:
+        assert task.parse(task.respond(answer), ROW) == answer
+
+
+# What is scored is the pair of a gold cell and a response; None where the cell is no gold answer.
+@pytest.mark.parametrize(
+    ("cell", "response", "score"),
+    [
+        ("42", "Answer: 42", 1),
+        ("42", "Answer: 42.0", 1),
+        ("42", "Answer: 43", 0),
+        ("100", "Answer: 101", 1),
+        ("100", "Answer: 99", 1),
+        ("100", "Answer: 101.1", 0),
+        ("100", "Answer: 98.9", 0),
+        ("-100", "Answer: (100)", 1),
+        ("100", "Answer: -100", 0),
+        ("0", "Answer: 0", 1),
+        ("0", "Answer: 0.0001", 0),
+        ("0", "Answer: 0%", 1),
+        ("0.0001", "Answer: 0", 0),
+        ("0.1414", "Answer: 14.1%", 1),  # ConvFinQA: the model says percent
+        ("0.1414", "Answer: 14.1 percent", 1),
+        ("14.1", "Answer: 14.1%", 1),  # GSM8K: the gold answer leaves it away
+        ("14.1%", "Answer: 0.1414", 1),
+        ("14.1%", "Answer: 14.1", 1),
+        ("14.1%", "Answer: 14.1%", 1),
+        ("0.141", "Answer: 14.1", 0),  # without a sign a number is what it says
+        ("12%", "Answer: 0.12%", 0),
+        ("1,234", "Answer: $1234", 1),
+        ("$1.2 million", "Answer: 1,200,000", 1),
+        ("1.2", "Answer: 1.2 million", 0),
+        ("(1,234)", "Answer: -1,234", 1),
+        ("5 apples", "5", 1),
+        ("He buys 2 and 3.\n#### 5", "The sum is 5.", 1),
+        ("1e300", "Answer: 1e300", 1),
+        ("1e300", "Answer: 1e-300", 0),
+        ("0.333", "Answer: 1/3", 1),
+        ("42", "", 0),
+        ("42", "I am not sure", 0),
+        ("٤٢", "42", 1),
+        ("5 to 10", "5", None),
+        ("1.2.3", "1.2", None),
+        ("24/7/2009", "24", None),
+        ("yes", "yes", None),
+        ("", "", None),
+        ("nan", "nan", None),
+        ("1e999", "1e999", None),
+    ],
+)
+def test_score(cell: str, response: str, score: float | None) -> None:
+    gold = task.gold(cell, ROW)
+    assert (gold is None) == (score is None)
+    if gold is not None:
+        answer = task.parse(response, ROW)
+        assert (answer is not None and task.score(answer, gold)) == score
+
+
+def test_same_is_within_the_tolerance_of_the_larger() -> None:
+    assert task.same("100", "101")
+    assert not task.same("100", "102")
+    assert not task.same("0", "1E-20")
+    assert task.same("12%", "0.12")
+    assert task.same("12%", "12")
+    assert not task.same("12", "0.12")
+    exact = make(TaskConfig(kind="numeric", tolerance=0))
+    assert exact.same("100", "100.0")
+    assert not exact.same("100", "100.0001")
+
+
+def test_no_options_no_choices_no_transfer() -> None:
+    assert not needs_options(TaskConfig(kind="numeric"))
+    assert task.problem(ROW) is None
+    assert task.choices(ROW) is None
+    assert task.transfer("5", ROW, ROW) is None
+    assert task.in_words("5%", ROW) == "5%"
+
+
+def test_options_that_are_there_are_part_of_the_question() -> None:
+    asked = task.ask(Row("How many?", ["5", "7"], "A report.", None))
+    assert asked.startswith("A report.\n\nHow many?\n\n- 5\n- 7\n\nAnswer with a number")
+    assert task.ask(ROW).startswith("How many?\n\nAnswer with a number")
+
+
+@given(ROWS, ROWS, TEXTS, TEXTS)
+def test_any_text(one: Row, other: Row, text: str, second: str) -> None:
+    check(task, one, other, text, second)
+
+
+@given(
+    st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**15), max_value=10**15), st.booleans()
+)
+def test_any_number_is_read_as_it_is_written(number: object, percent: bool) -> None:
+    written = f"{number:,f}" + ("%" if percent else "")
+    answer = task.gold(written, ROW)
+    assert answer is not None
+    assert answer == task.parse(f"Answer: {written}", ROW) == task.parse(task.respond(answer), ROW)
+    assert float(answer.removesuffix("%")) == float(str(number))
