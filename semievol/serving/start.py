@@ -56,7 +56,8 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
     try:
         serve.run(build({"run": folder.uri, "overrides": overrides, "keys": lines}), name=APP, route_prefix="/")
-        _wait(*(serve.get_deployment_handle(name, APP) for name in ("Keeper", "Endpoint")), config.serving.models, echo)
+        keeper, endpoint = (serve.get_deployment_handle(name, APP) for name in ("Keeper", "Endpoint"))
+        _wait(keeper, endpoint, config.serving.models, echo)
         echo(_greeting(config, named))
         while True:
             time.sleep(3600)
