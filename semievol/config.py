@@ -168,6 +168,9 @@ class SelectConfig:
     confidence: str = "nll"
     min_agreement: float = 0.0  # of the rows whose answer at least this share of the responses gave,
     theta: float = 0.5  # keep those up to this quantile of the entropy,
+    keep_unanimous: bool = (
+        False  # rows on which all responses agree pass whatever their entropy; theta is of the others
+    )
     per: str = "all"  # taken over all rows | answer: within each answer, so that rare ones are not starved | stratum
     max_per_answer: int | None = None  # keep at most this many of each answer, the most confident ones
     sample: float = 1.0  # share of the rows that take part at all, by row id; to study what more unlabeled rows bring
@@ -290,6 +293,8 @@ class RunConfig:
     """A whole run. `storage` and `name` say where it lives: <storage>/<name>/."""
 
     name: str = "???"
+    # Settings to start from, which this file changes: default (what this module says) | paper | released (semievol/presets)
+    preset: str = "default"
     storage: str = "runs"  # a folder or any pyarrow filesystem URI (s3://, gs://, hdfs://)
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
@@ -336,7 +341,7 @@ def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
         raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
     _reject_unknown_keys(OmegaConf.to_container(given), OmegaConf.to_container(schema), prefix="")
     try:
-        merged = OmegaConf.merge(schema, given)
+        merged = OmegaConf.merge(schema, _preset(OmegaConf.select(given, "preset", default="default")), given)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError(
@@ -347,6 +352,20 @@ def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
         raise UserError(f"{path}: {error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from None
     _check(config)
     return config
+
+
+def _preset(name: Any) -> Any:
+    from importlib.resources import files
+
+    from omegaconf import OmegaConf
+
+    if name == "default":
+        return {}
+    folder = files("semievol").joinpath("presets")
+    known = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    if name not in known:
+        raise UserError(f"preset: '{name}' is none of default, {', '.join(known)}")
+    return OmegaConf.create(folder.joinpath(f"{name}.yaml").read_text("utf-8"))
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -57,3 +57,22 @@ class Embedder:
             texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32)
+
+
+class Similar:
+    """Whether two texts say the same, by the cosine of their embeddings; for responses without an exact form."""
+
+    def __init__(self, embedder: Embedder, cosine: float) -> None:
+        self._embedder = embedder
+        self._cosine = cosine
+        self._vectors: dict[str, npt.NDArray[np.float32]] = {}
+
+    def learn(self, texts: list[str]) -> None:
+        """Embed texts together, which is quicker than one by one when they are compared."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if new:
+            self._vectors |= dict(zip(new, self._embedder.encode(new), strict=True))
+
+    def __call__(self, a: str, b: str) -> bool:
+        self.learn([a, b])
+        return a == b or float(self._vectors[a] @ self._vectors[b]) >= self._cosine

@@ -96,11 +96,12 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a row must keep to. `upto` has the largest key that passes in each group of `per`; None before it is known."""
+    """What a row must keep to. `upto` has the largest key that passes in each group of `per`, once it is known."""
 
     per: str = "all"
     min_agreement: float = 0.0
     sample: float = 1.0
+    keep_unanimous: bool = False
     upto: dict[str, int] | None = None
 
     def sampled(self, rows: Candidates) -> npt.NDArray[np.bool_]:
@@ -113,10 +114,19 @@ class Bounds:
         return rows.agreement >= np.float32(self.min_agreement)
 
     def below(self, rows: Candidates) -> npt.NDArray[np.bool_]:
-        return rows.keys <= _lookup(self.upto, rows.groups(self.per)) if self.upto is not None else rows.keys >= 0
+        assert self.upto is not None
+        return rows.keys <= _lookup(self.upto, rows.groups(self.per))
+
+    def exempt(self, rows: Candidates) -> npt.NDArray[np.bool_]:
+        """Rows that need not be below the quantile, and do not take part in it."""
+        return (rows.agreement >= 1) & self.keep_unanimous
 
     def mask(self, rows: Candidates) -> npt.NDArray[np.bool_]:
-        return self.sampled(rows) & self.agreeing(rows) & self.below(rows)
+        """Rows that pass; before the quantile is known, those that it is of."""
+        taking_part = self.sampled(rows) & self.agreeing(rows)
+        if self.upto is None:
+            return taking_part & ~self.exempt(rows)
+        return taking_part & (self.below(rows) | self.exempt(rows))
 
 
 def rejections(rows: Candidates, bounds: Bounds, caps: dict[str, int]) -> list[str | None]:
@@ -127,7 +137,7 @@ def rejections(rows: Candidates, bounds: Bounds, caps: dict[str, int]) -> list[s
     """
     reasons = np.full(len(rows.keys), None, dtype=object)
     reasons[rows.keys > _lookup(caps, rows.answers)] = "over the cap of its answer"
-    reasons[~bounds.below(rows)] = "entropy above the theta-quantile"
+    reasons[~(bounds.below(rows) | bounds.exempt(rows))] = "entropy above the theta-quantile"
     reasons[~bounds.agreeing(rows)] = "agreement below the floor"
     reasons[~bounds.sampled(rows)] = "not in the sample"
     return list(reasons)

@@ -99,6 +99,7 @@ def answer_rows(
                 "engine": ctx.engine if work.model else None,
                 "engine_config": at_endpoint,
                 "task": ctx.config.task,
+                "embedding": ctx.config.embedding,
                 "labeled": labeled if any(settings.collaborators[i].k for i in work.members) else None,
                 "settings": settings,
                 "seed": ctx.config.seed,

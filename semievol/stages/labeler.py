@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from semievol import confidence, prompts, storage, tasks
 from semievol.confidence import Response
-from semievol.config import Collaborator, EngineConfig, LabelConfig, TaskConfig
+from semievol.config import Collaborator, EmbeddingConfig, EngineConfig, LabelConfig, TaskConfig
+from semievol.embedding import Embedder, Similar
 from semievol.engines import Engine, EngineDied, PromptTooLong, RequestRefused
 from semievol.prompts import Messages
 from semievol.stages.context import to_row
@@ -43,6 +44,7 @@ class Labeler:
         engine: Callable[[str, EngineConfig], Engine] | None,
         engine_config: EngineConfig,
         task: TaskConfig,
+        embedding: EmbeddingConfig,
         labeled: str | None,
         settings: LabelConfig,
         seed: int,
@@ -52,6 +54,7 @@ class Labeler:
         self._engine = engine(work.model, engine_config) if engine else None
         self._work = work
         self._task = tasks.make(task)
+        self._embedder = Embedder(embedding) if work.last and self._task.similarity is not None else None
         examples = storage.read_table(labeled).to_pylist() if labeled else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
         self._settings = settings
@@ -83,7 +86,7 @@ class Labeler:
         return record | {"responses": [_to_record(r) for r in responses]} | verdict
 
     async def _verdict(self, row: Row, responses: list[Response]) -> dict[str, Any]:
-        same = self._task.same
+        same = self._same(responses)
         decided = None
         candidates = confidence.distinct(same, responses)
         if self._settings.justify and candidates and not confidence.agree(same, responses):
@@ -101,6 +104,13 @@ class Labeler:
             "output_tokens": tokens,
             "quarantine_reason": None if found else (errors or ["no response could be parsed"])[0],
         }
+
+    def _same(self, responses: list[Response]) -> confidence.Same:
+        if self._embedder is None or self._task.similarity is None:
+            return self._task.same
+        similar = Similar(self._embedder, self._task.similarity)
+        similar.learn([r.answer for r in responses if r.answer is not None])
+        return similar
 
     async def _ask(self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]]) -> list[Response]:
         """One collaborator's responses; none from neighbours whose answers mean nothing for this row."""

@@ -29,14 +29,9 @@ def run(ctx: StageContext) -> StageResult:
     config, source = ctx.config.select, storage.join(ctx.inputs["label"], "rows")
     # The quantile is among the rows that pass the floor: a model that is sure of itself would otherwise fill it with
     # low entropies of answers that the other collaborators contradict.
-    bounds = Bounds(config.per, config.min_agreement, config.sample)
+    bounds = Bounds(config.per, config.min_agreement, config.sample, config.keep_unanimous)
     answered = _answered(source, config)
     eligible = _count(source, config, bounds, config.per)
-    if not eligible:
-        raise UserError(
-            f"select: no pseudo-label is in a sample of {config.sample:g} with an agreement of at least "
-            f"{config.min_agreement:g}; change select.sample or select.min_agreement"
-        )
     ranks = {group: selection.quantile_rank(rows, config.theta) for group, rows in eligible.items()}
     bounds = replace(bounds, upto=_keys_of_ranks(source, config, bounds, config.per, ranks))
     caps = _caps(source, config, bounds)
@@ -51,8 +46,12 @@ def run(ctx: StageContext) -> StageResult:
             target, name = (rejected, record["reason"]) if record["reason"] else (selected, record["answer"])
             target[name] += record["rows"]
     kept = sum(selected.values())
-    assert bounds.upto is not None
-    highest = selection.entropy_of(max(bounds.upto.values()))
+    if not kept:
+        raise UserError(
+            f"select: no pseudo-label is in a sample of {config.sample:g} with an agreement of at least "
+            f"{config.min_agreement:g}; change select.sample or select.min_agreement"
+        )
+    highest = max((selection.entropy_of(key) for key in (bounds.upto or {}).values()), default=0.0)
     metrics = {
         "selected": kept,
         "selected_by_answer": dict(selected.most_common(_SHOWN)),

@@ -17,7 +17,14 @@ class Row:
 
 
 class Task(Protocol):
-    """Pure functions over rows; answers are canonical strings. Nothing here raises, whatever the text."""
+    """Pure functions over rows; answers are canonical strings. Nothing here raises, whatever the text.
+
+    Attributes:
+        similarity: cosine of their embeddings from which two answers agree, for responses without an exact form; None
+            where `same` tells.
+    """
+
+    similarity: float | None
 
     def problem(self, row: Row) -> str | None:
         """Why this row cannot be asked, or None."""

@@ -22,6 +22,8 @@ class FreeText:
     A text that says that it gives no answer ("I don't know") is none.
     """
 
+    similarity: float | None = None
+
     def problem(self, row: Row) -> str | None:
         return None
 

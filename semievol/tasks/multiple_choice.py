@@ -19,6 +19,8 @@ _OPENING = r"[\s:*(\[\"'`$<]{0,20}"  # bounded: backtracking stays linear
 class MultipleChoice:
     """The canonical answer is the option's letter. Where a response can be read in two ways, it gives no answer."""
 
+    similarity: float | None = None
+
     # In the order in which they are believed.
     _STATEMENTS = (
         # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models

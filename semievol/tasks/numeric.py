@@ -20,6 +20,8 @@ class Numeric:
     after the last "=" counts; where it states none, the last of the response.
     """
 
+    similarity: float | None = None
+
     def __init__(self, tolerance: float) -> None:
         """Args: tolerance: the largest difference, as a share of the larger number (of the gold one, when scoring)."""
         self._tolerance = Decimal(str(tolerance))

@@ -21,7 +21,7 @@ class OpenEnded:
     """
 
     def __init__(self, similarity: float) -> None:
-        self.similarity = similarity
+        self.similarity: float | None = similarity
 
     def problem(self, row: Row) -> str | None:
         return None

@@ -32,12 +32,13 @@ def make_run(folder: Path, model: Path) -> str:
     run = RunFolder(str(folder), "r")
     storage.write_text(storage.join(run.uri, "config.yaml"), config.to_yaml(settings))
     labeled = [
-        {"row_id": i, "question": q, "options": ["negative", "neutral", "positive"], "context": None, "answer": a}
+        {"row_id": i, "question": q, "options": ["negative", "neutral", "positive"], "context": None}
+        | {"stratum": None, "answer": a}
         for i, (q, a) in enumerate([("Profit rose by a third.", "C"), ("Sales fell.", "A"), ("A board met.", "B")])
     ]
     source = storage.join(run.stage("ingest"), "labeled")
     storage.write_table(storage.join(source, "rows.parquet"), pa.Table.from_pylist(labeled, LABELED))
-    build_index(source, storage.join(run.stage("retrieve"), "index"), settings.embedding)
+    build_index(source, run.stage("index"), settings.embedding, k=1)
     for number, accuracy in ROUNDS.items():
         shutil.copytree(model, storage.join(run.stage("finetune", number), "model"))
         for stage, metrics in (

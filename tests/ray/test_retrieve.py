@@ -7,7 +7,7 @@ import pytest
 
 from semievol import storage
 from semievol.config import RunConfig
-from semievol.schema import LABELED, RETRIEVED, UNLABELED
+from semievol.schema import LABELED, LABELED_RETRIEVED, RETRIEVED, UNLABELED
 from semievol.stages import retrieve
 from semievol.stages.context import StageContext
 
@@ -23,7 +23,7 @@ LABELED_TEXTS = {
 
 def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: RunConfig, tmp_path: Path) -> None:
     def table(texts: dict[int, str], schema: pa.Schema) -> pa.Table:
-        common = {"options": ["x", "y"], "context": None}
+        common = {"options": ["x", "y"], "context": None, "stratum": None}
         rows = [common | {"row_id": i, "question": text, "answer": "A"} for i, text in texts.items()]
         return pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
 
@@ -31,7 +31,15 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     storage.write_table(f"{tmp_path}/ingest/labeled/part-0.parquet", table(LABELED_TEXTS, LABELED))
     storage.write_table(f"{tmp_path}/ingest/unlabeled/part-0.parquet", table(unlabeled, UNLABELED))
     run_config.retrieve.k = 2
-    ctx = StageContext("retrieve", run_config, f"{tmp_path}/out", {"ingest": f"{tmp_path}/ingest"}, lambda *_: None)
+    inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "index")}
+    built = retrieve.run_index(StageContext("index", run_config, inputs["index"], inputs, lambda *_: None))
+    assert (built.rows.came_in, built.rows.out) == (4, 4)
+    labeled = storage.read_table(f"{tmp_path}/index/rows")
+    assert labeled.schema.equals(LABELED_RETRIEVED)
+    own = {row["row_id"]: row for row in labeled.to_pylist()}
+    assert own[1]["neighbor_ids"][0] == 2 and own[4]["neighbor_ids"][0] == 3
+    assert all(key not in row["neighbor_ids"] for key, row in own.items())  # a row that shows itself gives itself away
+    ctx = StageContext("retrieve", run_config, f"{tmp_path}/out", inputs, lambda *_: None)
     result = retrieve.run(ctx)
     assert (result.rows.came_in, result.rows.out) == (3, 3)
     rows = storage.read_table(f"{tmp_path}/out/rows")

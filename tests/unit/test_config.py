@@ -98,3 +98,19 @@ def test_other_kinds_of_task_need_no_options(path: Path) -> None:
     loaded = config.load(str(path), ["task.kind=numeric", "data.columns.options=null", "task.tolerance=0"])
     assert loaded.data.columns.options is None
     assert loaded.task.tolerance == 0
+
+
+def test_presets_are_where_a_config_starts_from(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    for preset, learning_rate, labeled in (("paper", 1e-4, True), ("released", 1e-6, False), ("default", 1e-4, True)):
+        file.write_text(
+            f"{{name: x, preset: {preset}, model: {{base: m}}, data: {{labeled: l, unlabeled: u, test: t}}}}"
+        )
+        found = config.load(str(file), ["select.theta=0.4"])
+        assert (found.finetune.learning_rate, found.finetune.include_labeled) == (learning_rate, labeled)
+        assert (found.preset, found.select.theta) == (preset, 0.4)
+        file.write_text(config.to_yaml(found))
+        assert config.load(str(file)) == found
+    assert sum(c.samples for c in config.load(str(file), ["preset=released"]).label.collaborators) == 4
+    with pytest.raises(UserError, match="preset: 'mine' is none of default, paper, released"):
+        config.load(str(file), ["preset=mine"])

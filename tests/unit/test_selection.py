@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,5 +70,9 @@ def test_rejections_name_the_first_reason() -> None:
     assert list(by_answer.mask(rows)) == [True, False, False, True]
     by_stratum = Bounds(per="stratum", upto={"": int(rows.keys[0]), "s": int(rows.keys[2])})
     assert list(by_stratum.mask(rows)) == [True, True, True, False]
-    half = Bounds(sample=0.5)
+    half = Bounds(sample=0.5, upto={})
     assert rejections(rows, half, {}) == [None, None, "not in the sample", "not in the sample"]
+    consistent = Bounds(keep_unanimous=True)
+    assert list(consistent.mask(rows)) == [False, True, False, False]  # the quantile is of the others
+    known = replace(consistent, upto={"": int(rows.keys[0])})
+    assert rejections(rows, known, {}) == [None, "entropy above the theta-quantile", None, None]
