@@ -35,7 +35,7 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("select.teta=0.3", "unknown key 'select.teta'; did you mean 'select.theta'"),
         ("modle.base=x", "unknown key 'modle'; did you mean 'model'"),
         ("warmup.lora.rnk=3", "'warmup.lora.rank'"),
-        ("zzz=1", "valid keys here: name, storage"),
+        ("zzz=1", "valid keys here: name, preset, storage"),
         ("select.theta=high", "select.theta"),
         ("seed=[1]", "seed"),
         ("select.theta=0", r"select.theta: 0.0 is not in \(0, 1\]"),
@@ -103,14 +103,13 @@ def test_other_kinds_of_task_need_no_options(path: Path) -> None:
 def test_presets_are_where_a_config_starts_from(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     for preset, learning_rate, labeled in (("paper", 1e-4, True), ("released", 1e-6, False), ("default", 1e-4, True)):
-        file.write_text(
-            f"{{name: x, preset: {preset}, model: {{base: m}}, data: {{labeled: l, unlabeled: u, test: t}}}}"
-        )
+        file.write_text(f"preset: {preset}\n{MINIMAL}")
         found = config.load(str(file), ["select.theta=0.4"])
         assert (found.finetune.learning_rate, found.finetune.include_labeled) == (learning_rate, labeled)
         assert (found.preset, found.select.theta) == (preset, 0.4)
         file.write_text(config.to_yaml(found))
         assert config.load(str(file)) == found
-    assert sum(c.samples for c in config.load(str(file), ["preset=released"]).label.collaborators) == 4
+    file.write_text(MINIMAL)
+    assert [c.samples for c in config.load(str(file), ["preset=released"]).label.collaborators] == [4]
     with pytest.raises(UserError, match="preset: 'mine' is none of default, paper, released"):
         config.load(str(file), ["preset=mine"])
