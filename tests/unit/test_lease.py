@@ -52,7 +52,7 @@ def test_a_killed_driver_keeps_nobody_out(tmp_path: Path) -> None:
 
 def test_who_finds_anothers_name_gives_way(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has taken over this run"), lease.held(str(tmp_path), print):
-        for _ in range(200):  # again and again, as a beat of ours may just be under way
+        for _ in range(1200):  # again and again, as a beat of ours may just be under way
             write(tmp_path, "other")
             time.sleep(0.05)
     assert json.loads((tmp_path / lease.FILE).read_text())["owner"] == "other"
