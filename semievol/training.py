@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semievol import storage
+from semievol import cluster, storage
 from semievol.config import TrainConfig, TrainResources
+from semievol.errors import UserError
 from semievol.progress import Emit, reporting
 
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
@@ -60,6 +61,9 @@ def train(stage: str, spec: TrainSpec, resources: TrainResources, row_count: int
                 trainer.fit()
                 break
             except WorkerGroupError as error:
+                for failure in error.worker_failures.values():
+                    if mendable := cluster.user_error(failure):
+                        raise mendable from None
                 # Ray's max_failures would also repeat what fails by itself each time; only a lost worker is worth it.
                 lost = any(_is_loss(failure) for failure in error.worker_failures.values())
                 if not lost or attempt == _RETRIES:
@@ -91,6 +95,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     world = ray.train.get_context().get_world_size()
     base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
+    _check_targets(base, spec.config.lora.targets)
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
         args = _arguments(spec, world, scratch)  # before the weights: under ZeRO-3 it decides how they are loaded
         trainer = SFTTrainer(
@@ -194,6 +199,22 @@ def _lora(config: TrainConfig) -> Any:
         target_modules="all-linear" if config.lora.targets == ["all-linear"] else config.lora.targets,
         task_type="CAUSAL_LM",
     )
+
+
+def _check_targets(base: str, targets: list[str]) -> None:
+    """An adapter on one of two tied matrices changes both when it is merged, and the merged model is another one.
+
+    Raises:
+        UserError: the word vectors are tied to the output layer, and one of them is a target.
+    """
+    from transformers import AutoConfig
+
+    tied = AutoConfig.from_pretrained(base, trust_remote_code=False).tie_word_embeddings
+    if tied and (both := {"embed_tokens", "lm_head"} & set(targets)):
+        raise UserError(
+            f"lora.targets: {', '.join(sorted(both))} of this model is tied (tie_word_embeddings), so an adapter on it "
+            f"cannot be merged into the weights. Take it out of warmup.lora.targets and finetune.lora.targets"
+        )
 
 
 def _progress_callback(progress: Any) -> Any:
