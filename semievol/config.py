@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from semievol.errors import UserError
+
+Kind = TypeVar("Kind")
 
 
 @dataclass
@@ -167,6 +169,8 @@ class SelectConfig:
     per: str = "all"  # taken over all rows | answer: within each answer, so that rare ones are not starved | stratum
     max_per_answer: int | None = None  # keep at most this many of each answer, the most confident ones
     sample: float = 1.0  # share of the rows that take part at all, by row id; to study what more unlabeled rows bring
+    # Train on the oracle's answers instead: what perfect pseudo-labels would give. For studies only; it is no result.
+    ceiling: bool = False
 
 
 @dataclass
@@ -318,11 +322,22 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
     """Like `load`, from the text of a config; `path` stands in messages."""
+    config = structured(RunConfig, text, overrides, path)
+    _check(config)
+    return config
+
+
+def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: str) -> Kind:
+    """A YAML text with `key=value` overrides as a dataclass of this kind, keys and types checked.
+
+    Raises:
+        UserError: as of `load`.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    schema = OmegaConf.structured(RunConfig)
+    schema = OmegaConf.structured(kind)
     try:
         in_file = OmegaConf.create(text)
         if not OmegaConf.is_dict(in_file):
@@ -338,10 +353,9 @@ def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
             raise UserError(
                 f"{path}: missing required key(s): {', '.join(missing)}. Set them in the file or as key=value"
             )
-        config: RunConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        config: Kind = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from None
-    _check(config)
     return config
 
 
@@ -360,8 +374,8 @@ def to_dict(config: Any) -> Any:
 
 
 def _reject_unknown_keys(given: Any, schema: Any, *, prefix: str) -> None:
-    if not isinstance(given, dict) or not isinstance(schema, dict) or prefix == "engine.extra.":
-        return
+    if not isinstance(given, dict) or not schema or not isinstance(schema, dict):
+        return  # an empty mapping takes any key
     for key, value in given.items():
         if key not in schema:
             near = difflib.get_close_matches(str(key), list(schema), n=1, cutoff=0.5)
@@ -411,6 +425,10 @@ def _check(config: RunConfig) -> None:
         value = getattr(config.select, key.removeprefix("select."))
         require(0 < value <= 1, f"{key}: {value} is not in (0, 1]")
     require(0 <= config.select.min_agreement <= 1, "select.min_agreement: not in [0, 1]")
+    require(
+        not config.select.ceiling or config.data.columns.oracle is not None,
+        "select.ceiling: needs data.columns.oracle, the column with the true answers of unlabeled rows",
+    )
     one_of("finetune.start_from", config.finetune.start_from, ("base", "warm"))
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")

@@ -19,6 +19,7 @@ from semievol.schema import PREDICTED
 from semievol.stages.context import StageContext, summarize
 from semievol.stages.label import answer_rows
 from semievol.stages.labeler import Pass
+from semievol.stages.oracle import true_answers
 from semievol.statistics import mcnemar, wilson_interval
 from semievol.training import MODEL
 
@@ -43,7 +44,7 @@ def run_model(ctx: StageContext) -> StageResult:
         columns={"answer": "gold"},
     )
     scored = storage.read_table(out, ["gold", "answer"])
-    scores = _scores(scored, ctx)
+    scores = _scores(scored, ctx.config)
     correct = float(scores.sum())
     unparsable = scored["answer"].null_count
     low, high = wilson_interval(correct, len(scored), ctx.config.evaluate.confidence_level)
@@ -60,14 +61,10 @@ def run_model(ctx: StageContext) -> StageResult:
 
 def run(ctx: StageContext) -> StageResult:
     """Compare the models row by row, and the pseudo-labels with the oracle where there is one."""
-    scores: dict[str, Any] = {}
-    ids: set[tuple[int, ...]] = set()
-    for model in MODELS:
-        table = storage.read_table(storage.join(ctx.inputs[f"evaluate/{model}"], "rows"), ["row_id", "gold", "answer"])
-        table = table.sort_by("row_id")
-        scores[model] = _scores(table, ctx)
-        ids.add(tuple(table["row_id"].to_pylist()))
-    assert len(ids) == 1, "the models answered different rows, so they cannot be paired"
+    by_row = {m: scores_by_row(storage.join(ctx.inputs[f"evaluate/{m}"], "rows"), ctx.config) for m in MODELS}
+    ids = sorted(by_row["base"])
+    assert all(sorted(of) == ids for of in by_row.values()), "the models answered different rows, so none can be paired"
+    scores = {model: np.array([of[i] for i in ids]) for model, of in by_row.items()}
     correct = {model: given >= 0.5 for model, given in scores.items()}  # McNemar's test wants right or wrong
     tests = {}
     for a, b in itertools.combinations(MODELS, 2):
@@ -78,14 +75,18 @@ def run(ctx: StageContext) -> StageResult:
     rows = storage.count_rows(storage.join(ctx.inputs["ingest"], "test"))
     verdict = tests["evolved_vs_warm"]
     gain = accuracy["evolved"] - accuracy["warm"]
-    return StageResult(
-        Rows(rows, len(correct["base"])), metrics, f"evolved {gain:+.3f} over warm, p = {verdict['p_value']:.3g}"
-    )
+    return StageResult(Rows(rows, len(ids)), metrics, f"evolved {gain:+.3f} over warm, p = {verdict['p_value']:.3g}")
 
 
-def _scores(table: pa.Table, ctx: StageContext) -> np.ndarray[Any, np.dtype[np.float64]]:
+def scores_by_row(rows: str, config: RunConfig) -> dict[int, float]:
+    """How right a model's answer to each test row is, from the rows/ of its stage."""
+    table = storage.read_table(rows, ["row_id", "gold", "answer"])
+    return dict(zip(table["row_id"].to_pylist(), _scores(table, config).tolist(), strict=True))
+
+
+def _scores(table: pa.Table, config: RunConfig) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How right each row is, from 0 to 1; a row without an answer is wrong."""
-    score = ctx.task.score
+    score = tasks.make(config.task).score
     pairs = zip(table["gold"].to_pylist(), table["answer"].to_pylist(), strict=True)
     return np.array([0.0 if answer is None else score(answer, gold) for gold, answer in pairs])
 
@@ -107,19 +108,11 @@ def _pseudo_labels(ctx: StageContext) -> dict[str, float] | None:
 
 
 def _against_oracle(block: pa.Table, oracle: str, config: RunConfig) -> pa.Table:
-    known = storage.read_table(oracle).sort_by("row_id")
-    ids, truths = known["row_id"].to_numpy(), known["oracle"].to_pylist()
-    asked = block["row_id"].to_numpy()
-    places = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
-    has_truth = ids[places] == asked
+    truths = true_answers(oracle, block["row_id"].to_numpy())
+    has_truth = np.array([truth is not None for truth in truths], dtype=bool)
     score = tasks.make(config.task).score
-    right = np.array(
-        [
-            h and score(a, truths[p]) >= 0.5
-            for h, p, a in zip(has_truth, places, block["answer"].to_pylist(), strict=True)
-        ],
-        dtype=bool,
-    )
+    pairs = zip(truths, block["answer"].to_pylist(), strict=True)
+    right = np.array([t is not None and a is not None and score(a, t) >= 0.5 for t, a in pairs], dtype=bool)
     selected = block["selected"].to_numpy(zero_copy_only=False)
     counts = {
         "rows": len(block),
