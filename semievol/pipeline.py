@@ -227,15 +227,15 @@ class Pipeline:
             "embedding": _model_identity("embedding.model", embedding.model_path(self.config.embedding.model)),
         }
         found: dict[str, str] = {}
+        values = configuration.to_dict(self.config)
         for stage in STAGES:
-            settings = {key: _setting(self.config, key) for key in stage.settings}
+            settings = {key: _setting(values, key) for key in stage.settings}
             own = files if stage.name == "ingest" else models.get(stage.reads, [])
             found[stage.name] = fingerprint(stage.name, settings, [own, [found[n] for n in needs(stage, self.config)]])
         return found
 
 
-def _setting(run_config: RunConfig, key: str) -> Any:
-    value: Any = configuration.to_dict(run_config)
+def _setting(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value[part]
     return value
