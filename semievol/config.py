@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from semievol.errors import UserError
 
 Kind = TypeVar("Kind")
+CONFIDENCES = ("nll", "token_entropy", "vote_entropy")  # see select.confidence
 
 
 @dataclass
@@ -109,9 +110,10 @@ class FinetuneConfig(TrainConfig):
 
 @dataclass
 class RetrieveConfig:
-    """In-context propagation: nearest labeled rows by cosine."""
+    """In-context propagation: nearest labeled rows."""
 
     k: int = 3
+    by: str = "embedding"  # embedding: by cosine | bm25: by the words they share
 
 
 @dataclass
@@ -175,8 +177,9 @@ class SelectConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Held-out evaluation, greedy decoding, without solved examples."""
+    """Held-out evaluation, greedy decoding."""
 
+    k: int = 0  # nearest labeled rows as solved examples in the prompt of each test row
     max_tokens: int = 16
     confidence_level: float = 0.95
 
@@ -415,7 +418,7 @@ def _check(config: RunConfig) -> None:
     one_of("engine.kind", config.engine.kind, ("vllm", "openai"))
     require(0 <= config.engine.top_logprobs <= 20, "engine.top_logprobs: not between 0 and 20")
     one_of("label.mode", config.label.mode, ("sample", "score"))
-    one_of("select.confidence", config.select.confidence, ("nll", "token_entropy", "vote_entropy"))
+    one_of("select.confidence", config.select.confidence, CONFIDENCES)
     one_of("select.per", config.select.per, ("all", "answer", "stratum"))
     require(
         config.select.per != "stratum" or config.data.columns.stratum is not None,
@@ -432,6 +435,8 @@ def _check(config: RunConfig) -> None:
     one_of("finetune.start_from", config.finetune.start_from, ("base", "warm"))
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
+    one_of("retrieve.by", config.retrieve.by, ("embedding", "bm25"))
+    require(config.evaluate.k >= 0, "evaluate.k: must not be negative")
     _check_serving(config.serving, require)
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
@@ -442,6 +447,9 @@ def _check(config: RunConfig) -> None:
         require(0 <= c.k <= config.retrieve.k, f"{key}.k: {c.k} is not between 0 and retrieve.k = {config.retrieve.k}")
         one_of(f"{key}.kind", c.kind, ("model", "neighbors"))
         require(c.k > 0 or c.kind == "model", f"{key}.k: neighbors that vote must be at least 1")
+        require(
+            c.kind == "model" or config.retrieve.by == "embedding", f"{key}.kind: neighbors vote by cosine, not by bm25"
+        )
         require(c.temperature >= 0, f"{key}.temperature: must not be negative")
         require(c.samples == 1 or c.temperature > 0, f"{key}.samples: more than one needs a temperature above 0")
         require(

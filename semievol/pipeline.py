@@ -38,7 +38,11 @@ class Stage:
 # Only what changes a stage's output. Knobs of speed (batch sizes, commit sizes, memory) may change between attempts
 # without losing what is committed.
 _ENGINE = ("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "task", "seed")
-_EVALUATED = (*(key for key in _ENGINE if key != "seed"), "evaluate.max_tokens")  # greedy: nothing is drawn
+_EVALUATED = (
+    *(key for key in _ENGINE if key != "seed"),
+    "evaluate.max_tokens",
+    "evaluate.k",
+)  # greedy: nothing is drawn
 _LABELED = (
     *(*_ENGINE, "engine.top_logprobs"),
     *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
@@ -72,6 +76,8 @@ def needs(stage: Stage, run_config: RunConfig) -> tuple[str, ...]:
         return ("ingest",)  # else another embedding model would make another warm-up
     if stage.name == "select" and run_config.select.ceiling:
         return ("ingest",)  # the only stage that may see the oracle, and only then
+    if stage.function == "evaluate:run_model" and run_config.evaluate.k:
+        return (*stage.needs, "index")
     return stage.needs
 
 
@@ -112,15 +118,14 @@ class Pipeline:
     """One run of one config.
 
     Args:
-        folder: makes the run folder from the fingerprints of all stages; default: <storage>/<name>.
+        folder: where it lives; default: <storage>/<name>.
     """
 
-    def __init__(
-        self, run_config: RunConfig, echo: Echo, folder: Callable[[dict[str, str]], RunFolder] | None = None
-    ) -> None:
+    def __init__(self, run_config: RunConfig, echo: Echo, folder: RunFolder | None = None) -> None:
         self.config = paths.absolute(run_config)
         self._fingerprints = self._all_fingerprints()
-        self.folder = folder(self._fingerprints) if folder else RunFolder(self.config.storage, self.config.name)
+        self.folder = folder or RunFolder(self.config.storage, self.config.name)
+        self.folder.fingerprints = {(name, 0): digest for name, digest in self._fingerprints.items()}
         self._echo = echo
         self._console = Console(echo, self.folder.write_status)
 

@@ -4,6 +4,8 @@
     results.csv  results.md  results.json  plot.png  risk_coverage.png
     runs/<method>-<seed>/              config, summary and README of each run
     stages/<stage>/<fingerprint>/      what the runs share: as round-0/<stage>/ of an ordinary run
+
+A study may share the stages of another one, and then lies beside it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class StudyConfig:
 
     name: str = "???"
     storage: str = "runs/studies"  # a folder or URI, as that of a run
+    shares: str | None = None  # the name of another study in the same storage whose stages it finds and adds to
     config: str = "???"  # of a run, as a path from the study's file
     overrides: list[str] = field(default_factory=list)  # of all methods; a method's own win over them
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
@@ -51,15 +54,18 @@ class StudyConfig:
 
 
 class StudyFolder(RunFolder):
-    """The folder of one run of a study: its stages lie at their fingerprints, where equal runs find them done."""
+    """The folder of one run of a study: its stages lie at their fingerprints, where equal runs find them done.
 
-    def __init__(self, study: str, run: str, fingerprints: dict[str, str]) -> None:
+    Args:
+        stages: URI of the folder of the stages.
+    """
+
+    def __init__(self, study: str, run: str, stages: str) -> None:
         super().__init__(storage.join(study, "runs"), run)
-        self._stages = storage.join(storage.absolute(study), "stages")
-        self._fingerprints = fingerprints
+        self._stages = stages
 
     def stage(self, stage: str, round_number: int = 0) -> str:
-        return storage.join(self._stages, stage, self._fingerprints[stage])
+        return storage.join(self._stages, stage, self.fingerprints[stage, round_number])
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def _check(study: StudyConfig, path: str) -> None:
 
     require(len(study.methods) > 0, "methods: name at least one")
     require(len(set(study.seeds)) == len(study.seeds) > 0, f"seeds: at least one, and none twice, got {study.seeds}")
-    for name in (study.name, *study.methods):
+    for name in (study.name, study.shares or study.name, *study.methods):
         ok = re.fullmatch(r"[\w][\w.-]*", name) is not None
         require(ok, f"'{name}' names a folder: letters, digits, . _ -")
     for role in ("compare_to", "sft", "semievol", "ceiling"):
@@ -140,10 +146,12 @@ def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str
     Raises:
         UserError: something the user can mend; nothing has started when it is in the configs.
     """
-    uri = storage.join(storage.absolute(study.storage), study.name)
-    runs = [(one, _pipeline(uri, one, echo)) for one in plan(study)]
+    where = storage.absolute(study.storage)
+    uri, owner = storage.join(where, study.name), storage.join(where, study.shares or study.name)
+    stages = storage.join(owner, "stages")
+    runs = [(one, Pipeline(one.config, echo, StudyFolder(uri, one.config.name, stages))) for one in plan(study)]
     results = []
-    with lease.held(uri, echo):
+    with lease.held(owner, echo):  # of the stages: no two studies write the same one
         for number, (one, driver) in enumerate(runs, start=1):
             echo(f"{one.method}, seed {one.seed}: run {number} of {len(runs)}")
             summary = driver.run(one.until, variables, only_needed=True)
@@ -152,10 +160,6 @@ def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str
         figures = study_report.figures(study.name, results, headline)
         study_report.write(uri, figures, results)
     return figures
-
-
-def _pipeline(uri: str, one: Planned, echo: Callable[[str], None]) -> Pipeline:
-    return Pipeline(one.config, echo, lambda prints: StudyFolder(uri, one.config.name, prints))
 
 
 def _result(one: Planned, driver: Pipeline, stages: list[str]) -> Result:

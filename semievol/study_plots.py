@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from semievol.study_report import MEASURES
+from semievol.config import CONFIDENCES
 
 
 def accuracies(found: dict[str, Any]) -> bytes:
@@ -35,7 +35,7 @@ def risk_coverage(found: dict[str, Any]) -> bytes | None:
         return None
     name = found["semievol"] if found["semievol"] in measured else measured[0]
     figure, axes = _axes(height=4)
-    for measure in MEASURES:
+    for measure in CONFIDENCES:
         curve = methods[name]["pseudo_labels"]["measures"].get(measure)
         if curve:
             points = [(i + 1) / len(curve["risk"]) for i in range(len(curve["risk"]))]

