@@ -165,7 +165,7 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
         "accuracy",
         "sd",
         "each seed",
-        f"against {found['compare_to']}",
+        f"vs {found['compare_to']}",
         "p",
         "gap closed",
         "rows",
@@ -233,11 +233,12 @@ def print_figures(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
-    for title, lines in ((found["study"], rows(found)), ("pseudo-labels", pseudo_label_rows(found))):
+    methods = [line[:3] + line[4:] for line in rows(found)]  # each seed stands in the files
+    for title, lines in ((found["study"], methods), ("pseudo-labels", pseudo_label_rows(found))):
         if len(lines) > 1:
             table = Table(title=title, title_justify="left")
             for column in lines[0]:
-                table.add_column(column, justify="left" if column == "method" else "right")
+                table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
             for line in lines[1:]:
                 table.add_row(*line)
             console.print(table)
