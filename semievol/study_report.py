@@ -238,7 +238,7 @@ def print_figures(found: dict[str, Any]) -> None:
         if len(lines) > 1:
             table = Table(title=title, title_justify="left")
             for column in lines[0]:
-                table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+                table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
             for line in lines[1:]:
                 table.add_row(*line)
             console.print(table)
