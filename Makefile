@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXTRA ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 STAMP := .venv/.installed-$(EXTRA)
 
-.PHONY: setup demo test test-unit lint bench-serve clean
+.PHONY: setup demo test test-unit lint bench-serve bench-quality clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,9 @@ lint: setup
 
 bench-serve: setup
 	$(BIN)/python -m benchmarks.serve
+
+bench-quality: setup
+	$(BIN)/python -m benchmarks.quality
 
 clean:
 	rm -rf .venv

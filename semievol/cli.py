@@ -91,6 +91,29 @@ def demo(
     _run(config, overrides, as_json=as_json)
 
 
+@app.command()
+def study(
+    study: Annotated[str, typer.Argument(metavar="STUDY.yaml", help="The study; see configs/studies/ for examples.")],
+    overrides: Overrides = None,
+    env: Env = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods at several seeds on one data set; stages that are equal are run once.
+
+    Writes results.csv, results.md and plots into <storage>/<name>/. Finished runs are skipped, so the same command goes on
+    where the last one stopped. An override is one of the study's own keys (seeds, storage, ...) or else one of its runs.
+
+    **Example:** `semievol study configs/studies/fpb.yaml seeds=[0]`
+    """
+    from semievol import study as studies
+    from semievol import study_report
+
+    figures = studies.run(studies.load(study, overrides), typer.echo, env or ())
+    study_report.print_figures(figures)
+    if as_json:
+        _print_json(figures)
+
+
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: <storage>/<name>, a folder or a URI.")]
 
 

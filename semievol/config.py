@@ -11,9 +11,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from semievol.errors import UserError
+
+Kind = TypeVar("Kind")
+CONFIDENCES = ("nll", "token_entropy", "vote_entropy")  # see select.confidence
 
 
 @dataclass
@@ -111,9 +114,10 @@ class FinetuneConfig(TrainConfig):
 
 @dataclass
 class RetrieveConfig:
-    """In-context propagation: nearest labeled rows by cosine."""
+    """In-context propagation: nearest labeled rows."""
 
     k: int = 3
+    by: str = "embedding"  # embedding: by cosine | bm25: by the words they share
 
 
 @dataclass
@@ -174,12 +178,15 @@ class SelectConfig:
     per: str = "all"  # taken over all rows | answer: within each answer, so that rare ones are not starved | stratum
     max_per_answer: int | None = None  # keep at most this many of each answer, the most confident ones
     sample: float = 1.0  # share of the rows that take part at all, by row id; to study what more unlabeled rows bring
+    # Train on the oracle's answers instead: what perfect pseudo-labels would give. For studies only; it is no result.
+    ceiling: bool = False
 
 
 @dataclass
 class EvaluateConfig:
-    """Held-out evaluation, greedy decoding, without solved examples."""
+    """Held-out evaluation, greedy decoding."""
 
+    k: int = 0  # nearest labeled rows as solved examples in the prompt of each test row
     max_tokens: int = 16
     confidence_level: float = 0.95
 
@@ -327,11 +334,22 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
     """Like `load`, from the text of a config; `path` stands in messages."""
+    config = structured(RunConfig, text, overrides, path)
+    _check(config)
+    return config
+
+
+def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: str) -> Kind:
+    """A YAML text with `key=value` overrides as a dataclass of this kind, keys and types checked.
+
+    Raises:
+        UserError: as of `load`.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    schema = OmegaConf.structured(RunConfig)
+    schema = OmegaConf.structured(kind)
     try:
         in_file = OmegaConf.create(text)
         if not OmegaConf.is_dict(in_file):
@@ -347,10 +365,9 @@ def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
             raise UserError(
                 f"{path}: missing required key(s): {', '.join(missing)}. Set them in the file or as key=value"
             )
-        config: RunConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        config: Kind = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from None
-    _check(config)
     return config
 
 
@@ -383,8 +400,8 @@ def to_dict(config: Any) -> Any:
 
 
 def _reject_unknown_keys(given: Any, schema: Any, *, prefix: str) -> None:
-    if not isinstance(given, dict) or not isinstance(schema, dict) or prefix == "engine.extra.":
-        return
+    if not isinstance(given, dict) or not schema or not isinstance(schema, dict):
+        return  # an empty mapping takes any key
     for key, value in given.items():
         if key not in schema:
             near = difflib.get_close_matches(str(key), list(schema), n=1, cutoff=0.5)
@@ -430,7 +447,7 @@ def _check(config: RunConfig) -> None:
     one_of("engine.kind", config.engine.kind, ("vllm", "openai"))
     require(0 <= config.engine.top_logprobs <= 20, "engine.top_logprobs: not between 0 and 20")
     one_of("label.mode", config.label.mode, ("sample", "score"))
-    one_of("select.confidence", config.select.confidence, ("nll", "token_entropy", "vote_entropy"))
+    one_of("select.confidence", config.select.confidence, CONFIDENCES)
     one_of("select.per", config.select.per, ("all", "answer", "stratum"))
     require(
         config.select.per != "stratum" or config.data.columns.stratum is not None,
@@ -440,9 +457,15 @@ def _check(config: RunConfig) -> None:
         value = getattr(config.select, key.removeprefix("select."))
         require(0 < value <= 1, f"{key}: {value} is not in (0, 1]")
     require(0 <= config.select.min_agreement <= 1, "select.min_agreement: not in [0, 1]")
+    require(
+        not config.select.ceiling or config.data.columns.oracle is not None,
+        "select.ceiling: needs data.columns.oracle, the column with the true answers of unlabeled rows",
+    )
     one_of("finetune.start_from", config.finetune.start_from, ("base", "warm"))
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
+    one_of("retrieve.by", config.retrieve.by, ("embedding", "bm25"))
+    require(config.evaluate.k >= 0, "evaluate.k: must not be negative")
     _check_serving(config.serving, require)
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
@@ -453,6 +476,9 @@ def _check(config: RunConfig) -> None:
         require(0 <= c.k <= config.retrieve.k, f"{key}.k: {c.k} is not between 0 and retrieve.k = {config.retrieve.k}")
         one_of(f"{key}.kind", c.kind, ("model", "neighbors"))
         require(c.k > 0 or c.kind == "model", f"{key}.k: neighbors that vote must be at least 1")
+        require(
+            c.kind == "model" or config.retrieve.by == "embedding", f"{key}.kind: neighbors vote by cosine, not by bm25"
+        )
         require(c.temperature >= 0, f"{key}.temperature: must not be negative")
         require(c.samples == 1 or c.temperature > 0, f"{key}.samples: more than one needs a temperature above 0")
         require(

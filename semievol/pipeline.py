@@ -38,7 +38,11 @@ class Stage:
 # Only what changes a stage's output. Knobs of speed (batch sizes, commit sizes, memory) may change between attempts
 # without losing what is committed.
 _ENGINE = ("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "task", "seed")
-_EVALUATED = (*_ENGINE, "evaluate.max_tokens")
+_EVALUATED = (
+    *(key for key in _ENGINE if key != "seed"),
+    "evaluate.max_tokens",
+    "evaluate.k",
+)  # greedy: nothing is drawn
 _LABELED = (
     *(*_ENGINE, "engine.top_logprobs"),
     *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
@@ -70,6 +74,10 @@ def needs(stage: Stage, run_config: RunConfig) -> tuple[str, ...]:
     """The stages whose output it reads in this run."""
     if stage.name == "warmup" and run_config.warmup.context == "none":
         return ("ingest",)  # else another embedding model would make another warm-up
+    if stage.name == "select" and run_config.select.ceiling:
+        return ("ingest",)  # the only stage that may see the oracle, and only then
+    if stage.function == "evaluate:run_model" and run_config.evaluate.k:
+        return (*stage.needs, "index")
     return stage.needs
 
 
@@ -96,39 +104,58 @@ def stages_until(name: str | None) -> tuple[Stage, ...]:
     return STAGES[: names.index(name) + 1] if name else STAGES
 
 
-class Pipeline:
-    """One run of one config."""
+def stages_for(name: str | None, run_config: RunConfig) -> tuple[Stage, ...]:
+    """This stage (or the last one) and what its output depends on, in order; others that stand before it are left out."""
+    stages = stages_until(name)
+    wanted = {stages[-1].name}
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted |= set(needs(stage, run_config))
+    return tuple(stage for stage in stages if stage.name in wanted)
 
-    def __init__(self, run_config: RunConfig, echo: Echo) -> None:
+
+class Pipeline:
+    """One run of one config.
+
+    Args:
+        folder: where it lives; default: <storage>/<name>.
+    """
+
+    def __init__(self, run_config: RunConfig, echo: Echo, folder: RunFolder | None = None) -> None:
         self.config = paths.absolute(run_config)
-        self.folder = RunFolder(self.config.storage, self.config.name)
+        self._fingerprints = self._all_fingerprints()
+        self.folder = folder or RunFolder(self.config.storage, self.config.name)
+        self.folder.fingerprints = {(name, 0): digest for name, digest in self._fingerprints.items()}
         self._echo = echo
         self._console = Console(echo, self.folder.write_status)
-        self._fingerprints = self._all_fingerprints()
 
     def plan(self) -> list[Planned]:
         """What `run` would do, without doing it and without starting anything."""
         return [self._plan(stage) for stage in STAGES]
 
-    def run(self, until: str | None = None, variables: Sequence[str] = ()) -> dict[str, Any]:
+    def run(
+        self, until: str | None = None, variables: Sequence[str] = (), *, only_needed: bool = False
+    ) -> dict[str, Any]:
         """Go through the stages, to the end or to `until`; returns the summary that is also written to summary.json.
 
         Args:
             variables: names of environment variables that every node must have.
+            only_needed: leave out the stages that the last one does not depend on.
 
         Raises:
             UserError: something the user can mend.
         """
-        stages = stages_until(until)
+        stages = stages_for(until, self.config) if only_needed else stages_until(until)
         new = not storage.exists(self.folder.uri)
         started = time.monotonic()
         try:
             with lease.held(self.folder.uri, self._echo) as owner:
+                self._record()
                 if not all(self._done(stage) for stage in stages):
                     cluster.connect(self.config)
                     cluster.check_nodes(self.config, self.folder.uri, owner, variables)
                 manifests = {stage.name: self._done_or_run(stage) for stage in stages}
-                summary = report.summary(self.folder.uri, self.config, manifests, time.monotonic() - started)
+                summary = report.summary(self.folder, self.config, manifests, time.monotonic() - started)
                 self.folder.write_json("summary.json", summary)
                 storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
                 self.folder.write_status(stage=until or "", state="stopped as asked" if until else "finished")
@@ -172,6 +199,8 @@ class Pipeline:
         if print_of_leftovers != self._fingerprints[stage.name] or self.folder.manifest(stage.name):
             self.folder.discard(stage.name)
         storage.write_text(marker, self._fingerprints[stage.name])
+
+    def _record(self) -> None:
         storage.write_text(storage.join(self.folder.uri, "config.yaml"), configuration.to_yaml(self.config))
         self.folder.write_json("run.json", {"name": self.config.name, "fingerprints": self._fingerprints})
 
@@ -203,15 +232,15 @@ class Pipeline:
             "embedding": _model_identity("embedding.model", embedding.model_path(self.config.embedding.model)),
         }
         found: dict[str, str] = {}
+        values = configuration.to_dict(self.config)
         for stage in STAGES:
-            settings = {key: _setting(self.config, key) for key in stage.settings}
+            settings = {key: _setting(values, key) for key in stage.settings}
             own = files if stage.name == "ingest" else models.get(stage.reads, [])
             found[stage.name] = fingerprint(stage.name, settings, [own, [found[n] for n in needs(stage, self.config)]])
         return found
 
 
-def _setting(run_config: RunConfig, key: str) -> Any:
-    value: Any = configuration.to_dict(run_config)
+def _setting(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value[part]
     return value

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from semievol import storage
 from semievol.config import RunConfig
-from semievol.runfolder import Manifest
+from semievol.runfolder import Manifest, RunFolder
 
 _README = """\
 # Run {{ name }}
 
 SemiEvol (arXiv 2410.14745) on `{{ base_model }}`, task `{{ task }}`, seed {{ seed }}.
-
+{% if ceiling %}
+**A ceiling, no result**: the final training saw the true answers of the unlabeled rows (select.ceiling).
+{% endif %}
 {% if models -%}
 ## Held-out accuracy
 
@@ -48,8 +51,6 @@ Pseudo-labels against the oracle (measured only, never used): {{ "%.3f" | format
 {% for note, n in data.notes.items() -%}
 - noted, {{ note }}: {{ n }}
 {% endfor %}
-Quarantined rows keep their text and place: `round-0/ingest/quarantine/`.
-
 ## Stages
 
 | stage | seconds | rows in | out | quarantined | |
@@ -64,16 +65,16 @@ Quarantined rows keep their text and place: `round-0/ingest/quarantine/`.
 {% endfor %}"""
 
 
-def summary(run_uri: str, config: RunConfig, manifests: dict[str, Manifest], seconds: float) -> dict[str, Any]:
+def summary(folder: RunFolder, config: RunConfig, manifests: dict[str, Manifest], seconds: float) -> dict[str, Any]:
     """Everything a reader asks first, in one JSON object; of a run that stopped early, what there is."""
     compared = manifests["evaluate/compare"].metrics if "evaluate/compare" in manifests else {}
     models = [name for name in ("base", "warm", "evolved") if f"evaluate/{name}" in manifests]
     places = {
-        "run": ("ingest", ""),
-        "evolved model": ("finetune", "/round-0/finetune/model"),
-        "evolved adapter": ("finetune", "/round-0/finetune/adapter"),
-        "pseudo-labels": ("select", "/round-0/select/rows"),
+        "evolved model": ("finetune", "model"),
+        "evolved adapter": ("finetune", "adapter"),
+        "pseudo-labels": ("select", "rows"),
     }
+    quarantine = storage.join(folder.stage("ingest"), "quarantine")  # with their text and place
     stages = [
         {"stage": m.stage, "seconds": m.seconds, "rows": asdict(m.rows), "headline": m.headline}
         for m in manifests.values()
@@ -90,7 +91,10 @@ def summary(run_uri: str, config: RunConfig, manifests: dict[str, Manifest], sec
         "selected": manifests["select"].metrics["selected"] if "select" in manifests else None,
         "stages": stages,
         "seconds_of_this_call": round(seconds, 1),
-        "places": {what: run_uri + path for what, (stage, path) in places.items() if stage in manifests},
+        "ceiling": config.select.ceiling,
+        "places": {"run": folder.uri}
+        | {what: storage.join(folder.stage(s), path) for what, (s, path) in places.items() if s in manifests}
+        | ({"quarantined rows": quarantine} if manifests["ingest"].rows.quarantined else {}),
     }
 
 
@@ -109,6 +113,8 @@ def print_result(figures: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if figures["models"]:
         console.print(_table(figures))
+    if figures["ceiling"]:
+        console.print("a ceiling, no result: the final training saw the true answers of the unlabeled rows")
     if figures["paired"]:
         test = figures["paired"]["evolved_vs_warm"]
         console.print(f"evolved against warm: {test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}")

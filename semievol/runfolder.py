@@ -90,6 +90,7 @@ class RunFolder:
 
     def __init__(self, storage_uri: str, name: str) -> None:
         self.uri = storage.join(storage.absolute(storage_uri), name)
+        self.fingerprints: dict[tuple[str, int], str] = {}  # by stage and round; the pipeline fills it
 
     def stage(self, stage: str, round_number: int = 0) -> str:
         return storage.join(self.uri, f"round-{round_number}", stage)

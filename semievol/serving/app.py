@@ -15,15 +15,13 @@ from typing import Any
 
 from semievol import promotion, storage
 from semievol.config import RunConfig
-from semievol.embedding import Embedder, text_of
 from semievol.errors import UserError
-from semievol.index import LabeledIndex
 from semievol.runfolder import RunFolder
 from semievol.serving import keys
 from semievol.serving.backend import Unavailable
 from semievol.serving.keeper import Keeper, Lineup
 from semievol.stages.context import to_row
-from semievol.stages.retrieve import INDEX
+from semievol.stages.retrieve import INDEX, Searcher
 from semievol.tasks import Row
 
 _POLL_S = 1.0
@@ -151,17 +149,15 @@ class Neighbors:
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._k = config.serving.neighbors
-        self._embedder = Embedder(config.embedding)
-        self._index = LabeledIndex.load(storage.join(folder.stage("index"), INDEX))
+        self._searcher = Searcher(storage.join(folder.stage("index"), INDEX), config)
         labeled = storage.read_table(storage.join(folder.stage("ingest"), "labeled")).to_pylist()
         self._rows = {record["row_id"]: to_row(record) for record in labeled}
 
     def nearest(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
         import numpy as np
 
-        vectors = self._embedder.encode([text_of(row) for row in rows])
         nobody = np.full(len(rows), np.iinfo(np.int64).min)  # a question of today is no labeled row to leave out
-        ids, scores = self._index.search(vectors, self._k, nobody)
+        ids, scores = self._searcher.nearest(rows, self._k, nobody)
         return [
             [(self._rows[i], score) for i, score in zip(row_ids, row_scores, strict=True)]
             for row_ids, row_scores in zip(ids, scores, strict=True)

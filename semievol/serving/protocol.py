@@ -88,7 +88,7 @@ class Question(_Body):
 class Neighbor(BaseModel):
     question: str
     answer: str
-    similarity: float = Field(description="Cosine of the embeddings.")
+    similarity: float = Field(description="Cosine of the embeddings, or the BM25 score.")
 
 
 class Answer(BaseModel):

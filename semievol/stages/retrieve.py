@@ -13,40 +13,40 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from semievol import storage
-from semievol.config import EmbeddingConfig
+from semievol.config import RunConfig
 from semievol.embedding import Embedder, text_of
-from semievol.index import LabeledIndex
+from semievol.index import Hits, LabeledIndex, LexicalIndex
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import LABELED_RETRIEVED, RETRIEVED
 from semievol.stages.context import StageContext, run_rows, summarize, to_row
+from semievol.tasks import Row
 
 INDEX = "index"
+_SCORES = {"embedding": "cosine", "bm25": "BM25 score"}
 
 
 def run(ctx: StageContext) -> StageResult:
     import pyarrow.compute as pc
 
-    from semievol import cluster
-
-    config = ctx.config
     source, out = (storage.join(ctx.inputs["ingest"], "unlabeled"), storage.join(ctx.out, "rows"))
-    index = storage.join(ctx.inputs["index"], INDEX)
-    pool = config.resources.embed
-    cluster.require("embed", pool.actors, pool.num_cpus, pool.num_gpus)
-    run_rows(
-        ctx,
-        source=source,
-        out=out,
-        actor=Retriever,
-        arguments={"index": index, "embedding": config.embedding, "k": config.retrieve.k},
-        pool=pool,
-    )
+    k = ctx.config.retrieve.k
+    retrieve_rows(ctx, source=source, out=out, k=k, schema=RETRIEVED)
     partials = pa.concat_tables(summarize(out, ["neighbor_scores"], _nearest))
-    nearest, counted = (pc.sum(partials["cosine"]).as_py() or 0.0, pc.sum(partials["rows"]).as_py() or 0)
+    nearest, counted = (pc.sum(partials["score"]).as_py() or 0.0, pc.sum(partials["rows"]).as_py() or 0)
     mean = nearest / counted if counted else 0.0
     rows = Rows(came_in=storage.count_rows(source), out=storage.count_rows(out))
-    metrics = {"k": config.retrieve.k, "mean_nearest_cosine": round(mean, 4)}
-    return StageResult(rows, metrics, f"k = {config.retrieve.k}, mean cosine of the nearest {mean:.2f}")
+    metrics = {"k": k, "mean_nearest_score": round(mean, 4)}
+    return StageResult(rows, metrics, f"k = {k}, mean {_SCORES[ctx.config.retrieve.by]} of the nearest {mean:.2f}")
+
+
+def retrieve_rows(ctx: StageContext, *, source: str, out: str, k: int, schema: pa.Schema) -> None:
+    """Write the rows of `source` with their k nearest labeled rows; also what evaluation with examples begins with."""
+    from semievol import cluster
+
+    pool = ctx.config.resources.embed
+    cluster.require("embed", pool.actors, pool.num_cpus, pool.num_gpus)
+    arguments = {"index": storage.join(ctx.inputs["index"], INDEX), "config": ctx.config, "k": k, "schema": schema}
+    run_rows(ctx, source=source, out=out, actor=Retriever, arguments=arguments, pool=pool)
 
 
 def run_index(ctx: StageContext) -> StageResult:
@@ -57,26 +57,47 @@ def run_index(ctx: StageContext) -> StageResult:
     labeled, pool = storage.join(ctx.inputs["ingest"], "labeled"), ctx.config.resources.embed
     cluster.require("embed", 1, pool.num_cpus, pool.num_gpus)
     build = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(build_index)
-    sha256 = ray.get(build.remote(labeled, ctx.out, ctx.config.embedding, ctx.config.retrieve.k))
+    sha256 = ray.get(build.remote(labeled, ctx.out, ctx.config))
     rows = Rows(came_in=storage.count_rows(labeled), out=storage.count_rows(storage.join(ctx.out, "rows")))
-    return StageResult(rows, {"index_sha256": sha256}, "flat, exact")
+    return StageResult(rows, {"index_sha256": sha256}, f"{_SCORES[ctx.config.retrieve.by]}, exact")
 
 
-def build_index(labeled: str, out: str, config: EmbeddingConfig, k: int) -> str:
-    """Embed the labeled rows, write their index and their own neighbours; returns the index's SHA-256."""
+def build_index(labeled: str, out: str, config: RunConfig) -> str:
+    """Index the labeled rows, write the index and their own neighbours; returns the SHA-256 of what is indexed."""
     table = storage.read_table(labeled)
-    vectors = Embedder(config).encode([text_of(to_row(record)) for record in table.to_pylist()])
-    index = LabeledIndex.build(vectors, table["row_id"].to_numpy())
-    storage.write_table(storage.join(out, "rows", "part-0.parquet"), _with_neighbors(table, index, vectors, k))
-    return index.save(storage.join(out, INDEX))
+    texts, ids = [text_of(to_row(record)) for record in table.to_pylist()], table["row_id"].to_numpy()
+    k = config.retrieve.k
+    if config.retrieve.by == "bm25":
+        lexical = LexicalIndex(texts, ids)
+        found, sha256 = lexical.search(texts, k, ids), lexical.save(storage.join(out, INDEX))
+    else:
+        vectors = Embedder(config.embedding).encode(texts)
+        index = LabeledIndex.build(vectors, ids)
+        found, sha256 = index.search(vectors, k, ids), index.save(storage.join(out, INDEX))
+    storage.write_table(storage.join(out, "rows", "part-0.parquet"), _with_neighbors(table, found, LABELED_RETRIEVED))
+    return sha256
 
 
-def _with_neighbors(rows: pa.Table, index: LabeledIndex, vectors: npt.NDArray[np.float32], k: int) -> pa.Table:
-    """The rows with their neighbours; a row is never its own."""
-    ids, scores = index.search(vectors, k, np.asarray(rows["row_id"].to_numpy()))
+class Searcher:
+    """The index, with what makes a query of a row."""
+
+    def __init__(self, index: str, config: RunConfig) -> None:
+        self._lexical = LexicalIndex.load(index) if config.retrieve.by == "bm25" else None
+        if not self._lexical:
+            self._embedder, self._dense = Embedder(config.embedding), LabeledIndex.load(index)
+
+    def nearest(self, rows: list[Row], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
+        """As `LabeledIndex.search`."""
+        texts = [text_of(row) for row in rows]
+        if self._lexical:
+            return self._lexical.search(texts, k, exclude)
+        return self._dense.search(self._embedder.encode(texts), k, exclude)
+
+
+def _with_neighbors(rows: pa.Table, found: Hits, schema: pa.Schema) -> pa.Table:
+    ids, scores = found
     rows = rows.append_column("neighbor_ids", pa.array(ids, pa.list_(pa.int64())))
     rows = rows.append_column("neighbor_scores", pa.array(scores, pa.list_(pa.float32())))
-    schema = LABELED_RETRIEVED if "answer" in rows.column_names else RETRIEVED
     return rows.select(schema.names).cast(schema)
 
 
@@ -85,22 +106,22 @@ def _nearest(block: pa.Table) -> pa.Table:
 
     scores = block["neighbor_scores"]
     first = pc.list_element(scores.filter(pc.greater(pc.list_value_length(scores), 0)), 0)
-    return pa.table({"cosine": [float(pc.sum(first).as_py() or 0.0)], "rows": [len(first)]})
+    return pa.table({"score": [float(pc.sum(first).as_py() or 0.0)], "rows": [len(first)]})
 
 
 class Retriever:
-    """Actor: unlabeled rows in, rows with their neighbours out (`RETRIEVED`)."""
+    """Actor: rows in, rows with their neighbours out."""
 
-    def __init__(self, index: str, embedding: EmbeddingConfig, k: int, progress: Any) -> None:
-        self._index = LabeledIndex.load(index)
-        self._embedder = Embedder(embedding)
+    def __init__(self, index: str, config: RunConfig, k: int, schema: pa.Schema, progress: Any) -> None:
+        self._searcher = Searcher(index, config)
         self._k = k
+        self._schema = schema
         self._progress = progress
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         if len(batch) == 0:
-            return RETRIEVED.empty_table()
-        vectors = self._embedder.encode([text_of(to_row(record)) for record in batch.to_pylist()])
-        found = _with_neighbors(batch, self._index, vectors, self._k)
+            return self._schema.empty_table()
+        rows = [to_row(record) for record in batch.to_pylist()]
+        found = self._searcher.nearest(rows, self._k, batch["row_id"].to_numpy())
         self._progress.add.remote(len(batch))
-        return found
+        return _with_neighbors(batch, found, self._schema)

@@ -1,7 +1,8 @@
 """Select (adaptive selection, paper section 3.3): keep the pseudo-labels below the theta-quantile of the entropy.
 
 Constant memory on the driver: histograms stream in, and the exact quantile comes out (`semievol.selection`). Writes
-rows/: every pseudo-labeled row with `selected` and, where it is not, why.
+rows/: every pseudo-labeled row with `selected` and, where it is not, why. With select.ceiling the oracle's answers stand
+in for the pseudo-labels, which shows what perfect ones would give.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from semievol.runfolder import Rows, StageResult
 from semievol.schema import SELECTED
 from semievol.selection import Bounds, Candidates
 from semievol.stages.context import StageContext, summarize
+from semievol.stages.oracle import true_answers
 
+_NO_TRUTH = "no true answer is known"
 _SHOWN = 50  # answers in the metrics: an open answer set has as many as rows
 _DECIDING = ["row_id", "answer", "agreement", "stratum", "nll", "token_entropy", "vote_entropy"]
 
 
 def run(ctx: StageContext) -> StageResult:
+    if ctx.config.select.ceiling:
+        return _run_ceiling(ctx)
     config, source = ctx.config.select, storage.join(ctx.inputs["label"], "rows")
     # The quantile is among the rows that pass the floor: a model that is sure of itself would otherwise fill it with
     # low entropies of answers that the other collaborators contradict.
@@ -61,6 +66,37 @@ def run(ctx: StageContext) -> StageResult:
     }
     rows = Rows(came_in=answered, out=kept + sum(rejected.values()))
     return StageResult(rows, metrics, f"{kept:,} selected, {config.confidence} <= {highest:.4f}")
+
+
+def _run_ceiling(ctx: StageContext) -> StageResult:
+    """Select every row whose true answer is known, with that answer: no pseudo-label takes part."""
+    import ray
+
+    source, oracle = (storage.join(ctx.inputs["ingest"], split) for split in ("unlabeled", "oracle"))
+    known = storage.count_rows(oracle)
+    if not known:
+        column = ctx.config.data.columns.oracle
+        raise UserError(f"select.ceiling: no unlabeled row has a true answer in data.columns.oracle = '{column}'")
+    filesystem, path = storage.resolve(source)
+    out_filesystem, out_path = storage.resolve(storage.join(ctx.out, "rows"))
+    storage.delete(storage.join(ctx.out, "rows"))  # of an attempt that was cut off
+    ray.data.read_parquet(path, filesystem=filesystem).map_batches(
+        _answer_truly, batch_format="pyarrow", fn_kwargs={"oracle": oracle}
+    ).write_parquet(out_path, filesystem=out_filesystem)
+    rows = storage.count_rows(source)
+    metrics = {"selected": known, "rejected": {_NO_TRUTH: rows - known}, "ceiling": True}
+    out = storage.count_rows(storage.join(ctx.out, "rows"))
+    return StageResult(Rows(came_in=rows, out=out), metrics, f"{known:,} with their true answers: a ceiling, no result")
+
+
+def _answer_truly(batch: pa.Table, oracle: str) -> pa.Table:
+    truths = true_answers(oracle, batch["row_id"].to_numpy())
+    reasons = [_NO_TRUTH if truth is None else None for truth in truths]
+    columns = dict(zip(batch.column_names, batch.columns, strict=True))
+    columns |= {"answer": pa.array(truths, pa.string()), "rejected_because": pa.array(reasons, pa.string())}
+    columns |= {"selected": pa.array([truth is not None for truth in truths], pa.bool_())}
+    nothing = {field.name: pa.nulls(len(batch), field.type) for field in SELECTED if field.name not in columns}
+    return pa.table(columns | nothing).select(SELECTED.names).cast(SELECTED)
 
 
 def _answered(source: str, config: SelectConfig) -> int:

@@ -55,5 +55,18 @@ class RuleEngine:
         return letter, int(number), text
 
 
+class CopyEngine:
+    """Repeats the answer of the solved example that stands last, next to the question; says nothing without one."""
+
+    def __init__(self, model: str, config: EngineConfig) -> None:
+        pass
+
+    async def generate(
+        self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
+    ) -> list[Completion]:
+        solved = [found for m in messages[:-1] for found in re.findall(r"Answer: [A-C]", m["content"])]
+        return [Completion(solved[-1] if solved else "no idea", 0.1, 0.1, 2)] * n
+
+
 def requests(log: str) -> list[int]:
     return [int(line) for line in Path(log).read_text().split()] if os.path.exists(log) else []

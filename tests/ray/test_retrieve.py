@@ -25,7 +25,7 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     def table(texts: dict[int, str], schema: pa.Schema) -> pa.Table:
         common = {"options": ["x", "y"], "context": None, "stratum": None}
         rows = [common | {"row_id": i, "question": text, "answer": "A"} for i, text in texts.items()]
-        return pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+        return pa.Table.from_pylist(rows, schema=schema)
 
     unlabeled = {10: "My two cats are napping.", 11: "Inflation worries the bond market.", 3: LABELED_TEXTS[3]}
     storage.write_table(f"{tmp_path}/ingest/labeled/part-0.parquet", table(LABELED_TEXTS, LABELED))

@@ -11,6 +11,7 @@ from typer.main import get_command
 from semievol.cli import app, main
 
 SURFACE = {
+    "study": {"study", "overrides", "env", "as_json"},
     "serve": {"run", "overrides", "models", "host", "port", "keys"},
     "promote": {"run", "round_number", "force"},
     "rollback": {"run"},

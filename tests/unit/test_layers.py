@@ -14,7 +14,7 @@ LAYERS = {
         *("paths", "lease", "submission"),
     },
     "stages": {"stages"},
-    "driver": {"pipeline", "report", "demo", "promotion", "serving"},
+    "driver": {"pipeline", "report", "demo", "promotion", "serving", "study", "study_report", "study_plots"},
     "cli": {"cli", "cli_jobs", "console", "__main__"},
 }
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}
@@ -29,6 +29,8 @@ HEAVY = {
     "datasets",
     "faiss",
     "sentence_transformers",
+    "matplotlib",
+    "bm25s",
 }
 PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "rouge_score", "semievol"} | set(sys.stdlib_module_names)
 

@@ -1,0 +1,68 @@
+"""vLLM as the labeler sees it: several samples, entropies and exact scores, against transformers on the same weights."""
+
+import asyncio
+import math
+from pathlib import Path
+
+import pytest
+
+from semievol.config import EngineConfig, TaskConfig
+from semievol.engines import Completion, Engine, PromptTooLong, RequestRefused, load
+from semievol.prompts import messages
+from semievol.tasks import Row, make
+
+MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
+pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
+TASK = make(TaskConfig())
+ROW = Row("Profit rose by a third.", ["negative", "neutral", "positive"], None, None)
+PROMPT = messages(TASK, ROW)
+RESPONSES = [TASK.respond(choice) for choice in TASK.choices(ROW) or []]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return load(str(MODEL), EngineConfig(dtype="float32", max_model_len=512))
+
+
+def test_scores_are_the_models_own_probabilities(engine: Engine) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    shares = asyncio.run(engine.score(PROMPT, RESPONSES))
+    assert sum(shares) == pytest.approx(1)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
+    encoded = [tokenizer.encode(response, add_special_tokens=False) for response in RESPONSES]
+    assert len({tuple(ids[:-1]) for ids in encoded}) == 1  # they differ in the last token
+    with torch.no_grad():
+        logits = model(torch.tensor([asked + encoded[0][:-1]])).logits[0, -1]
+    expected = torch.softmax(logits[[ids[-1] for ids in encoded]].double(), -1).tolist()
+    assert shares == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(RequestRefused, match="one token tells apart"):
+        asyncio.run(engine.score(PROMPT, ["Answer: A", "Answer: A B"]))
+
+
+def test_samples_share_a_request_and_repeat(engine: Engine) -> None:
+    async def sample(seed: int, n: int) -> list[Completion]:
+        return await engine.generate(PROMPT, temperature=1.0, seed=seed, max_tokens=8, n=n)
+
+    four, again, third = asyncio.run(_together(sample(5, 4), sample(5, 4), sample(7, 1)))
+    assert len(four) == 4 and four == again
+    assert four[2].text == third[0].text  # sample i draws with seed + i, whatever it is asked together with
+    for done in four:
+        assert done.nll is not None and done.token_entropy is not None
+        assert 0 <= done.token_entropy <= math.log(7)  # five likeliest, the sampled one, and the rest as one
+        assert done.nll >= 0 and 0 < done.tokens <= 8
+    greedy = asyncio.run(engine.generate(PROMPT, temperature=0.0, seed=0, max_tokens=8))
+    assert len(greedy) == 1
+    with pytest.raises(PromptTooLong):
+        asyncio.run(
+            engine.generate(
+                messages(TASK, Row("word " * 600, ["x", "y"], None, None)), temperature=0.0, seed=0, max_tokens=8
+            )
+        )
+
+
+async def _together(*asked):  # type: ignore[no-untyped-def]
+    return await asyncio.gather(*asked)
