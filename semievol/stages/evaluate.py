@@ -59,10 +59,11 @@ def run_model(ctx: StageContext) -> StageResult:
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Compare the models row by row, and the pseudo-labels with the oracle where there is one."""
+    """Compare the models row by row (after round 0 the previous evolved one too), and the pseudo-labels with the oracle."""
+    models = [name for name in (*MODELS, "previous") if f"evaluate/{name}" in ctx.inputs]
     scores: dict[str, Any] = {}
     ids: set[tuple[int, ...]] = set()
-    for model in MODELS:
+    for model in models:
         table = storage.read_table(storage.join(ctx.inputs[f"evaluate/{model}"], "rows"), ["row_id", "gold", "answer"])
         table = table.sort_by("row_id")
         scores[model] = _scores(table, ctx)
@@ -70,16 +71,17 @@ def run(ctx: StageContext) -> StageResult:
     assert len(ids) == 1, "the models answered different rows, so they cannot be paired"
     correct = {model: given >= 0.5 for model, given in scores.items()}  # McNemar's test wants right or wrong
     tests = {}
-    for a, b in itertools.combinations(MODELS, 2):
+    pairs = [*itertools.combinations(MODELS, 2), *((model, "evolved") for model in models if model == "previous")]
+    for a, b in pairs:
         only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
         tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": float(f"{mcnemar(only_a, only_b):.3g}")}
     accuracy = {model: round(float(given.mean()), 4) for model, given in scores.items()}
-    metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": _pseudo_labels(ctx)}
-    rows = storage.count_rows(storage.join(ctx.inputs["ingest"], "test"))
-    verdict = tests["evolved_vs_warm"]
-    gain = accuracy["evolved"] - accuracy["warm"]
+    metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": measure_pseudo_labels(ctx)}
+    rows = storage.count_rows(storage.join(ctx.inputs["evaluate/evolved"], "rows"))
+    rival = "previous" if "previous" in models else "warm"
+    gain, p_value = accuracy["evolved"] - accuracy[rival], tests[f"evolved_vs_{rival}"]["p_value"]
     return StageResult(
-        Rows(rows, len(correct["base"])), metrics, f"evolved {gain:+.3f} over warm, p = {verdict['p_value']:.3g}"
+        Rows(rows, len(correct["base"])), metrics, f"evolved {gain:+.3f} over {rival}, p = {p_value:.3g}"
     )
 
 
@@ -90,7 +92,7 @@ def _scores(table: pa.Table, ctx: StageContext) -> np.ndarray[Any, np.dtype[np.f
     return np.array([0.0 if answer is None else score(answer, gold) for gold, answer in pairs])
 
 
-def _pseudo_labels(ctx: StageContext) -> dict[str, float] | None:
+def measure_pseudo_labels(ctx: StageContext) -> dict[str, float] | None:
     """Accuracy of all and of the selected pseudo-labels, and the share selected; None without an oracle."""
     oracle = storage.join(ctx.inputs["ingest"], "oracle")
     if not storage.find(oracle):

@@ -14,7 +14,7 @@ LAYERS = {
         *("paths", "lease", "submission"),
     },
     "stages": {"stages"},
-    "driver": {"pipeline", "report", "demo", "promotion", "serving"},
+    "driver": {"pipeline", "rounds", "runner", "fingerprints", "report", "demo", "promotion", "serving"},
     "cli": {"cli", "cli_jobs", "console", "__main__"},
 }
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}
