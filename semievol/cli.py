@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semievol import cli_jobs
 from semievol.console import Config, Env, Overrides, Until, fail
 from semievol.errors import UserError
+
+if TYPE_CHECKING:
+    from semievol.config import RunConfig
+    from semievol.pipeline import Pipeline
 
 app = typer.Typer(
     help="Semi-supervised fine-tuning of language models on Ray: a few hundred labeled rows, many unlabeled ones.",
@@ -37,7 +41,7 @@ def run(
     """Run the whole loop: ingest, warm up, retrieve, label, select, fine-tune, evaluate.
 
     Finished stages are skipped and an interrupted one is resumed, so the same command always goes on where the last one
-    stopped. A Ray cluster is used where RAY_ADDRESS names one; otherwise Ray is started on this machine.
+    stopped, and takes up unlabeled files that have arrived since as another round. A Ray cluster is used where RAY_ADDRESS names one; otherwise Ray is started on this machine.
 
     **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
     """
@@ -46,7 +50,7 @@ def run(
 
 @app.command()
 def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what `run` would do: stages, what is done, rows, resources. Starts nothing.
+    """Show what `run` would do: rounds, stages, what is done, rows, resources. Starts nothing.
 
     Checks the config, the input files and the model path on the way.
 
@@ -62,13 +66,16 @@ def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -
     pipeline = _pipeline(config, overrides)
     planned = pipeline.plan()
     table = Table(title=f"{pipeline.config.name} in {pipeline.folder.uri}", title_justify="left")
-    for column in ("stage", "state", "rows in", "rows out", "asks for"):
-        table.add_column(column, justify="right" if "rows" in column else "left")
-    for stage in planned:
-        rows = ["" if n is None else f"{n:,}" for n in (stage.rows_in, stage.rows_out)]
-        table.add_row(stage.stage, stage.state, *rows, stage.asks)
+    several = len(pipeline.rounds) > 1
+    for column in (*(["round"] if several else []), "stage", "state", "rows in", "rows out", "asks for"):
+        table.add_column(column, justify="left" if column in ("stage", "state", "asks for") else "right")
+    for step in planned:
+        rows = ["" if n is None else f"{n:,}" for n in (step.rows_in, step.rows_out)]
+        table.add_row(*([str(step.round)] if several else []), step.stage, step.state, *rows, step.asks)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    for note in pipeline.notes():
+        console.print(note)
     has = cluster.describe(pipeline.config)
     console.print(f"cluster: {has}")
     if as_json:
@@ -115,6 +122,30 @@ def study(
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: <storage>/<name>, a folder or a URI.")]
+
+
+@app.command()
+def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Select anew among the pseudo-labels of a run's last round, in seconds: nothing is labeled again.
+
+    Takes overrides of select.* only, and writes them into the run's config.yaml. The models stay as they are until
+    `semievol run RUN/config.yaml` goes on with what depends on the selection.
+
+    **Example:** `semievol select runs/fpb select.theta=0.3`
+    """
+    from semievol import promotion, report
+
+    for override in overrides or []:
+        key = override.partition("=")[0]
+        if not key.startswith("select."):
+            raise UserError(f"{key}: `semievol select` takes overrides of select.* only; `semievol run` takes all")
+    folder, config = promotion.open_run(run, overrides)
+    config.storage, _, config.name = folder.uri.rpartition("/")  # where it is now
+    figures = _pipeline_of(config).select()
+    report.print_selection(figures)
+    typer.echo(f"`semievol run {folder.uri}/config.yaml` goes on with what depends on it")
+    if as_json:
+        _print_json(figures)
 
 
 @app.command()
@@ -228,11 +259,16 @@ def _run(
         _print_json(summary)
 
 
-def _pipeline(config: str, overrides: list[str] | None) -> Any:
+def _pipeline(config: str, overrides: list[str] | None) -> Pipeline:
     from semievol.config import load
+
+    return _pipeline_of(load(config, overrides))
+
+
+def _pipeline_of(config: RunConfig) -> Pipeline:
     from semievol.pipeline import Pipeline
 
-    return Pipeline(load(config, overrides), typer.echo)
+    return Pipeline(config, typer.echo)
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -41,11 +41,11 @@ def submit(
     **Example:** `semievol submit my.yaml --address http://head:8265 --env HF_TOKEN`
     """
     from semievol.config import load
-    from semievol.pipeline import stages_until
+    from semievol.rounds import check_until
     from semievol.submission import JobServer
 
     run_config = load(config, overrides)
-    stages_until(until)  # better said here than by the cluster
+    check_until(until)  # better said here than by the cluster
     server = JobServer(address)
     server.require_authentication(unless=allow_unauthenticated)
     job, new = server.submit(run_config, until=until, variables=env or ())

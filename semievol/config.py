@@ -108,7 +108,7 @@ class WarmupConfig(TrainConfig):
 class FinetuneConfig(TrainConfig):
     """The final training, on labeled rows and selected pseudo-labels."""
 
-    start_from: str = "base"  # base | warm
+    start_from: str = "base"  # base | warm; a round after round 0 starts from the last evolved model
     include_labeled: bool = True
 
 
@@ -131,8 +131,8 @@ class Collaborator:
 
     name: str = "???"
     kind: str = "model"  # model | neighbors
-    # Whose weights: warm (from the second round on the last evolved model), base, round-N, or a folder, URI or Hugging
-    # Face id; with an endpoint, the model's name there.
+    # Whose weights: warm (after round 0 the last evolved model), base, round-N (takes part in the rounds after N only),
+    # or a folder, URI or Hugging Face id; with an endpoint, the model's name there.
     model: str = "warm"
     endpoint: str | None = None  # base URL of an OpenAI-compatible API, like http://host:8000/v1
     k: int = 3  # nearest labeled rows; at most retrieve.k
@@ -140,6 +140,16 @@ class Collaborator:
     temperature: float = 1.0
     samples: int = 1  # responses to each row; they share their prefill
     prompt: str = "plain"  # a name in semievol.prompts.STYLES
+
+    def earlier_round(self) -> int | None:
+        """The N of a model that is round-N; None for all others."""
+        match = re.fullmatch(r"round-(\d+)", self.model) if self.kind == "model" and not self.endpoint else None
+        return int(match[1]) if match else None
+
+    def takes_part(self, round_number: int) -> bool:
+        """Whether its weights are there when this round labels."""
+        earlier = self.earlier_round()
+        return earlier is None or earlier < round_number
 
 
 def _default_collaborators() -> list[Collaborator]:
@@ -280,7 +290,7 @@ _POSITIVE = (
     *(f"{train}.{key}" for train in ("warmup", "finetune") for key in ("epochs", "learning_rate", "batch_size")),
     *(f"{train}.{key}" for train in ("warmup", "finetune") for key in ("per_device_batch_size", "max_length")),
     *("warmup.lora.rank", "finetune.lora.rank", "embedding.batch_size", "embedding.max_length"),
-    *("label.max_tokens", "label.rows_per_commit", "select.max_per_answer", "evaluate.max_tokens"),
+    *("rounds", "label.max_tokens", "label.rows_per_commit", "select.max_per_answer", "evaluate.max_tokens"),
     *(
         "engine.max_model_len",
         "engine.max_num_seqs",
@@ -304,6 +314,10 @@ class RunConfig:
     preset: str = "default"
     storage: str = "runs"  # a folder or any pyarrow filesystem URI (s3://, gs://, hdfs://)
     seed: int = 0
+    rounds: int = 1  # over the same unlabeled rows; each labels with the evolved model of the last one and trains it on
+    stop_early: bool = (
+        True  # no further round after one that is no better than the last one (test rows, McNemar, p < 0.05)
+    )
     data: DataConfig = field(default_factory=DataConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -469,6 +483,10 @@ def _check(config: RunConfig) -> None:
     _check_serving(config.serving, require)
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
+    require(
+        any(c.takes_part(0) for c in collaborators),
+        "label.collaborators: none takes part in round 0; those with model: round-N take part in the rounds after N only",
+    )
     names = [c.name for c in collaborators]
     require(len(set(names)) == len(names), f"label.collaborators: names must differ, got {names}")
     for i, c in enumerate(collaborators):

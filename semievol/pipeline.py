@@ -1,4 +1,4 @@
-"""The driver: the stages in order, what is done is skipped, what is not is resumed.
+"""The driver: round after round, the stages in order; what is done is skipped, what is not is resumed.
 
 It knows stages and manifests; it knows no Ray Data, vLLM or DeepSpeed.
 """
@@ -7,111 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib import import_module
+from functools import partial
 from typing import Any
 
-from semievol import cluster, embedding, lease, paths, report, storage
-from semievol import config as configuration
+from semievol import cluster, lease, paths, report, rounds, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
-from semievol.progress import Console
-from semievol.runfolder import Manifest, RunFolder, StageResult, fingerprint
-from semievol.stages.context import StageContext
-
-Echo = Callable[[str], None]
-STARTED = "_started.json"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step of the run: where its function is, whose output it reads, which settings its output depends on."""
-
-    name: str
-    function: str
-    needs: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    reads: str = ""  # a model that is no stage's output: base | embedding
-    actors: str = ""  # the key under `resources` that says what it asks for
-
-
-# Only what changes a stage's output. Knobs of speed (batch sizes, commit sizes, memory) may change between attempts
-# without losing what is committed.
-_ENGINE = ("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "task", "seed")
-_EVALUATED = (
-    *(key for key in _ENGINE if key != "seed"),
-    "evaluate.max_tokens",
-    "evaluate.k",
-)  # greedy: nothing is drawn
-_LABELED = (
-    *(*_ENGINE, "engine.top_logprobs"),
-    *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
-)
-_EMBEDDED = ("embedding.max_length", "retrieve")
-STAGES = (
-    Stage("ingest", "ingest:run", (), ("data", "task", "limits.max_row_bytes")),
-    Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
-    Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed"), "base", "train"),
-    Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
-    Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "", "label"),
-    Stage("select", "select:run", ("label",), ("select",)),
-    Stage(
-        "finetune", "train:run_finetune", ("ingest", "warmup", "select"), ("task", "finetune", "seed"), "base", "train"
-    ),
-    Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
-    Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
-    Stage("evaluate/evolved", "evaluate:run_model", ("ingest", "finetune"), _EVALUATED, "", "label"),
-    Stage(
-        "evaluate/compare",
-        "evaluate:run",
-        ("ingest", "select", "evaluate/base", "evaluate/warm", "evaluate/evolved"),
-        ("task", "evaluate.confidence_level"),
-    ),
-)
-
-
-def needs(stage: Stage, run_config: RunConfig) -> tuple[str, ...]:
-    """The stages whose output it reads in this run."""
-    if stage.name == "warmup" and run_config.warmup.context == "none":
-        return ("ingest",)  # else another embedding model would make another warm-up
-    if stage.name == "select" and run_config.select.ceiling:
-        return ("ingest",)  # the only stage that may see the oracle, and only then
-    if stage.function == "evaluate:run_model" and run_config.evaluate.k:
-        return (*stage.needs, "index")
-    return stage.needs
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A stage as `plan` sees it."""
-
-    stage: str
-    state: str  # done | resume | to do
-    rows_in: int | None
-    rows_out: int | None
-    asks: str
-
-
-def stages_until(name: str | None) -> tuple[Stage, ...]:
-    """The stages up to this one, or all.
-
-    Raises:
-        UserError: there is no such stage.
-    """
-    names = [stage.name for stage in STAGES]
-    if name is not None and name not in names:
-        raise UserError(f"--until: no stage '{name}'; the stages are {', '.join(names)}")
-    return STAGES[: names.index(name) + 1] if name else STAGES
-
-
-def stages_for(name: str | None, run_config: RunConfig) -> tuple[Stage, ...]:
-    """This stage (or the last one) and what its output depends on, in order; others that stand before it are left out."""
-    stages = stages_until(name)
-    wanted = {stages[-1].name}
-    for stage in reversed(stages):
-        if stage.name in wanted:
-            wanted |= set(needs(stage, run_config))
-    return tuple(stage for stage in stages if stage.name in wanted)
+from semievol.fingerprints import Fingerprints
+from semievol.rounds import Files, Round
+from semievol.runfolder import Key, Manifest, RunFolder
+from semievol.runner import Echo, Planned, Runner
+from semievol.stages.evaluate import measure_pseudo_labels
+from semievol.stages.ingest import inputs
 
 
 class Pipeline:
@@ -119,42 +26,61 @@ class Pipeline:
 
     Args:
         folder: where it lives; default: <storage>/<name>.
+
+    Raises:
+        UserError: something is wrong with the input files or the models.
     """
 
     def __init__(self, run_config: RunConfig, echo: Echo, folder: RunFolder | None = None) -> None:
         self.config = paths.absolute(run_config)
-        self._fingerprints = self._all_fingerprints()
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
-        self.folder.fingerprints = {(name, 0): digest for name, digest in self._fingerprints.items()}
         self._echo = echo
-        self._console = Console(echo, self.folder.write_status)
+        begun = bool(self.folder.records())
+        files = inputs(self.config.data, self.config.task, may_be_gone=("unlabeled",) if begun else ())
+        self._listing: Files = tuple(files["unlabeled"])
+        self._fingerprints = Fingerprints(self.config, files)
+        self._runner = Runner(self.config, self.folder, echo)
+        self._settle()
 
     def plan(self) -> list[Planned]:
         """What `run` would do, without doing it and without starting anything."""
-        return [self._plan(stage) for stage in STAGES]
+        return [self._runner.plan(step) for step in self._steps]
+
+    def notes(self) -> list[str]:
+        """Why there is no further round, where one might be expected."""
+        last, said = self.rounds[-1].number, []
+        if rounds.stopped_early(self.rounds, self.config, self._gained()):
+            said.append(f"no round {last + 1} over these rows: the gain of round {last} is within noise (stop_early)")
+        if arrived := rounds.new_files(self.rounds, self._listing):
+            why = "wait until this round is finished" if self._gained() is None else "hold no new row"
+            said.append(f"{len(arrived):,} unlabeled file(s) that have arrived since, {arrived[0].uri} first, {why}")
+        return said
 
     def run(
         self, until: str | None = None, variables: Sequence[str] = (), *, only_needed: bool = False
     ) -> dict[str, Any]:
-        """Go through the stages, to the end or to `until`; returns the summary that is also written to summary.json.
+        """Go through the rounds, to the end or to the stage `until` of the first round that is not finished.
 
         Args:
             variables: names of environment variables that every node must have.
-            only_needed: leave out the stages that the last one does not depend on.
+            only_needed: leave out the stages that the last one of a round does not depend on.
+
+        Returns:
+            The summary that is also written to summary.json.
 
         Raises:
             UserError: something the user can mend.
         """
-        stages = stages_for(until, self.config) if only_needed else stages_until(until)
+        rounds.check_until(until)
         new = not storage.exists(self.folder.uri)
         started = time.monotonic()
         try:
             with lease.held(self.folder.uri, self._echo) as owner:
-                self._record()
-                if not all(self._done(stage) for stage in stages):
-                    cluster.connect(self.config)
-                    cluster.check_nodes(self.config, self.folder.uri, owner, variables)
-                manifests = {stage.name: self._done_or_run(stage) for stage in stages}
+                self._settle()  # the driver that had it may have done more
+                self._runner.write_config()
+                manifests = self._run_rounds(until, only_needed, partial(self._connect, owner, variables))
+                for note in self.notes():
+                    self._echo(note)
                 summary = report.summary(self.folder, self.config, manifests, time.monotonic() - started)
                 self.folder.write_json("summary.json", summary)
                 storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
@@ -162,118 +88,110 @@ class Pipeline:
                 return summary
         except UserError:
             mine = not storage.exists(storage.join(self.folder.uri, lease.FILE))
-            if new and mine and not self.folder.manifest(STAGES[0].name):
+            if new and mine and not self.folder.manifest("ingest"):
                 storage.delete(self.folder.uri)  # nothing half-written
             raise
 
-    def _done_or_run(self, stage: Stage) -> Manifest:
-        manifest = self._done(stage)
-        if manifest is None:
-            return self._run_stage(stage)
-        self._echo(_line(manifest, skipped=True))
-        return manifest
+    def select(self) -> dict[str, Any]:
+        """Select anew among the pseudo-labels of the last round that has any; what depends on it stays as it is.
 
-    def _run_stage(self, stage: Stage) -> Manifest:
-        out = self.folder.stage(stage.name)
-        self._prepare(stage, out)
-        module, _, function = stage.function.partition(":")
-        run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
-        inputs = {name: self.folder.stage(name) for name in needs(stage, self.config)}
-        self.folder.write_status(stage=stage.name, state="running")
-        started = time.monotonic()
-        try:
-            result = run(StageContext(stage.name, self.config, out, inputs, self._console))
-        except BaseException as error:
-            self.folder.write_status(stage=stage.name, state="failed", error=type(error).__name__)
-            if mendable := cluster.user_error(error):
-                raise mendable from None
-            raise
-        manifest = self.folder.commit(stage.name, self._fingerprints[stage.name], result, time.monotonic() - started)
-        self._echo(_line(manifest, skipped=False))
-        return manifest
+        Returns:
+            The metrics of the stage, the `round`, and `pseudo_labels` (None without an oracle).
 
-    def _prepare(self, stage: Stage, out: str) -> None:
-        """Keep the leftovers of the same work, which the stage resumes; remove those of any other."""
-        marker = storage.join(out, STARTED)
-        print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None
-        if print_of_leftovers != self._fingerprints[stage.name] or self.folder.manifest(stage.name):
-            self.folder.discard(stage.name)
-        storage.write_text(marker, self._fingerprints[stage.name])
+        Raises:
+            UserError: there are no pseudo-labels, or what the stage itself refuses.
+        """
+        steps = {step.key: step for step in self._steps}
+        labeled = [one.number for one in self.rounds if self.folder.manifest("label", one.number)]
+        if not labeled:
+            raise UserError(f"no pseudo-labels in {self.folder.uri} yet. `semievol run` goes on with it")
+        number = labeled[-1]
+        step = steps["select", number]
+        with lease.held(self.folder.uri, self._echo) as owner:
+            self._connect(owner, ())
+            # Of the labels as they are: with other settings, those of a later round would be made anew too.
+            read = [manifest.fingerprint for key in step.inputs.values() if (manifest := self.folder.manifest(*key))]
+            self.folder.fingerprints[step.key] = self._fingerprints.of_step(step, read)
+            manifest = self._runner.run(step)
+            self._runner.write_config()
+            measured = measure_pseudo_labels(self._runner.context(steps["evaluate/compare", number]))
+        return manifest.metrics | {"round": number, "pseudo_labels": measured}
 
-    def _record(self) -> None:
-        storage.write_text(storage.join(self.folder.uri, "config.yaml"), configuration.to_yaml(self.config))
-        self.folder.write_json("run.json", {"name": self.config.name, "fingerprints": self._fingerprints})
+    def _settle(self) -> None:
+        """Lay out the rounds, as the records, the files and the results so far say."""
+        self._lay_out(rounds.settled(self.folder.records(), self._listing))
+        while True:
+            arrived = rounds.new_files(self.rounds, self._listing)
+            following = rounds.following(self.rounds, self.config, self._gained(), arrived)
+            if following is None:
+                return
+            before = self.rounds
+            self._lay_out([*before, following])
+            known = following.files and self.folder.fingerprints["ingest", following.number]
+            if known and known == self.folder.nothing_new():
+                return self._lay_out(before)
 
-    def _done(self, stage: Stage) -> Manifest | None:
-        manifest = self.folder.manifest(stage.name)
-        matches = manifest is not None and manifest.fingerprint == self._fingerprints[stage.name]
-        return manifest if matches else None
+    def _lay_out(self, these: list[Round]) -> None:
+        self.rounds = these
+        self._steps = rounds.steps(these, self.config)
+        self.folder.fingerprints = self._fingerprints.of(self._steps)
 
-    def _plan(self, stage: Stage) -> Planned:
-        manifest = self._done(stage)
-        marker = storage.join(self.folder.stage(stage.name), STARTED)
-        begun = storage.exists(marker) and storage.read_text(marker) == self._fingerprints[stage.name]
-        state = "done" if manifest else "resume" if begun else "to do"
-        asks = "1 CPU"
-        if stage.actors:
-            pool = getattr(self.config.resources, stage.actors)
-            count = pool.workers if stage.actors == "train" else pool.actors
-            asks = f"{count} x {pool.num_cpus:g} CPU" + (f", {pool.num_gpus:g} GPU" if pool.num_gpus else "")
-        rows = manifest.rows if manifest else None
-        return Planned(stage.name, state, rows.came_in if rows else None, rows.out if rows else None, asks)
+    def _gained(self) -> bool | None:
+        """Whether the last round has gained over the one before; None while it is not finished."""
+        manifest = self._runner.done(self._steps[-1])
+        return rounds.gained(manifest.metrics) if manifest else None
 
-    def _all_fingerprints(self) -> dict[str, str]:
-        """Of every stage, from the config and the input files alone; also finds what is wrong with those."""
-        from semievol.stages.ingest import inputs
+    def _connect(self, owner: str, variables: Sequence[str]) -> None:
+        cluster.connect(self.config)
+        cluster.check_nodes(self.config, self.folder.uri, owner, variables)
 
-        files = [asdict(entry) for entries in inputs(self.config.data, self.config.task).values() for entry in entries]
-        models = {
-            "base": _model_identity("model.base", self.config.model.base),
-            "embedding": _model_identity("embedding.model", embedding.model_path(self.config.embedding.model)),
-        }
-        found: dict[str, str] = {}
-        values = configuration.to_dict(self.config)
-        for stage in STAGES:
-            settings = {key: _setting(values, key) for key in stage.settings}
-            own = files if stage.name == "ingest" else models.get(stage.reads, [])
-            found[stage.name] = fingerprint(stage.name, settings, [own, [found[n] for n in needs(stage, self.config)]])
-        return found
+    def _run_rounds(self, until: str | None, only_needed: bool, connect: Callable[[], None]) -> dict[Key, Manifest]:
+        manifests: dict[Key, Manifest] = {}
+        number = 0
+        while number < len(self.rounds):
+            one = self.rounds[number]
+            steps = [step for step in self._steps if step.round == one]
+            wanted = rounds.until(steps, until)
+            wanted = rounds.needed(wanted) if only_needed else wanted
+            if not all(self._runner.done(step) for step in wanted):
+                self._require(one)
+                connect()
+            self._begin(one)
+            for step in wanted:
+                manifests[step.key] = self._runner.done_or_run(step)
+                if number and step.stage.name == "ingest" and not manifests[step.key].rows.out:
+                    del manifests[step.key]
+                    self.folder.give_up(number)
+                    self._settle()
+                    return manifests
+            if until and not all(self._runner.done(step) for step in steps):
+                return manifests  # stopped as asked
+            self._record(one, finished=True)
+            self._settle()  # what this round has shown decides what follows
+            number += 1
+        return manifests
 
+    def _begin(self, one: Round) -> None:
+        self._record(one, finished=False)
+        if one.number:
+            rows = f"{len(one.files):,} new unlabeled file(s)" if one.files else "the same unlabeled rows"
+            self._echo(f"round {one.number}, from the evolved model of round {one.number - 1}: {rows}")
 
-def _setting(value: Any, key: str) -> Any:
-    for part in key.split("."):
-        value = value[part]
-    return value
+    def _record(self, one: Round, *, finished: bool) -> None:
+        """Write down what the round is defined over, if it has files of its own and that is not known yet."""
+        known = self.folder.records().get(one.number)
+        if one.files and (known is None or known.files != one.files or known.finished < finished):
+            self.folder.record(one.number, one.files, finished=finished)
 
-
-def _line(manifest: Manifest, *, skipped: bool) -> str:
-    rows = manifest.rows
-    lost = [f"{n:,} {what}" for n, what in _losses(manifest) if n]
-    took = "done before" if skipped else f"{manifest.seconds:,.0f} s"
-    counts = f"{rows.came_in:,} in, {rows.out:,} out" + (f", {', '.join(lost)}" if lost else "")
-    return f"{manifest.stage:<17} {took:>11}  {counts}; {manifest.headline}"
-
-
-def _losses(manifest: Manifest) -> list[tuple[int, str]]:
-    rows = manifest.rows
-    return [(rows.quarantined, "quarantined"), (rows.duplicates, "duplicates"), (rows.leaks, "held back as leaks")]
-
-
-def _model_identity(key: str, model: str) -> list[Any]:
-    """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
-
-    Raises:
-        UserError: there is no such model, before anything starts.
-    """
-    if paths.is_path(model) or "://" in model:
-        if not storage.exists(storage.join(model, "config.json")):
-            raise UserError(f"{key}: no model at '{model}' (a folder with config.json, a URI, or a Hugging Face id)")
-        return [[file.uri, file.size, file.mtime_ns] for file in storage.find(model)]
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        path = hf_hub_download(model, "config.json")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {error}") from None
-    return [model, path.split("/")[-2]]  # .../snapshots/<commit>/config.json
+    def _require(self, one: Round) -> None:
+        """The files of a round that is there already may be gone, unless it has to be read again."""
+        if any(step.key == ("ingest", one.number) and self._runner.done(step) for step in self._steps):
+            return
+        here = set(self._listing)
+        gone = [file.uri for file in one.files if file not in here and storage.find(file.uri) != [file]]
+        if gone:
+            raise UserError(
+                f"round {one.number} would have to be read again, because of a change in the config or in the labeled or "
+                f"test rows, and {len(gone):,} of its unlabeled files are gone or changed, {gone[0]} first. Bring them back, "
+                f"or start over under another name=..."
+            )

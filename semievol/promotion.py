@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from semievol import storage
 from semievol.config import RunConfig, loads
 from semievol.errors import UserError
-from semievol.runfolder import RunFolder
+from semievol.runfolder import Key, RunFolder
 
 _RECORD = "promotions.json"
 _ROUND = re.compile(r"round-(\d+)")
@@ -84,9 +84,9 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
         raise UserError(f"round {round_number} is promoted already")
     again = bool(before) and before[-1].round == round_number  # trained anew: what was served is gone from the folder
     rival = f"round-{before[-1].round}" if before and not again else "base"
-    against = before[-1].accuracy if again else accuracy_of(folder, rival, round_number)
+    against = before[-1].accuracy if again else accuracy_of(folder, rival)
     if not force:
-        if _test_rows(folder, f"round-{round_number}") != _test_rows(folder, rival, round_number):
+        if _test_rows(folder, f"round-{round_number}") != _test_rows(folder, rival):
             raise UserError(
                 f"round {round_number} and {rival} were evaluated on different test rows; --force promotes it"
             )
@@ -142,10 +142,13 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     return storage.join(folder.stage(stage, round_number), "model"), manifest.fingerprint
 
 
-def accuracy_of(folder: RunFolder, name: str, round_number: int = 0) -> float:
-    """Accuracy on the test rows, of a round's evolved model or of `base` as that round evaluated it."""
-    match = _ROUND.fullmatch(name)
-    stage, at = ("evaluate/evolved", int(match[1])) if match else ("evaluate/base", round_number)
+def accuracy_of(folder: RunFolder, name: str) -> float:
+    """Accuracy on the test rows, of a round's evolved model or of `base`.
+
+    Raises:
+        UserError: it is not evaluated yet.
+    """
+    stage, at = _evaluation(name)
     manifest = folder.manifest(stage, at)
     if manifest is None:
         rounds = ", ".join(map(str, finished_rounds(folder))) or "none"
@@ -153,10 +156,14 @@ def accuracy_of(folder: RunFolder, name: str, round_number: int = 0) -> float:
     return float(manifest.metrics["accuracy"])
 
 
-def _test_rows(folder: RunFolder, name: str, round_number: int = 0) -> list[int]:
+def _evaluation(name: str) -> Key:
+    """The step that evaluates round-N or base, which is evaluated once for all rounds."""
     match = _ROUND.fullmatch(name)
-    stage, at = ("evaluate/evolved", int(match[1])) if match else ("evaluate/base", round_number)
-    rows = storage.read_table(storage.join(folder.stage(stage, at), "rows"), ["row_id"])
+    return ("evaluate/evolved", int(match[1])) if match else ("evaluate/base", 0)
+
+
+def _test_rows(folder: RunFolder, name: str) -> list[int]:
+    rows = storage.read_table(storage.join(folder.stage(*_evaluation(name)), "rows"), ["row_id"])
     return sorted(rows["row_id"].to_pylist())
 
 

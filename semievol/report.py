@@ -7,7 +7,7 @@ from typing import Any
 
 from semievol import storage
 from semievol.config import RunConfig
-from semievol.runfolder import Manifest, RunFolder
+from semievol.runfolder import Key, Manifest, RunFolder
 
 _README = """\
 # Run {{ name }}
@@ -16,12 +16,12 @@ SemiEvol (arXiv 2410.14745) on `{{ base_model }}`, task `{{ task }}`, seed {{ se
 {% if ceiling %}
 **A ceiling, no result**: the final training saw the true answers of the unlabeled rows (select.ceiling).
 {% endif %}
-{% if models -%}
+{% if evaluated -%}
 ## Held-out accuracy
 
 | model | accuracy | 95 % interval | unparsable answers |
 |---|---|---|---|
-{% for name, m in models.items() -%}
+{% for name, m in evaluated.items() -%}
 | {{ name }} | {{ "%.3f" | format(m.accuracy) }} | {{ "%.3f" | format(m.interval[0]) }} to \
 {{ "%.3f" | format(m.interval[1]) }} | {{ "%.1f" | format(100 * m.unparsable) }} % |
 {% endfor %}
@@ -42,21 +42,25 @@ Pseudo-labels against the oracle (measured only, never used): {{ "%.3f" | format
 
 | split | kept | quarantined | duplicates folded | held back (also in the test set) |
 |---|---|---|---|---|
-{% for split, n in data.splits.items() -%}
-| {{ split }} | {{ n.kept }} | {{ n.quarantined }} | {{ n.duplicate }} | {{ n.leak }} |
-{% endfor %}
-{% for reason, n in data.reasons.items() -%}
-- quarantined, {{ reason }}: {{ n }}
+{% for r in rounds if r.data -%}
+{% for split, n in r.data.splits.items() -%}
+| {{ split }}{{ r | in_round }} | {{ n.kept }} | {{ n.quarantined }} | {{ n.duplicate }} | {{ n.leak }} |
 {% endfor -%}
-{% for note, n in data.notes.items() -%}
-- noted, {{ note }}: {{ n }}
+{% endfor %}
+{% for r in rounds if r.data -%}
+{% for reason, n in r.data.reasons.items() -%}
+- quarantined, {{ reason }}{{ r | in_round }}: {{ n }}
+{% endfor -%}
+{% for note, n in r.data.notes.items() -%}
+- noted, {{ note }}{{ r | in_round }}: {{ n }}
+{% endfor -%}
 {% endfor %}
 ## Stages
 
 | stage | seconds | rows in | out | quarantined | |
 |---|---|---|---|---|---|
 {% for s in stages -%}
-| {{ s.stage }} | {{ s.seconds }} | {{ s.rows.came_in }} | {{ s.rows.out }} | {{ s.rows.quarantined }} | {{ s.headline }} |
+| {{ s.stage }}{{ s | in_round }} | {{ s.seconds }} | {{ s.rows.came_in }} | {{ s.rows.out }} | {{ s.rows.quarantined }} | {{ s.headline }} |
 {% endfor %}
 ## Where things are
 
@@ -65,37 +69,69 @@ Pseudo-labels against the oracle (measured only, never used): {{ "%.3f" | format
 {% endfor %}"""
 
 
-def summary(folder: RunFolder, config: RunConfig, manifests: dict[str, Manifest], seconds: float) -> dict[str, Any]:
-    """Everything a reader asks first, in one JSON object; of a run that stopped early, what there is."""
-    compared = manifests["evaluate/compare"].metrics if "evaluate/compare" in manifests else {}
-    models = [name for name in ("base", "warm", "evolved") if f"evaluate/{name}" in manifests]
-    places = {
-        "evolved model": ("finetune", "model"),
-        "evolved adapter": ("finetune", "adapter"),
-        "pseudo-labels": ("select", "rows"),
+def summary(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest], seconds: float) -> dict[str, Any]:
+    """Everything a reader asks first, in one JSON object; of a run that stopped early, what there is.
+
+    What has no round of its own stands for the last round that has it.
+    """
+    rounds = [_of_round(number, manifests) for number in sorted({number for _, number in manifests})]
+    last = {key: value for one in rounds for key, value in one.items() if value is not None}
+    models = {
+        name: manifests[f"evaluate/{name}", 0] for name in ("base", "warm") if (f"evaluate/{name}", 0) in manifests
     }
-    quarantine = storage.join(folder.stage("ingest"), "quarantine")  # with their text and place
+    evolved = {"evolved": last["evolved"]} if "evolved" in last else {}
     stages = [
-        {"stage": m.stage, "seconds": m.seconds, "rows": asdict(m.rows), "headline": m.headline}
-        for m in manifests.values()
+        {"stage": stage, "round": n, "seconds": m.seconds, "rows": asdict(m.rows), "headline": m.headline}
+        for (stage, n), m in manifests.items()
     ]
     return {
         "name": config.name,
         "base_model": config.model.base,
         "task": config.task.kind,
         "seed": config.seed,
-        "models": {name: manifests[f"evaluate/{name}"].metrics for name in models},
-        "paired": compared.get("paired"),
-        "pseudo_labels": compared.get("pseudo_labels"),
-        "data": manifests["ingest"].metrics,
-        "selected": manifests["select"].metrics["selected"] if "select" in manifests else None,
+        "models": {name: m.metrics for name, m in models.items()} | evolved,
+        "paired": last.get("paired"),
+        "pseudo_labels": last.get("pseudo_labels"),
+        "data": manifests["ingest", 0].metrics,
+        "selected": last.get("selected"),
+        "rounds": rounds,
         "stages": stages,
         "seconds_of_this_call": round(seconds, 1),
         "ceiling": config.select.ceiling,
-        "places": {"run": folder.uri}
-        | {what: storage.join(folder.stage(s), path) for what, (s, path) in places.items() if s in manifests}
-        | ({"quarantined rows": quarantine} if manifests["ingest"].rows.quarantined else {}),
+        "places": _places(folder, manifests),
     }
+
+
+def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
+    """The figures of one round; None for what it does not have, or not yet."""
+
+    def metrics(stage: str) -> dict[str, Any]:
+        manifest = manifests.get((stage, number))
+        return manifest.metrics if manifest else {}
+
+    compared = metrics("evaluate/compare")
+    return {
+        "round": number,
+        "evolved": metrics("evaluate/evolved") or None,
+        "paired": compared.get("paired"),
+        "pseudo_labels": compared.get("pseudo_labels"),
+        "selected": metrics("select").get("selected"),
+        "data": metrics("ingest") or None,
+    }
+
+
+def _places(folder: RunFolder, manifests: dict[Key, Manifest]) -> dict[str, str]:
+    """Where the run is, and what it has made last."""
+    places = {"run": folder.uri}
+    made = (("evolved model", "finetune", "model"), ("evolved adapter", "finetune", "adapter"))
+    for what, stage, part in (*made, ("pseudo-labels", "select", "rows")):
+        for number in sorted(n for s, n in manifests if s == stage):
+            places[what] = storage.join(folder.stage(stage, number), part)
+    for number in sorted(n for (s, n), manifest in manifests.items() if s == "ingest" and manifest.rows.quarantined):
+        places["quarantined rows" + (f", round {number}" if number else "")] = storage.join(
+            folder.stage("ingest", number), "quarantine"
+        )
+    return places
 
 
 def run_readme(figures: dict[str, Any]) -> str:
@@ -103,7 +139,16 @@ def run_readme(figures: dict[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # Markdown, not HTML
-    return environment.from_string(_README).render(figures) + "\n"
+    environment.filters["in_round"] = lambda entry: f", round {entry['round']}" if entry["round"] else ""
+    return environment.from_string(_README).render(figures, evaluated=_evaluated(figures)) + "\n"
+
+
+def _evaluated(figures: dict[str, Any]) -> dict[str, Any]:
+    """The lines of the table of models: where there are several rounds, each one's evolved model under its name."""
+    evolved = {f"round-{one['round']}": one["evolved"] for one in figures["rounds"] if one["evolved"]}
+    if len(evolved) < 2:
+        return dict(figures["models"])
+    return {name: m for name, m in figures["models"].items() if name != "evolved"} | evolved
 
 
 def print_result(figures: dict[str, Any]) -> None:
@@ -115,9 +160,10 @@ def print_result(figures: dict[str, Any]) -> None:
         console.print(_table(figures))
     if figures["ceiling"]:
         console.print("a ceiling, no result: the final training saw the true answers of the unlabeled rows")
-    if figures["paired"]:
-        test = figures["paired"]["evolved_vs_warm"]
-        console.print(f"evolved against warm: {test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}")
+    for rival in ("warm", "previous"):
+        if test := (figures["paired"] or {}).get(f"evolved_vs_{rival}"):
+            counts = f"{test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}"
+            console.print(f"evolved against {rival}: {counts}")
     if labels := figures["pseudo_labels"]:
         console.print(
             f"pseudo-labels: {figures['selected']:,} selected ({labels['coverage']:.0%}), {labels['selected_accuracy']:.3f} "
@@ -127,13 +173,29 @@ def print_result(figures: dict[str, Any]) -> None:
         console.print(f"{what}: {uri}")
 
 
+def print_selection(figures: dict[str, Any]) -> None:
+    """What `semievol select` ends with: how many rows of each answer, up to which entropy, and how good they are."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    by_answer = ", ".join(f"{answer}: {n:,}" for answer, n in figures["selected_by_answer"].items())
+    console.print(f"round {figures['round']}: {figures['selected']:,} selected ({by_answer})")
+    for reason, n in figures["rejected"].items():
+        console.print(f"  {n:,} not: {reason}")
+    console.print(f"threshold: {figures['confidence']} <= {figures['entropy_threshold']:.4f}")
+    if labels := figures["pseudo_labels"]:
+        console.print(
+            f"against the oracle: {labels['selected_accuracy']:.3f} of them right, coverage {labels['coverage']:.0%}"
+        )
+
+
 def _table(figures: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{figures['name']}: held-out accuracy", title_justify="left")
     for column in ("model", "accuracy", "95 % interval", "unparsable"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    for name, m in figures["models"].items():
+    for name, m in _evaluated(figures).items():
         interval = f"{m['interval'][0]:.3f} to {m['interval'][1]:.3f}"
         table.add_row(name, f"{m['accuracy']:.3f}", interval, f"{100 * m['unparsable']:.1f} %")
     return table

@@ -2,8 +2,9 @@
 
 <storage>/<run>/
     config.yaml  run.json  status.json  summary.json  README.md
-    round-0/<stage>/manifest.json      written last
-    round-0/<stage>/...                Parquet parts, models
+    round-N/data.json                  the unlabeled files of a round with rows of its own, written first
+    round-N/<stage>/manifest.json      written last
+    round-N/<stage>/...                Parquet parts, models
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import semievol
 from semievol import storage
 
 MANIFEST = "manifest.json"
+Key = tuple[str, int]  # a stage's name, and the round in which it stands
+_DATA = "data.json"
+_NOTHING_NEW = "nothing_new.json"
 _LIBRARIES = (
     "ray",
     "torch",
@@ -85,14 +89,23 @@ class StageResult:
     headline: str
 
 
+@dataclass(frozen=True)
+class Record:
+    """The unlabeled files that a round was defined over, and whether it has been finished once."""
+
+    files: tuple[storage.FileEntry, ...]
+    finished: bool = False
+
+
 class RunFolder:
     """Paths and records of one run."""
 
     def __init__(self, storage_uri: str, name: str) -> None:
         self.uri = storage.join(storage.absolute(storage_uri), name)
-        self.fingerprints: dict[tuple[str, int], str] = {}  # by stage and round; the pipeline fills it
+        self.fingerprints: dict[Key, str] = {}  # of all steps of the run; the pipeline keeps them up to date
 
     def stage(self, stage: str, round_number: int = 0) -> str:
+        """Where a stage lies: the one place that says it."""
         return storage.join(self.uri, f"round-{round_number}", stage)
 
     def manifest(self, stage: str, round_number: int = 0) -> Manifest | None:
@@ -100,17 +113,19 @@ class RunFolder:
         uri = storage.join(self.stage(stage, round_number), MANIFEST)
         return Manifest.from_json(storage.read_text(uri)) if storage.exists(uri) else None
 
-    def discard(self, stage: str) -> None:
+    def discard(self, stage: str, round_number: int = 0) -> None:
         """Remove what a stage left; the manifest first, so that a cut-off removal never looks like a finished stage."""
-        storage.delete_file(storage.join(self.stage(stage), MANIFEST))
-        storage.delete(self.stage(stage))
+        folder = self.stage(stage, round_number)
+        storage.delete_file(storage.join(folder, MANIFEST))
+        storage.delete(folder)
         for name in ("summary.json", "README.md"):  # they speak of results that are about to change
             storage.delete_file(storage.join(self.uri, name))
 
-    def commit(self, stage: str, fingerprint: str, result: StageResult, seconds: float) -> Manifest:
+    def commit(self, key: Key, fingerprint: str, result: StageResult, seconds: float) -> Manifest:
         """Write the manifest: from here on the stage is done."""
+        stage, round_number = key
         result.rows.check(stage)
-        folder = self.stage(stage)
+        folder = self.stage(stage, round_number)
         prefix = len(storage.resolve(folder)[1]) + 1
         manifest = Manifest(
             stage=stage,
@@ -129,6 +144,32 @@ class RunFolder:
         )
         storage.write_text(storage.join(folder, MANIFEST), json.dumps(asdict(manifest), indent=1))
         return manifest
+
+    def records(self) -> dict[int, Record]:
+        """What the rounds with rows of their own were defined over, by their number."""
+        found = {}
+        for name in storage.folders(self.uri):
+            uri = storage.join(self.uri, name, _DATA)
+            if name.startswith("round-") and storage.exists(uri):
+                data = json.loads(storage.read_text(uri))
+                files = tuple(storage.FileEntry(**file) for file in data["files"])
+                found[int(name.removeprefix("round-"))] = Record(files, data["finished"])
+        return found
+
+    def record(self, round_number: int, files: tuple[storage.FileEntry, ...], *, finished: bool) -> None:
+        """Write down what a round is defined over."""
+        self.write_json(f"round-{round_number}/{_DATA}", asdict(Record(files, finished)))
+
+    def nothing_new(self) -> str | None:
+        """The fingerprint of an ingest that found no new row in the files that had arrived."""
+        uri = storage.join(self.uri, _NOTHING_NEW)
+        return str(json.loads(storage.read_text(uri))["ingest"]) if storage.exists(uri) else None
+
+    def give_up(self, round_number: int) -> None:
+        """Take back a round whose files held no new row, and remember that they did not."""
+        self.write_json(_NOTHING_NEW, {"ingest": self.fingerprints["ingest", round_number]})
+        self.discard("ingest", round_number)
+        storage.delete(storage.join(self.uri, f"round-{round_number}"))
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         storage.write_text(storage.join(self.uri, name), json.dumps(content, indent=1))

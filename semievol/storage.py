@@ -137,6 +137,15 @@ def find(pattern: str) -> list[FileEntry]:
     return sorted(found, key=lambda e: e.uri)
 
 
+def folders(uri: str) -> list[str]:
+    """The names of the folders directly in a folder, sorted; none where there is no such folder."""
+    from pyarrow.fs import FileSelector, FileType
+
+    filesystem, path = resolve(uri)
+    entries = filesystem.get_file_info(FileSelector(path, allow_not_found=True))
+    return sorted(entry.base_name for entry in entries if entry.type == FileType.Directory)
+
+
 def exists(uri: str) -> bool:
     from pyarrow.fs import FileType
 

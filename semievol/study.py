@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from semievol import config as configuration
-from semievol import lease, pipeline, storage, study_report
+from semievol import lease, rounds, storage, study_report
 from semievol.config import RunConfig
 from semievol.errors import UserError
 from semievol.pipeline import Pipeline
+from semievol.rounds import Round
 from semievol.runfolder import Manifest, RunFolder
 from semievol.stages.evaluate import MODELS, scores_by_row
+from semievol.storage import FileEntry
 from semievol.study_report import Headline, Result
 
 
@@ -129,7 +131,9 @@ def plan(study: StudyConfig) -> list[Planned]:
             run = [f"name={name}-{seed}", f"storage={study.storage}", f"seed={seed}"]
             try:
                 config = configuration.load(study.config, [*study.overrides, *method.overrides, *run])
-                stages = [stage.name for stage in pipeline.stages_for(method.until, config)]
+                rounds.check_until(method.until)
+                one_round = rounds.steps([Round(0, (FileEntry("", 0, 0),))], config)
+                stages = [step.stage.name for step in rounds.needed(rounds.until(one_round, method.until))]
             except UserError as error:
                 raise UserError(f"methods.{name}: {error}") from None
             if f"evaluate/{method.report}" not in stages:
@@ -155,15 +159,17 @@ def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str
         for number, (one, driver) in enumerate(runs, start=1):
             echo(f"{one.method}, seed {one.seed}: run {number} of {len(runs)}")
             summary = driver.run(one.until, variables, only_needed=True)
-            results.append(_result(one, driver, [stage["stage"] for stage in summary["stages"]]))
+            last = {stage["stage"]: stage["round"] for stage in summary["stages"]}
+            results.append(_result(one, driver, last))
         headline = Headline(study.compare_to, study.sft, study.semievol, study.ceiling)
         figures = study_report.figures(study.name, results, headline)
         study_report.write(uri, figures, results)
     return figures
 
 
-def _result(one: Planned, driver: Pipeline, stages: list[str]) -> Result:
-    manifests = {name: driver.folder.manifest(name) for name in stages}
+def _result(one: Planned, driver: Pipeline, last: dict[str, int]) -> Result:
+    """Args: last: the stages that the run went through, and the last round in which it did."""
+    manifests = {name: driver.folder.manifest(name, number) for name, number in last.items()}
 
     def metrics(stage: str | None) -> dict[str, Any]:
         found: Manifest | None = manifests.get(stage or "")
@@ -176,7 +182,7 @@ def _result(one: Planned, driver: Pipeline, stages: list[str]) -> Result:
         seed=one.seed,
         accuracy=metrics(evaluated)["accuracy"],
         interval=tuple(metrics(evaluated)["interval"]),
-        scores=scores_by_row(storage.join(driver.folder.stage(evaluated), "rows"), driver.config),
+        scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config),
         trained_rows=trained.rows.out if trained else None,
         steps=trained.metrics["steps"] if trained else None,
         selected=metrics("select").get("selected"),

@@ -29,13 +29,17 @@ class StageContext:
     inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
     emit: Emit
     engine: Callable[[str, EngineConfig], Engine] = engines.load
+    files: tuple[storage.FileEntry, ...] = ()  # the unlabeled files of a round with rows of its own
 
     @property
     def task(self) -> Task:
         return tasks.make(self.config.task)
 
     def weights(self, model: str) -> str:
-        """Where the weights are that a config names: warm, base, round-N, or a folder, URI or hub id as it is."""
+        """Where the weights are that a config names: warm, base, round-N, or a folder, URI or hub id as it is.
+
+        After round 0, `warm` is the evolved model of the round before.
+        """
         if model == "base":
             return self.config.model.base
         trained = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)

@@ -66,22 +66,24 @@ def run_model(ctx: StageContext) -> StageResult:
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Compare the models row by row, and the pseudo-labels with the oracle where there is one."""
-    by_row = {m: scores_by_row(storage.join(ctx.inputs[f"evaluate/{m}"], "rows"), ctx.config) for m in MODELS}
+    """Compare the models row by row (after round 0 the previous evolved one too), and the pseudo-labels with the oracle."""
+    models = [name for name in (*MODELS, "previous") if f"evaluate/{name}" in ctx.inputs]
+    by_row = {m: scores_by_row(storage.join(ctx.inputs[f"evaluate/{m}"], "rows"), ctx.config) for m in models}
     ids = sorted(by_row["base"])
     assert all(sorted(of) == ids for of in by_row.values()), "the models answered different rows, so none can be paired"
     scores = {model: np.array([of[i] for i in ids]) for model, of in by_row.items()}
     correct = {model: given >= 0.5 for model, given in scores.items()}  # McNemar's test wants right or wrong
     tests = {}
-    for a, b in itertools.combinations(MODELS, 2):
+    pairs = [*itertools.combinations(MODELS, 2), *((model, "evolved") for model in models if model == "previous")]
+    for a, b in pairs:
         only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
         tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": float(f"{mcnemar(only_a, only_b):.3g}")}
     accuracy = {model: round(float(given.mean()), 4) for model, given in scores.items()}
     metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": measure_pseudo_labels(ctx)}
-    rows = storage.count_rows(storage.join(ctx.inputs["ingest"], "test"))
-    verdict = tests["evolved_vs_warm"]
-    gain = accuracy["evolved"] - accuracy["warm"]
-    return StageResult(Rows(rows, len(ids)), metrics, f"evolved {gain:+.3f} over warm, p = {verdict['p_value']:.3g}")
+    rows = storage.count_rows(storage.join(ctx.inputs["evaluate/evolved"], "rows"))
+    rival = "previous" if "previous" in models else "warm"
+    gain, p_value = accuracy["evolved"] - accuracy[rival], tests[f"evolved_vs_{rival}"]["p_value"]
+    return StageResult(Rows(rows, len(ids)), metrics, f"evolved {gain:+.3f} over {rival}, p = {p_value:.3g}")
 
 
 def scores_by_row(rows: str, config: RunConfig) -> dict[int, float]:

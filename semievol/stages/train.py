@@ -43,7 +43,7 @@ def run_warmup(ctx: StageContext) -> StageResult:
 
 
 def run_finetune(ctx: StageContext) -> StageResult:
-    """M_evol = SFT on labeled and selected rows, from the base or from the warm weights."""
+    """M_evol = SFT on labeled and selected rows, from the base or the warm weights, or from the last evolved ones."""
     config = ctx.config.finetune
     sources = [Source(storage.join(ctx.inputs["select"], "rows"), selected_only=True)]
     if config.include_labeled:

@@ -38,7 +38,7 @@ def make_run(folder: Path, model: Path) -> str:
     ]
     source = storage.join(run.stage("ingest"), "labeled")
     storage.write_table(storage.join(source, "rows.parquet"), pa.Table.from_pylist(labeled, LABELED))
-    build_index(source, run.stage("index"), settings.embedding, k=1)
+    build_index(source, run.stage("index"), settings)
     for number, accuracy in ROUNDS.items():
         shutil.copytree(model, storage.join(run.stage("finetune", number), "model"))
         for stage, metrics in (

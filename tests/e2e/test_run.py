@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from semievol import storage
-from semievol.pipeline import STAGES
+from semievol.rounds import STAGES
 from semievol.runfolder import Manifest
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -11,7 +11,7 @@ import pytest
 from semievol import storage
 from semievol.demo import base_model
 from semievol.demo.data import write_dataset
-from semievol.pipeline import stages_until
+from semievol.rounds import STAGES
 from semievol.runfolder import Manifest
 
 pytestmark = pytest.mark.timeout(1200)
@@ -53,7 +53,7 @@ def test_a_run_in_a_bucket_and_the_same_command_again(s3: str, settings: list[st
     summary = json.loads(done.stdout.splitlines()[-1])
     run = f"{s3}/demo/run"
     assert summary == json.loads(storage.read_text(f"{run}/summary.json"))
-    stages = stages_until("select")
+    stages = STAGES[: [stage.name for stage in STAGES].index("select") + 1]
     for stage in stages:
         folder = f"{run}/round-0/{stage.name}"
         manifest = Manifest.from_json(storage.read_text(f"{folder}/manifest.json"))

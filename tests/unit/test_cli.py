@@ -15,6 +15,7 @@ SURFACE = {
     "serve": {"run", "overrides", "models", "host", "port", "keys"},
     "promote": {"run", "round_number", "force"},
     "rollback": {"run"},
+    "select": {"run", "overrides", "as_json"},
     "key": {"name", "file"},
     "run": {"config", "overrides", "until", "env", "as_json"},
     "plan": {"config", "overrides", "as_json"},

@@ -66,6 +66,8 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("label.collaborators=[{name: a}, {name: a}]", "names must differ"),
         ("label.collaborators=[{name: a, temprature: 1}]", "temprature"),
         ("label.collaborators=[{k: 1}]", "label.collaborators"),
+        ("label.collaborators=[{name: a, model: round-0}]", "label.collaborators: none takes part in round 0"),
+        ("rounds=0", "rounds: 0 is not positive"),
     ],
 )
 def test_what_is_wrong_is_named(path: Path, override: str, message: str) -> None:

@@ -14,7 +14,10 @@ LAYERS = {
         *("paths", "lease", "submission"),
     },
     "stages": {"stages"},
-    "driver": {"pipeline", "report", "demo", "promotion", "serving", "study", "study_report", "study_plots"},
+    "driver": {
+        *("pipeline", "rounds", "runner", "fingerprints", "report", "demo", "promotion", "serving"),
+        *("study", "study_report", "study_plots"),
+    },
     "cli": {"cli", "cli_jobs", "console", "__main__"},
 }
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}

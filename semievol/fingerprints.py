@@ -1,0 +1,79 @@
+"""What a run's steps depend on: settings, input files, models and one another, each as a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from semievol import config as configuration
+from semievol import embedding, paths, storage
+from semievol.config import RunConfig
+from semievol.errors import UserError
+from semievol.rounds import Step, of_round
+from semievol.runfolder import Key, fingerprint
+from semievol.storage import FileEntry
+
+
+class Fingerprints:
+    """The fingerprints of a config's steps.
+
+    Args:
+        files: the input files by split; of the unlabeled ones those count that a round is defined over.
+
+    Raises:
+        UserError: a model is not there.
+    """
+
+    def __init__(self, run_config: RunConfig, files: Mapping[str, Iterable[FileEntry]]) -> None:
+        self._config = run_config
+        self._known = [asdict(file) for split in ("test", "labeled") for file in files[split]]
+        self._models = {
+            "base": _model_identity("model.base", run_config.model.base),
+            "embedding": _model_identity("embedding.model", embedding.model_path(run_config.embedding.model)),
+        }
+        self._settings: dict[int, Any] = {}  # the config as each round sees it, as plain values
+
+    def of(self, steps: Iterable[Step]) -> dict[Key, str]:
+        """Of all steps, where each comes after those that it reads."""
+        found: dict[Key, str] = {}
+        for step in steps:
+            found[step.key] = self.of_step(step, [found[key] for key in step.inputs.values()])
+        return found
+
+    def of_step(self, step: Step, inputs: list[str]) -> str:
+        """Of one step, with the fingerprints of those that it reads."""
+        number = step.round.number
+        if number not in self._settings:
+            self._settings[number] = configuration.to_dict(of_round(self._config, number))
+        settings = {key: _setting(self._settings[number], key) for key in step.stage.settings}
+        own = self._models.get(step.stage.reads, [])
+        if step.stage.name == "ingest":
+            own = [asdict(file) for file in step.round.files] + (self._known if number == 0 else [])
+        return fingerprint(step.stage.name, settings, [own, inputs])
+
+
+def _setting(value: Any, key: str) -> Any:
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _model_identity(key: str, model: str) -> list[Any]:
+    """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
+
+    Raises:
+        UserError: there is no such model, before anything starts.
+    """
+    if paths.is_path(model) or "://" in model:
+        if not storage.exists(storage.join(model, "config.json")):
+            raise UserError(f"{key}: no model at '{model}' (a folder with config.json, a URI, or a Hugging Face id)")
+        return [[file.uri, file.size, file.mtime_ns] for file in storage.find(model)]
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(model, "config.json")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {error}") from None
+    return [model, path.split("/")[-2]]  # .../snapshots/<commit>/config.json
