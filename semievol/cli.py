@@ -143,7 +143,8 @@ def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> No
     config.storage, _, config.name = folder.uri.rpartition("/")  # where it is now
     figures = _pipeline_of(config).select()
     report.print_selection(figures)
-    typer.echo(f"`semievol run {folder.uri}/config.yaml` goes on with what depends on it")
+    again = ": the settings hold for all rounds, so it begins with round 0" if figures["round"] else ""
+    typer.echo(f"`semievol run {folder.uri}/config.yaml` goes on with what depends on it{again}")
     if as_json:
         _print_json(figures)
 

@@ -1,6 +1,7 @@
 """Ingest, with every wart that the shapes of real files have shown."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from semievol import storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
+from semievol.runfolder import Rows
 from semievol.schema import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
 from semievol.stages import ingest
 from semievol.stages.context import StageContext
@@ -100,6 +102,40 @@ def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp
     (tmp_path / "unlabeled" / "0.jsonl").unlink()
     with pytest.raises(UserError, match=r"data.unlabeled: no file at"):
         ingest.inputs(run_config.data, run_config.task)
+
+
+def test_files_that_arrive_later_bring_only_rows_that_no_round_has(run_config: RunConfig, tmp_path: Path) -> None:
+    labeled = 'question,options,answer\nl1,"[""x"", ""y"", ""z""]",A\n'
+    write(tmp_path, labeled, [[row("u1", truth="A"), row("u2"), row("u3")]], [row("t1", answer="B")])
+    first = context(run_config, tmp_path)
+    ingest.run(first)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")}
+    arrived = [row("u2"), row("u4", truth="B"), row("u4"), row("l1"), row("t1"), row(""), row(" u1 "), row("u5")]
+    (tmp_path / "unlabeled" / "1.jsonl").write_text("\n".join(map(json.dumps, arrived)))
+    later = replace(
+        first,
+        out=f"{tmp_path}/later",
+        inputs={"round-0": first.out},
+        files=tuple(storage.find(f"{tmp_path}/unlabeled/1.jsonl")),
+    )
+    result = ingest.run(later)
+    result.rows.check("ingest")
+    assert result.rows == Rows(came_in=8, out=2, quarantined=1, duplicates=4, leaks=1)
+    assert result.metrics["splits"] == {"unlabeled": {"kept": 2, "quarantined": 1, "duplicate": 4, "leak": 1}}
+    kept = storage.read_table(f"{tmp_path}/later/unlabeled")
+    assert kept.schema == UNLABELED and set(kept["question"].to_pylist()) == {"u4", "u5"}
+    assert storage.read_table(f"{tmp_path}/later/oracle")["oracle"].to_pylist() == ["B"]
+    assert not storage.exists(f"{tmp_path}/later/labeled") and not storage.exists(f"{tmp_path}/later/test")
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")} == before
+
+    (tmp_path / "unlabeled" / "2.jsonl").write_text("\n".join(json.dumps(row(q)) for q in ("u5", "u1", "l1")))
+    nothing = replace(
+        later,
+        out=f"{tmp_path}/nothing",
+        inputs={"round-0": first.out, "round-1": later.out},
+        files=tuple(storage.find(f"{tmp_path}/unlabeled/2.jsonl")),
+    )
+    assert ingest.run(nothing).rows == Rows(came_in=3, out=0, duplicates=3)
 
 
 def test_numeric_rows_need_no_options(run_config: RunConfig, tmp_path: Path) -> None:

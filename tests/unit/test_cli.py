@@ -1,14 +1,19 @@
 """The command line: its surface, its messages, its weight. Runs that need Ray are in tests/e2e."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from semievol import config
 from semievol.cli import app, main
+from semievol.pipeline import Pipeline
+from semievol.runfolder import Rows, StageResult
 
 SURFACE = {
     "study": {"study", "overrides", "env", "as_json"},
@@ -120,3 +125,55 @@ def test_an_empty_unlabeled_folder_is_said(project: Path, capsys: pytest.Capture
     (project / "unlabeled" / "0.csv").unlink()
     assert call("run", f"{project}/c.yaml") == 2
     assert "data.unlabeled: no file at" in capsys.readouterr().err
+
+
+def planned(project: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[list[tuple[int, str]], str]:
+    """The steps that `plan` shows, and all that it prints."""
+    main(["plan", f"{project}/c.yaml", *overrides, "--json"])
+    out = capsys.readouterr().out
+    return [(step["round"], step["stage"]) for step in json.loads(out.strip().splitlines()[-1])["stages"]], out
+
+
+def finish(project: Path, number: int, paired: dict[str, Any]) -> None:
+    """As if a round had been run: what `plan` needs of it."""
+    pipeline = Pipeline(config.load(f"{project}/c.yaml", ["rounds=2"]), lambda _: None)
+    metrics = {"paired": paired, "accuracy": {"evolved": 0.5, "previous": 0.5}}
+    for (stage, at), fingerprint in pipeline.folder.fingerprints.items():
+        if at == number:
+            pipeline.folder.commit((stage, at), fingerprint, StageResult(Rows(1, 1), metrics, ""), 0.0)
+    files = next(one.files for one in pipeline.rounds if one.number == number)
+    if files:
+        pipeline.folder.record(number, files, finished=True)
+
+
+def test_plan_shows_the_rounds_that_there_will_be(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps, out = planned(project, capsys)
+    assert {number for number, _ in steps} == {0} and "round" not in out.splitlines()[1]
+    steps, out = planned(project, capsys, "rounds=3")
+    assert [number for number, stage in steps if stage == "label"] == [0, 1, 2] and "round" in out
+    finish(project, 0, {})
+    (project / "unlabeled" / "1.csv").write_text(f"question,options\nq2,{ROW}\n")
+    steps, out = planned(project, capsys, "rounds=2")
+    assert {number for number, _ in steps} == {0, 1} and "1 unlabeled file(s) that have arrived since" in out
+    assert "1.csv first, wait until this round is finished" in out
+    finish(project, 1, {"evolved_vs_previous": {"p_value": 0.5}})
+    (project / "unlabeled" / "0.csv").unlink()  # of a finished round
+    steps, out = planned(project, capsys, "rounds=2")
+    assert [stage for number, stage in steps if number == 2] == ["ingest", "retrieve", *(s for n, s in steps if n == 1)]
+    assert [number for number, stage in steps if stage == "label"] == [0, 1, 2, 3]
+    steps, out = planned(project, capsys, "rounds=3", "data.unlabeled=" + f"{project}/unlabeled/none")
+    assert {number for number, _ in steps} == {0, 1} and "no round 2 over these rows" in out
+
+
+def test_select_takes_only_its_own_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("select", f"{project}/runs/x", "select.theta=0.3", "label.justify=false") == 2
+    assert "label.justify: `semievol select` takes overrides of select.* only" in capsys.readouterr().err
+    assert call("select", f"{project}/runs/x", "select.theta=0.3") == 2
+    assert "no run at" in capsys.readouterr().err
+    finish(project, 0, {})
+    (project / "runs" / "x" / "config.yaml").write_text((project / "c.yaml").read_text())
+    (project / "runs" / "x" / "round-0" / "label" / "manifest.json").unlink()
+    assert call("select", f"{project}/runs/x", "select.theta=0.3") == 2
+    assert "no pseudo-labels in" in capsys.readouterr().err
+    assert call("select", f"{project}/runs/x", "select.theta=3") == 2
+    assert "select.theta: 3.0 is not in (0, 1]" in capsys.readouterr().err
