@@ -178,14 +178,26 @@ class EvaluateConfig:
 
 
 @dataclass
+class PriceConfig:
+    """What an endpoint charges for a million tokens, in any currency. Without both no cost is counted."""
+
+    input: float | None = None
+    output: float | None = None
+
+
+@dataclass
 class EngineConfig:
     """What answers: vLLM on the cluster, or an OpenAI-compatible endpoint. `extra` goes to vLLM's EngineArgs as it is."""
 
     kind: str = "vllm"  # vllm | openai
-    endpoint: str = "https://api.openai.com/v1"  # kind: openai only, as the next three
+    endpoint: str = "https://api.openai.com/v1"  # kind: openai only; the next five also for collaborators' endpoints
     api_key_env: str = "OPENAI_API_KEY"  # the variable that holds the key; no key is ever in a config
     concurrency: int = 32  # requests in flight, of each labeler
     timeout_s: float = 120.0  # of one request
+    retries: int = (
+        10  # of a request on 429, 5xx and lost connections: after 0.5 s, 1 s, .. 8 s, or Retry-After; about 1 min
+    )
+    price_per_million: PriceConfig = field(default_factory=PriceConfig)
     dtype: str = "auto"
     max_model_len: int | None = None  # default: the model's own limit
     max_num_seqs: int = 128
@@ -415,6 +427,7 @@ def _check(config: RunConfig) -> None:
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
     _check_serving(config.serving, require)
+    _check_endpoints(config, require)
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
     names = [c.name for c in collaborators]
@@ -456,3 +469,25 @@ def _check_serving(serving: ServingConfig, require: Callable[[bool, str], None])
     require(
         not serving.in_context or serving.neighbors > 0, "serving.in_context: needs serving.neighbors of at least 1"
     )
+
+
+def _check_endpoints(config: RunConfig, require: Callable[[bool, str], None]) -> None:
+    """What OpenAI-compatible endpoints need, and what they cannot do."""
+    endpoints = {"engine.endpoint": config.engine.endpoint} if config.engine.kind == "openai" else {}
+    for i, who in enumerate(config.label.collaborators):
+        if who.kind == "model" and who.endpoint is not None:
+            endpoints[f"label.collaborators[{i}].endpoint"] = who.endpoint
+    for key, url in endpoints.items():
+        ok = re.fullmatch(r"https?://[^/\s]+(/\S*)?", url) is not None
+        require(ok, f"{key}: '{url}' is no base URL of an API, as in http://host:8000/v1")
+        require(
+            config.label.mode == "sample",
+            f"label.mode: score needs the exact probabilities of given responses, which only engine.kind: vllm gives; "
+            f"{key} names an endpoint. Use label.mode: sample",
+        )
+    require(config.engine.retries >= 0, "engine.retries: must not be negative")
+    for kind, price in (
+        ("input", config.engine.price_per_million.input),
+        ("output", config.engine.price_per_million.output),
+    ):
+        require(price is None or price >= 0, f"engine.price_per_million.{kind}: must not be negative")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from semievol import cluster, embedding, lease, paths, report, storage
+from semievol import cluster, embedding, endpoint, lease, paths, report, storage
 from semievol import config as configuration
 from semievol.config import RunConfig
 from semievol.errors import UserError
@@ -126,7 +126,8 @@ class Pipeline:
             with lease.held(self.folder.uri, self._echo) as owner:
                 if not all(self._done(stage) for stage in stages):
                     cluster.connect(self.config)
-                    cluster.check_nodes(self.config, self.folder.uri, owner, variables)
+                    needed = [*variables, *endpoint.variables(self.config)]
+                    cluster.check_nodes(self.config, self.folder.uri, owner, needed)
                 manifests = {stage.name: self._done_or_run(stage) for stage in stages}
                 summary = report.summary(self.folder.uri, self.config, manifests, time.monotonic() - started)
                 self.folder.write_json("summary.json", summary)
@@ -199,7 +200,9 @@ class Pipeline:
 
         files = [asdict(entry) for entries in inputs(self.config.data).values() for entry in entries]
         models = {
-            "base": _model_identity("model.base", self.config.model.base),
+            "base": [self.config.model.base]
+            if self.config.engine.kind == "openai"
+            else _model_identity("model.base", self.config.model.base),
             "embedding": _model_identity("embedding.model", embedding.model_path(self.config.embedding.model)),
         }
         found: dict[str, str] = {}

@@ -120,10 +120,17 @@ def run_rows(
     checkpoint only goes as deep as the blocks are small, hence the repartition: with default blocks a few thousand
     rows are one block, committed at the very end (measured: a kill then kept nothing).
 
+    An actor that cannot go on for a reason that the user can mend tells `progress.stop`, and leaves the rows that it
+    could not work on out of its output: what is finished of their blocks is still committed, and the next attempt takes
+    up the rest. An exception would end the plan, and with it the blocks that are on their way.
+
     Args:
         actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
         concurrency: batches that one actor works on at a time, to keep its engine full across batch borders.
         columns: renames of input columns, old to new.
+
+    Raises:
+        UserError: an actor told `progress.stop`.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -163,3 +170,10 @@ def run_rows(
             num_gpus=pool.num_gpus,
         )
         rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")
+        problem = ray.get(progress.problem.remote())
+    if problem:
+        done = storage.count_rows(commits) if storage.exists(commits) else 0
+        raise UserError(
+            f"stage {ctx.name}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same command "
+            f"again: it asks for the rest"
+        )

@@ -11,7 +11,7 @@ LAYERS = {
     "pure": {"errors", "config", "schema", "tasks", "prompts", "confidence", "selection", "statistics", "network"},
     "adapters": {
         *("storage", "readers", "embedding", "index", "engines", "training", "cluster", "progress", "runfolder"),
-        *("paths", "lease", "submission"),
+        *("paths", "lease", "submission", "endpoint"),
     },
     "stages": {"stages"},
     "driver": {"pipeline", "report", "demo", "promotion", "serving"},
@@ -29,6 +29,7 @@ HEAVY = {
     "datasets",
     "faiss",
     "sentence_transformers",
+    "openai",
 }
 PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "semievol"} | set(sys.stdlib_module_names)
 
