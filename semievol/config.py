@@ -90,6 +90,22 @@ class TrainConfig:
 
 
 @dataclass
+class TrainerConfig:
+    """What fine-tunes: DeepSpeed on the cluster, or the files and fine-tuning API of an OpenAI-compatible endpoint.
+
+    With the API `model.base` is a name there. Of `warmup` and `finetune` it takes `epochs` (whole ones) and `batch_size`;
+    adapters, schedule and `max_length` are the API's own, and rows go there uncut.
+    """
+
+    kind: str = "deepspeed"  # deepspeed | openai, which goes together with engine.kind: openai
+    endpoint: str | None = None  # kind: openai only, as all below; default: engine.endpoint
+    api_key_env: str | None = None  # the variable that holds the key; default: engine.api_key_env
+    learning_rate_multiplier: float | None = None  # instead of `learning_rate`; default: the API's choice
+    suffix: str = "semievol"  # part of the names of the models that are made
+    poll_s: float = 30.0  # between two looks at a job
+
+
+@dataclass
 class WarmupConfig(TrainConfig):
     """In-weight propagation. With solved examples in its prompts a small model learns to use those of other rows."""
 
@@ -285,6 +301,8 @@ _POSITIVE = (
         "engine.kv_cache_gib",
         "engine.concurrency",
         "engine.timeout_s",
+        "trainer.learning_rate_multiplier",
+        "trainer.poll_s",
         "limits.max_row_bytes",
     ),
     *(f"serving.{key}" for key in ("concurrency", "max_body_bytes", "max_tokens", "default_max_tokens", "max_n")),
@@ -304,6 +322,7 @@ class RunConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
@@ -449,7 +468,7 @@ def _check(config: RunConfig) -> None:
         per_step = train.per_device_batch_size * config.resources.train.workers
         require(train.zero_stage in (0, 1, 2, 3), f"{key}.zero_stage: {train.zero_stage} is none of 0, 1, 2, 3")
         require(
-            train.batch_size >= per_step and train.batch_size % per_step == 0,
+            config.trainer.kind == "openai" or (train.batch_size >= per_step and train.batch_size % per_step == 0),
             f"{key}.batch_size: {train.batch_size} is no multiple of {key}.per_device_batch_size x "
             f"resources.train.workers = {per_step}",
         )
@@ -477,6 +496,20 @@ def _check_endpoints(config: RunConfig, require: Callable[[bool, str], None]) ->
     for i, who in enumerate(config.label.collaborators):
         if who.kind == "model" and who.endpoint is not None:
             endpoints[f"label.collaborators[{i}].endpoint"] = who.endpoint
+    trainer = config.trainer
+    require(trainer.kind in ("deepspeed", "openai"), f"trainer.kind: '{trainer.kind}' is none of deepspeed, openai")
+    require(
+        (trainer.kind == "openai") == (config.engine.kind == "openai"),
+        f"trainer.kind: {trainer.kind} with engine.kind: {config.engine.kind}: what one makes the other cannot ask. Use "
+        f"openai for both, or deepspeed with vllm (a collaborator's own endpoint goes with those too)",
+    )
+    if trainer.kind == "openai":
+        for key, epochs in (("warmup", config.warmup.epochs), ("finetune", config.finetune.epochs)):
+            require(
+                epochs == int(epochs), f"{key}.epochs: {epochs:g} is no whole number, which trainer.kind: openai needs"
+            )
+        if trainer.endpoint is not None:
+            endpoints["trainer.endpoint"] = trainer.endpoint
     for key, url in endpoints.items():
         ok = re.fullmatch(r"https?://[^/\s]+(/\S*)?", url) is not None
         require(ok, f"{key}: '{url}' is no base URL of an API, as in http://host:8000/v1")

@@ -70,10 +70,13 @@ class Endpoint:
 
 def variables(config: RunConfig) -> list[str]:
     """Names of the variables that nodes need for the endpoints of a config."""
-    engine = config.engine
+    engine, trainer = config.engine, config.trainer
     urls = [engine.endpoint] if engine.kind == "openai" else []
     urls += [who.endpoint for who in config.label.collaborators if who.kind == "model" and who.endpoint]
-    return [] if all(map(_is_here, urls)) else [engine.api_key_env]
+    asked = [(url, engine.api_key_env) for url in urls]
+    if trainer.kind == "openai":
+        asked.append((trainer.endpoint or engine.endpoint, trainer.api_key_env or engine.api_key_env))
+    return sorted({variable for url, variable in asked if not _is_here(url)})
 
 
 def _is_here(url: str) -> bool:

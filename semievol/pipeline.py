@@ -43,16 +43,22 @@ _LABELED = (
     *(*_ENGINE, "engine.top_logprobs"),
     *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
 )
+_TRAINER = ("trainer.kind", "trainer.endpoint", "trainer.learning_rate_multiplier")
 _EMBEDDED = ("embedding.max_length", "retrieve")
 STAGES = (
     Stage("ingest", "ingest:run", (), ("data", "task", "limits.max_row_bytes")),
     Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
-    Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed"), "base", "train"),
+    Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed", *_TRAINER), "base", "train"),
     Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
     Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "", "label"),
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
-        "finetune", "train:run_finetune", ("ingest", "warmup", "select"), ("task", "finetune", "seed"), "base", "train"
+        "finetune",
+        "train:run_finetune",
+        ("ingest", "warmup", "select"),
+        ("task", "finetune", "seed", *_TRAINER),
+        "base",
+        "train",
     ),
     Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
     Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
@@ -200,9 +206,7 @@ class Pipeline:
 
         files = [asdict(entry) for entries in inputs(self.config.data).values() for entry in entries]
         models = {
-            "base": [self.config.model.base]
-            if self.config.engine.kind == "openai"
-            else _model_identity("model.base", self.config.model.base),
+            "base": _base_identity(self.config),
             "embedding": _model_identity("embedding.model", embedding.model_path(self.config.embedding.model)),
         }
         found: dict[str, str] = {}
@@ -231,6 +235,12 @@ def _line(manifest: Manifest, *, skipped: bool) -> str:
 def _losses(manifest: Manifest) -> list[tuple[int, str]]:
     rows = manifest.rows
     return [(rows.quarantined, "quarantined"), (rows.duplicates, "duplicates"), (rows.leaks, "held back as leaks")]
+
+
+def _base_identity(run_config: RunConfig) -> list[Any]:
+    if run_config.engine.kind == "openai":
+        return [run_config.model.base, run_config.engine.endpoint]  # a name there
+    return _model_identity("model.base", run_config.model.base)
 
 
 def _model_identity(key: str, model: str) -> list[Any]:

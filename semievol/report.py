@@ -68,10 +68,11 @@ def summary(run_uri: str, config: RunConfig, manifests: dict[str, Manifest], sec
     """Everything a reader asks first, in one JSON object; of a run that stopped early, what there is."""
     compared = manifests["evaluate/compare"].metrics if "evaluate/compare" in manifests else {}
     models = [name for name in ("base", "warm", "evolved") if f"evaluate/{name}" in manifests]
+    at_endpoint = config.trainer.kind == "openai"
     places = {
         "run": ("ingest", ""),
-        "evolved model": ("finetune", "/round-0/finetune/model"),
-        "evolved adapter": ("finetune", "/round-0/finetune/adapter"),
+        "evolved model": ("finetune", f"/round-0/finetune/{'model.json' if at_endpoint else 'model'}"),
+        **({} if at_endpoint else {"evolved adapter": ("finetune", "/round-0/finetune/adapter")}),
         "pseudo-labels": ("select", "/round-0/select/rows"),
     }
     stages = [

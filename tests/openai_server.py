@@ -55,6 +55,7 @@ class OpenAIServer:
         self.files: dict[str, bytes] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
         self.lose_created_jobs = False  # the job is there, its creator does not hear of it
+        self.failing_jobs = ""  # why they fail
         self.knows_n = True
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -81,6 +82,15 @@ class OpenAIServer:
 
     def count(self, path: str) -> int:
         return sum(path == called for called, _ in self.calls)
+
+    def add_jobs(self, count: int, content: dict[str, Any]) -> dict[str, Any]:
+        """Fine-tuning jobs, all with this content; returns the last."""
+        for number in range(len(self.jobs), len(self.jobs) + count):
+            job = {"id": f"job-{number}", "object": "fine_tuning.job", "created_at": number, "status": "queued"}
+            job |= {"fine_tuned_model": None, "error": None, "trained_tokens": None, "finished_at": None, "steps": 0}
+            job |= {"organization_id": "o", "result_files": [], "hyperparameters": {}, "validation_file": None}
+            self.jobs[f"job-{number}"] = job | content | {"user_provided_suffix": content.get("suffix")}
+        return self.jobs[f"job-{number}"]
 
     def _app(self) -> FastAPI:
         app = FastAPI()
@@ -129,12 +139,8 @@ class OpenAIServer:
         return head | {"bytes": len(self.files[name]), "purpose": "fine-tune", "status": "processed"}
 
     async def _create_job(self, body: dict[str, Any]) -> Response | dict[str, Any]:
-        number = len(self.jobs)
-        job = {"id": f"job-{number}", "object": "fine_tuning.job", "created_at": number, "status": "queued"}
-        job |= {"fine_tuned_model": None, "error": None, "trained_tokens": None, "finished_at": None, "steps": 0}
-        job |= {"organization_id": "o", "result_files": [], "hyperparameters": {}, "validation_file": None}
-        self.jobs[f"job-{number}"] = job | body
-        return Fault(0).response() if self.lose_created_jobs else self.jobs[f"job-{number}"]
+        job = self.add_jobs(1, body)
+        return Fault(0).response() if self.lose_created_jobs else job
 
     async def _list_jobs(self, after: str = "", limit: int = 20) -> dict[str, Any]:
         newest_first = list(self.jobs.values())[::-1]
@@ -146,7 +152,10 @@ class OpenAIServer:
         if job_id not in self.jobs:
             return Fault(404, "no such job").response()
         job = self.jobs[job_id]
-        if job["status"] in ("queued", "running"):
+        if self.failing_jobs:
+            error = {"code": "invalid", "message": self.failing_jobs, "param": None}
+            job |= {"status": "failed", "error": error}
+        elif job["status"] in ("queued", "running"):
             job["steps"] += 1
             job["status"] = "running" if job["steps"] < STEPS else "succeeded"
         if job["status"] == "succeeded":

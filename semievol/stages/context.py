@@ -14,7 +14,7 @@ from semievol.engines import Engine
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
 from semievol.tasks import Row, Task
-from semievol.training import MODEL
+from semievol.training import trained
 
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
@@ -35,11 +35,11 @@ class StageContext:
         return tasks.make(self.config.task)
 
     def weights(self, model: str) -> str:
-        """Where the weights are that a config names: warm, base, round-N, or a folder, URI or hub id as it is."""
+        """What an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id as it is."""
         if model == "base":
             return self.config.model.base
-        trained = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
-        return storage.join(trained, MODEL) if trained else model
+        stage = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
+        return trained(stage) if stage else model
 
 
 def to_row(record: dict[str, Any]) -> Row:

@@ -20,7 +20,7 @@ from semievol.stages.context import StageContext, summarize
 from semievol.stages.label import answer_rows
 from semievol.stages.labeler import Pass
 from semievol.statistics import mcnemar, wilson_interval
-from semievol.training import MODEL
+from semievol.training import trained
 
 MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
 _GREEDY = Collaborator(name="greedy", k=0, temperature=0.0)
@@ -30,7 +30,7 @@ def run_model(ctx: StageContext) -> StageResult:
     """Let one model (the last part of the stage's name) answer the test rows, greedily and without examples."""
     model = ctx.name.rpartition("/")[2]
     trained_by = MODELS[model]
-    weights = storage.join(ctx.inputs[trained_by], MODEL) if trained_by else ctx.config.model.base
+    weights = trained(ctx.inputs[trained_by]) if trained_by else ctx.config.model.base
     source, out = (storage.join(ctx.inputs["ingest"], "test"), storage.join(ctx.out, "rows"))
     answer_rows(
         ctx,
