@@ -26,6 +26,7 @@ class Response:
         distribution: shares of all answers, where the collaborator gives them; a sampled response is one point.
         error: why there is no response.
         cut: the row had to be shortened for the prompt to fit.
+        prompt_tokens: of the request, at the first of the responses to it; 0 where the engine does not tell.
     """
 
     collaborator: str
@@ -36,6 +37,7 @@ class Response:
     distribution: dict[str, float] | None = None
     error: str | None = None
     cut: bool = False
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)

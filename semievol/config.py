@@ -97,6 +97,22 @@ class TrainConfig:
 
 
 @dataclass
+class TrainerConfig:
+    """What fine-tunes: DeepSpeed on the cluster, or the files and fine-tuning API of an OpenAI-compatible endpoint.
+
+    With the API `model.base` is a name there. Of `warmup` and `finetune` it takes `epochs` (whole ones) and `batch_size`;
+    adapters, schedule and `max_length` are the API's own, and rows go there uncut.
+    """
+
+    kind: str = "deepspeed"  # deepspeed | openai, which goes together with engine.kind: openai
+    endpoint: str | None = None  # kind: openai only, as all below; default: engine.endpoint
+    api_key_env: str | None = None  # the variable that holds the key; default: engine.api_key_env
+    learning_rate_multiplier: float | None = None  # instead of `learning_rate`; default: the API's choice
+    suffix: str = "semievol"  # part of the names of the models that are made
+    poll_s: float = 30.0  # between two looks at a job
+
+
+@dataclass
 class WarmupConfig(TrainConfig):
     """In-weight propagation. With solved examples in its prompts a small model learns to use those of other rows."""
 
@@ -202,14 +218,26 @@ class EvaluateConfig:
 
 
 @dataclass
+class PriceConfig:
+    """What an endpoint charges for a million tokens, in any currency. Without both no cost is counted."""
+
+    input: float | None = None
+    output: float | None = None
+
+
+@dataclass
 class EngineConfig:
     """What answers: vLLM on the cluster, or an OpenAI-compatible endpoint. `extra` goes to vLLM's EngineArgs as it is."""
 
     kind: str = "vllm"  # vllm | openai
-    endpoint: str = "https://api.openai.com/v1"  # kind: openai only, as the next three
+    endpoint: str = "https://api.openai.com/v1"  # kind: openai only; the next five also for collaborators' endpoints
     api_key_env: str = "OPENAI_API_KEY"  # the variable that holds the key; no key is ever in a config
     concurrency: int = 32  # requests in flight, of each labeler
     timeout_s: float = 120.0  # of one request
+    retries: int = (
+        10  # of a request on 429, 5xx and lost connections: after 0.5 s, 1 s, .. 8 s, or Retry-After; about 1 min
+    )
+    price_per_million: PriceConfig = field(default_factory=PriceConfig)
     dtype: str = "auto"
     max_model_len: int | None = None  # default: the model's own limit
     max_num_seqs: int = 128
@@ -297,6 +325,8 @@ _POSITIVE = (
         "engine.kv_cache_gib",
         "engine.concurrency",
         "engine.timeout_s",
+        "trainer.learning_rate_multiplier",
+        "trainer.poll_s",
         "limits.max_row_bytes",
     ),
     *(f"serving.{key}" for key in ("concurrency", "max_body_bytes", "max_tokens", "default_max_tokens", "max_n")),
@@ -322,6 +352,7 @@ class RunConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
@@ -481,6 +512,7 @@ def _check(config: RunConfig) -> None:
     one_of("retrieve.by", config.retrieve.by, ("embedding", "bm25"))
     require(config.evaluate.k >= 0, "evaluate.k: must not be negative")
     _check_serving(config.serving, require)
+    _check_endpoints(config, require)
     collaborators = config.label.collaborators
     require(len(collaborators) > 0, "label.collaborators: at least one is needed")
     require(
@@ -509,7 +541,7 @@ def _check(config: RunConfig) -> None:
         per_step = train.per_device_batch_size * config.resources.train.workers
         require(train.zero_stage in (0, 1, 2, 3), f"{key}.zero_stage: {train.zero_stage} is none of 0, 1, 2, 3")
         require(
-            train.batch_size >= per_step and train.batch_size % per_step == 0,
+            config.trainer.kind == "openai" or (train.batch_size >= per_step and train.batch_size % per_step == 0),
             f"{key}.batch_size: {train.batch_size} is no multiple of {key}.per_device_batch_size x "
             f"resources.train.workers = {per_step}",
         )
@@ -529,3 +561,39 @@ def _check_serving(serving: ServingConfig, require: Callable[[bool, str], None])
     require(
         not serving.in_context or serving.neighbors > 0, "serving.in_context: needs serving.neighbors of at least 1"
     )
+
+
+def _check_endpoints(config: RunConfig, require: Callable[[bool, str], None]) -> None:
+    """What OpenAI-compatible endpoints need, and what they cannot do."""
+    endpoints = {"engine.endpoint": config.engine.endpoint} if config.engine.kind == "openai" else {}
+    for i, who in enumerate(config.label.collaborators):
+        if who.kind == "model" and who.endpoint is not None:
+            endpoints[f"label.collaborators[{i}].endpoint"] = who.endpoint
+    trainer = config.trainer
+    require(trainer.kind in ("deepspeed", "openai"), f"trainer.kind: '{trainer.kind}' is none of deepspeed, openai")
+    require(
+        (trainer.kind == "openai") == (config.engine.kind == "openai"),
+        f"trainer.kind: {trainer.kind} with engine.kind: {config.engine.kind}: what one makes the other cannot ask. Use "
+        f"openai for both, or deepspeed with vllm (a collaborator's own endpoint goes with those too)",
+    )
+    if trainer.kind == "openai":
+        for key, epochs in (("warmup", config.warmup.epochs), ("finetune", config.finetune.epochs)):
+            require(
+                epochs == int(epochs), f"{key}.epochs: {epochs:g} is no whole number, which trainer.kind: openai needs"
+            )
+        if trainer.endpoint is not None:
+            endpoints["trainer.endpoint"] = trainer.endpoint
+    for key, url in endpoints.items():
+        ok = re.fullmatch(r"https?://[^/\s]+(/\S*)?", url) is not None
+        require(ok, f"{key}: '{url}' is no base URL of an API, as in http://host:8000/v1")
+        require(
+            config.label.mode == "sample",
+            f"label.mode: score needs the exact probabilities of given responses, which only engine.kind: vllm gives; "
+            f"{key} names an endpoint. Use label.mode: sample",
+        )
+    require(config.engine.retries >= 0, "engine.retries: must not be negative")
+    for kind, price in (
+        ("input", config.engine.price_per_million.input),
+        ("output", config.engine.price_per_million.output),
+    ):
+        require(price is None or price >= 0, f"engine.price_per_million.{kind}: must not be negative")

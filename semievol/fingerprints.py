@@ -29,7 +29,7 @@ class Fingerprints:
         self._config = run_config
         self._known = [asdict(file) for split in ("test", "labeled") for file in files[split]]
         self._models = {
-            "base": _model_identity("model.base", run_config.model.base),
+            "base": _base_identity(run_config),
             "embedding": _model_identity("embedding.model", embedding.model_path(run_config.embedding.model)),
         }
         self._settings: dict[int, Any] = {}  # the config as each round sees it, as plain values
@@ -57,6 +57,12 @@ def _setting(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value[part]
     return value
+
+
+def _base_identity(run_config: RunConfig) -> list[Any]:
+    if run_config.engine.kind == "openai":
+        return [run_config.model.base, run_config.engine.endpoint]  # a name there
+    return _model_identity("model.base", run_config.model.base)
 
 
 def _model_identity(key: str, model: str) -> list[Any]:

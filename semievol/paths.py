@@ -16,7 +16,7 @@ _KEYS = ("storage", "data.labeled", "data.unlabeled", "data.test", *_MODELS)
 def absolute(config: RunConfig) -> RunConfig:
     """The config with its local paths made absolute: workers run in other folders than the driver."""
     resolved = deepcopy(config)
-    for key in _KEYS:
+    for key in _keys(config):
         value = attrgetter(key)(config)
         if key not in _MODELS or is_path(value):
             owner, _, name = key.rpartition(".")
@@ -27,14 +27,19 @@ def absolute(config: RunConfig) -> RunConfig:
 def relative(config: RunConfig) -> list[str]:
     """The keys whose value is a path that means something only here: relative to this folder or to the home folder."""
     resolved = absolute(config)
-    return [key for key in _KEYS if attrgetter(key)(config) != attrgetter(key)(resolved)]
+    return [key for key in _keys(config) if attrgetter(key)(config) != attrgetter(key)(resolved)]
 
 
 def local(config: RunConfig) -> dict[str, str]:
     """The keys whose value is a path in a node's own file system (or one that it shares), with that path."""
     resolved = absolute(config)
-    found = {key: attrgetter(key)(resolved).removeprefix("file://") for key in _KEYS}
+    found = {key: attrgetter(key)(resolved).removeprefix("file://") for key in _keys(config)}
     return {key: path for key, path in found.items() if path.startswith("/")}
+
+
+def _keys(config: RunConfig) -> list[str]:
+    """Without the base model where it is a name at an endpoint."""
+    return [key for key in _KEYS if key != "model.base" or config.engine.kind != "openai"]
 
 
 def is_path(model: str) -> bool:

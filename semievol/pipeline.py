@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from semievol import cluster, lease, paths, report, rounds, storage
+from semievol import cluster, endpoint, lease, paths, report, rounds, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
 from semievol.fingerprints import Fingerprints
@@ -143,7 +143,8 @@ class Pipeline:
 
     def _connect(self, owner: str, variables: Sequence[str]) -> None:
         cluster.connect(self.config)
-        cluster.check_nodes(self.config, self.folder.uri, owner, variables)
+        needed = [*variables, *endpoint.variables(self.config)]
+        cluster.check_nodes(self.config, self.folder.uri, owner, needed)
 
     def _run_rounds(self, until: str | None, only_needed: bool, connect: Callable[[], None]) -> dict[Key, Manifest]:
         manifests: dict[Key, Manifest] = {}

@@ -20,6 +20,7 @@ class _Counter:
     def __init__(self) -> None:
         self._done = 0
         self._note = ""
+        self._problem = ""
 
     def add(self, rows: int, note: str = "") -> None:
         self._done += rows
@@ -27,6 +28,13 @@ class _Counter:
 
     def state(self) -> tuple[int, str]:
         return self._done, self._note
+
+    def stop(self, problem: str) -> None:
+        """What keeps a worker from going on, in the words of a `UserError`; the first one is kept."""
+        self._problem = self._problem or problem
+
+    def problem(self) -> str:
+        return self._problem
 
 
 @contextmanager

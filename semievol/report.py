@@ -98,7 +98,7 @@ def summary(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest]
         "stages": stages,
         "seconds_of_this_call": round(seconds, 1),
         "ceiling": config.select.ceiling,
-        "places": _places(folder, manifests),
+        "places": _places(folder, config, manifests),
     }
 
 
@@ -120,10 +120,12 @@ def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
     }
 
 
-def _places(folder: RunFolder, manifests: dict[Key, Manifest]) -> dict[str, str]:
+def _places(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest]) -> dict[str, str]:
     """Where the run is, and what it has made last."""
     places = {"run": folder.uri}
-    made = (("evolved model", "finetune", "model"), ("evolved adapter", "finetune", "adapter"))
+    made = [("evolved model", "finetune", "model"), ("evolved adapter", "finetune", "adapter")]
+    if config.trainer.kind == "openai":
+        made = [("evolved model", "finetune", "model.json")]
     for what, stage, part in (*made, ("pseudo-labels", "select", "rows")):
         for number in sorted(n for s, n in manifests if s == stage):
             places[what] = storage.join(folder.stage(stage, number), part)

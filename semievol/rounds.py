@@ -39,17 +39,23 @@ _LABELED = (
     *(*_ENGINE, "engine.top_logprobs"),
     *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
 )
+_TRAINER = ("trainer.kind", "trainer.endpoint", "trainer.learning_rate_multiplier")
 _EMBEDDED = ("embedding.max_length", "retrieve")
 _INGESTED = ("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes")
 STAGES = (
     Stage("ingest", "ingest:run", (), _INGESTED),
     Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
-    Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed"), "base", "train"),
+    Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed", *_TRAINER), "base", "train"),
     Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
     Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "", "label"),
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
-        "finetune", "train:run_finetune", ("ingest", "warmup", "select"), ("task", "finetune", "seed"), "base", "train"
+        "finetune",
+        "train:run_finetune",
+        ("ingest", "warmup", "select"),
+        ("task", "finetune", "seed", *_TRAINER),
+        "base",
+        "train",
     ),
     Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
     Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),

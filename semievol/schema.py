@@ -48,6 +48,7 @@ RESPONSE = pa.struct(
         ("distribution", pa.list_(_SHARE)),  # of collaborators that give the share of each answer
         ("error", pa.string()),  # why there is no response
         ("cut", pa.bool_()),  # the row had to be shortened for the prompt to fit
+        ("prompt_tokens", pa.int32()),  # of the request, at the first of its responses
     ]
 )
 _RESPONSES = [("responses", pa.list_(RESPONSE))]
@@ -60,6 +61,7 @@ _VERDICT = [
     ("token_entropy", pa.float32()),  # mean entropy of the next-token distributions
     ("vote_entropy", pa.float32()),  # of the collaborators' mean distribution over answers
     ("justified", pa.bool_()),  # decided by self-justification
+    ("prompt_tokens", pa.int32()),
     ("output_tokens", pa.int32()),
     *_RESPONSES,
     ("quarantine_reason", pa.string()),

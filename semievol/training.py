@@ -14,6 +14,7 @@ from semievol.errors import UserError
 from semievol.progress import Emit, reporting
 
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
+NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint} (semievol.finetuning_api)
 _RETRIES = 2  # after the loss of a worker; announced preemptions are repeated by Ray without a limit
 
 
@@ -27,6 +28,12 @@ class TrainSpec:
     config: TrainConfig
     seed: int
     use_gpu: bool  # what was reserved, not what the machine has
+
+
+def trained(folder: str) -> str:
+    """What a training stage made, as an engine loads it: the URI of the merged weights, or the name at an endpoint."""
+    named = storage.join(folder, NAMED)
+    return str(json.loads(storage.read_text(named))["model"]) if storage.exists(named) else storage.join(folder, MODEL)
 
 
 def train(stage: str, spec: TrainSpec, resources: TrainResources, row_count: int, emit: Emit) -> dict[str, Any]:

@@ -1,10 +1,16 @@
 """Settings of all tests, and the S3 server of those that need one."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.openai_server import OpenAIServer
 
 # Machines are noisy: how long an example takes is never a reason to fail.
 settings.register_profile("semievol", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -27,4 +33,14 @@ def s3() -> Iterator[str]:
         environment.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
         yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture
+def openai_server() -> Iterator[OpenAIServer]:
+    """A running OpenAI-compatible server on loopback."""
+    from tests.openai_server import OpenAIServer
+
+    server = OpenAIServer().start()
+    yield server
     server.stop()

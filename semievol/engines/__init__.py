@@ -15,12 +15,14 @@ class Completion:
 
     `nll` is the negative log-probability (the released estimate of the entropy); `token_entropy` the entropy of the
     next-token distribution, from the top-k log-probabilities. Either is None where the engine does not give it.
+    `prompt_tokens` are those of the request, which stand at the first of its responses.
     """
 
     text: str
     nll: float | None
     token_entropy: float | None
     tokens: int
+    prompt_tokens: int = 0
 
 
 class RequestRefused(ValueError):
@@ -49,6 +51,7 @@ class Engine(Protocol):
             PromptTooLong: prompt and response do not fit the context window.
             RequestRefused: the engine does not take this request.
             EngineDied: the engine failed; it takes no more requests.
+            UserError: its endpoint is away, or refuses everything; the row may be asked again when that is mended.
         """
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:

@@ -52,7 +52,9 @@ class VLLMEngine:
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
         options = {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
-        return [_reduce(output) for output in await self._request(self._tokenize(messages), max_tokens, **options)]
+        prompt = self._tokenize(messages)
+        outputs = await self._request(prompt, max_tokens, **options)
+        return [_reduce(output, 0 if i else len(prompt)) for i, output in enumerate(outputs)]
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
@@ -114,11 +116,11 @@ class VLLMEngine:
             self._waiting.pop(request_id).set_exception(RequestRefused(str(error)))
 
 
-def _reduce(output: Any) -> Completion:
+def _reduce(output: Any, prompt_tokens: int) -> Completion:
     tokens = len(output.token_ids)
     nll = -float(output.cumulative_logprob) / max(tokens, 1)
     top = [[entry.logprob for entry in position.values()] for position in output.logprobs]
-    return Completion(output.text, nll, token_entropy(top), tokens)
+    return Completion(output.text, nll, token_entropy(top), tokens, prompt_tokens)
 
 
 def engine_environment(config: EngineConfig) -> dict[str, str]:

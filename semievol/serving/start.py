@@ -28,6 +28,10 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
         UserError: no such run, nothing fit to be promoted, an open address without keys, or too small a cluster.
     """
     folder, config = promotion.open_run(run, overrides)
+    if config.trainer.kind == "openai":
+        raise UserError(
+            f"the models of {folder.uri} are at an endpoint already: model.json of warmup and finetune names them"
+        )
     lines = keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
     named = len(keys.Keys.parse(lines, config.serving.keys or keys.ENVIRONMENT))
     if not named and not is_loopback(config.serving.host):

@@ -14,7 +14,7 @@ from semievol.engines import Engine
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
 from semievol.tasks import Row, Task
-from semievol.training import MODEL
+from semievol.training import trained
 
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
@@ -36,14 +36,14 @@ class StageContext:
         return tasks.make(self.config.task)
 
     def weights(self, model: str) -> str:
-        """Where the weights are that a config names: warm, base, round-N, or a folder, URI or hub id as it is.
+        """What an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id as it is.
 
         After round 0, `warm` is the evolved model of the round before.
         """
         if model == "base":
             return self.config.model.base
-        trained = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
-        return storage.join(trained, MODEL) if trained else model
+        stage = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
+        return trained(stage) if stage else model
 
 
 def to_row(record: dict[str, Any]) -> Row:
@@ -124,10 +124,17 @@ def run_rows(
     checkpoint only goes as deep as the blocks are small, hence the repartition: with default blocks a few thousand
     rows are one block, committed at the very end (measured: a kill then kept nothing).
 
+    An actor that cannot go on for a reason that the user can mend tells `progress.stop`, and leaves the rows that it
+    could not work on out of its output: what is finished of their blocks is still committed, and the next attempt takes
+    up the rest. An exception would end the plan, and with it the blocks that are on their way.
+
     Args:
         actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
         concurrency: batches that one actor works on at a time, to keep its engine full across batch borders.
         columns: renames of input columns, old to new.
+
+    Raises:
+        UserError: an actor told `progress.stop`.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -167,3 +174,10 @@ def run_rows(
             num_gpus=pool.num_gpus,
         )
         rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")
+        problem = ray.get(progress.problem.remote())
+    if problem:
+        done = storage.count_rows(commits) if storage.exists(commits) else 0
+        raise UserError(
+            f"stage {ctx.name}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same command "
+            f"again: it asks for the rest"
+        )

@@ -22,7 +22,7 @@ from semievol.stages.labeler import Pass
 from semievol.stages.oracle import measure_pseudo_labels
 from semievol.stages.retrieve import retrieve_rows
 from semievol.statistics import mcnemar, wilson_interval
-from semievol.training import MODEL
+from semievol.training import trained
 
 MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
 
@@ -31,7 +31,7 @@ def run_model(ctx: StageContext) -> StageResult:
     """Let one model (the last part of the stage's name) answer the test rows, greedily; with evaluate.k after examples."""
     model = ctx.name.rpartition("/")[2]
     trained_by = MODELS[model]
-    weights = storage.join(ctx.inputs[trained_by], MODEL) if trained_by else ctx.config.model.base
+    weights = trained(ctx.inputs[trained_by]) if trained_by else ctx.config.model.base
     config = ctx.config.evaluate
     source, out = (storage.join(ctx.inputs["ingest"], "test"), storage.join(ctx.out, "rows"))
     asked = source

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from semievol import storage
-from semievol.config import LabelConfig
+from semievol.config import EngineConfig, LabelConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import ANSWERED_IN_PART, PSEUDO_LABELED
 from semievol.stages.context import StageContext, check_bad_fraction, run_rows, summarize
@@ -34,7 +34,7 @@ def run(ctx: StageContext) -> StageResult:
         settings=ctx.config.label,
         labeled=storage.join(ctx.inputs["ingest"], "labeled"),
     )
-    totals, reasons = count_answers(out)
+    totals, reasons = count_answers(out, paid=[who.name for who in ctx.config.label.collaborators if who.endpoint])
     rows = Rows(came_in=storage.count_rows(source), out=totals["answered"], quarantined=totals["quarantined"])
     check_bad_fraction(ctx, rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
     share = {name: round(totals[name] / max(rows.out, 1), 4) for name in ("unanimous", "justified")}
@@ -43,7 +43,9 @@ def run(ctx: StageContext) -> StageResult:
         "justified": share["justified"],
         "answered_in_part": totals["in_part"],  # rows on which a collaborator failed
         "cut_to_fit": totals["cut"],
+        "prompt_tokens": totals["prompt_tokens"],  # with label.mode: score none are counted
         "output_tokens": totals["output_tokens"],
+        "cost": _cost(ctx.config.engine, totals),
         "reasons": dict(reasons.most_common(20)),
     }
     return StageResult(rows, metrics, f"{share['unanimous']:.0%} unanimous, {share['justified']:.0%} justified")
@@ -112,23 +114,41 @@ def answer_rows(
         source = written
 
 
-def count_answers(out: str) -> tuple[Counter[str], Counter[str]]:
-    """Totals over the answered rows, and how many rows were quarantined for which reason."""
+def _cost(engine: EngineConfig, totals: Counter[str]) -> float | None:
+    """What the endpoints charge, in the currency of the prices; None without prices. vLLM's tokens cost nothing."""
+    price = engine.price_per_million
+    if price.input is None or price.output is None:
+        return None
+    which = "" if engine.kind == "openai" else "paid_"
+    prompt, output = (totals[f"{which}{kind}_tokens"] for kind in ("prompt", "output"))
+    return round((prompt * price.input + output * price.output) / 1e6, 4)
+
+
+def count_answers(out: str, *, paid: list[str]) -> tuple[Counter[str], Counter[str]]:
+    """Totals over the answered rows, and how many rows were quarantined for which reason.
+
+    Args:
+        paid: names of the collaborators whose tokens are also counted by themselves, as `paid_prompt_tokens` and
+            `paid_output_tokens`.
+    """
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    columns = ["answer", "agreement", "justified", "output_tokens", "responses", "quarantine_reason"]
-    for block in summarize(out, columns, _count):
+    tokens = ["prompt_tokens", "output_tokens"]
+    columns = ["answer", "agreement", "justified", *tokens, "responses", "quarantine_reason"]
+    for block in summarize(out, columns, _count, paid=paid):
         for record in block.to_pylist():
             target = totals if record["kind"] == "total" else reasons
             target[record["name"]] += record["rows"]
     return totals, reasons
 
 
-def _count(block: pa.Table) -> pa.Table:
+def _count(block: pa.Table, paid: list[str]) -> pa.Table:
     import pyarrow.compute as pc
 
     answered = pc.is_valid(block["answer"])
     unanimous = pc.and_(answered, pc.and_(pc.equal(block["agreement"], 1.0), pc.invert(block["justified"])))
+    given = pc.list_flatten(block["responses"].combine_chunks())
+    at_endpoint = given.filter(pc.is_in(pc.struct_field(given, "collaborator"), value_set=pa.array(paid, pa.string())))
     failed, cut = (_rows_with(block["responses"], field) for field in ("error", "cut"))
     totals = {
         "in_part": pc.sum(pc.and_(answered, failed)).as_py() or 0,
@@ -137,7 +157,10 @@ def _count(block: pa.Table) -> pa.Table:
         "quarantined": pc.sum(pc.invert(answered)).as_py() or 0,
         "unanimous": pc.sum(unanimous).as_py() or 0,
         "justified": pc.sum(pc.and_(answered, block["justified"])).as_py() or 0,
+        "prompt_tokens": pc.sum(block["prompt_tokens"]).as_py() or 0,
         "output_tokens": pc.sum(block["output_tokens"]).as_py() or 0,
+        "paid_prompt_tokens": pc.sum(pc.struct_field(at_endpoint, "prompt_tokens")).as_py() or 0,
+        "paid_output_tokens": pc.sum(pc.struct_field(at_endpoint, "tokens")).as_py() or 0,
     }
     records = [{"kind": "total", "name": name, "rows": n} for name, n in totals.items()]
     reasons = Counter(block["quarantine_reason"].drop_null().to_pylist())

@@ -19,6 +19,7 @@ from semievol.confidence import Response
 from semievol.config import Collaborator, EmbeddingConfig, EngineConfig, LabelConfig, TaskConfig
 from semievol.embedding import Embedder, Similar
 from semievol.engines import Engine, EngineDied, PromptTooLong, RequestRefused
+from semievol.errors import UserError
 from semievol.prompts import Messages
 from semievol.stages.context import to_row
 from semievol.tasks import Row
@@ -51,7 +52,12 @@ class Labeler:
         schema: pa.Schema,
         progress: Any,
     ) -> None:
-        self._engine = engine(work.model, engine_config) if engine else None
+        self._engine: Engine | None = None
+        self._unusable: UserError | None = None
+        try:
+            self._engine = engine(work.model, engine_config) if engine else None
+        except UserError as error:
+            self._unusable = error  # raised in here, Ray would give it back as the death of an actor
         self._work = work
         self._task = tasks.make(task)
         self._embedder = Embedder(embedding) if work.last and self._task.similarity is not None else None
@@ -64,14 +70,28 @@ class Labeler:
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         try:
-            answered = await asyncio.gather(*(self._label(record) for record in batch.to_pylist()))
+            asked = await asyncio.gather(*(self._label_if_usable(record) for record in batch.to_pylist()))
         except EngineDied as error:
             # Ray replaces the actor and hands its rows to another one; a labeler without an engine would fail them all.
             print(f"labeler: the engine died ({error}); leaving", flush=True)
             os._exit(1)
+        if self._unusable:
+            where = f"label.collaborators[{self._work.members[0]}]" if self._work.endpoint else "engine"
+            await self._progress.stop.remote(f"{where}.endpoint: {self._unusable}")
+        answered = [record for record in asked if record is not None]
         if answered:
             self._progress.add.remote(len(answered))
         yield pa.Table.from_pylist(answered, schema=self._schema)
+
+    async def _label_if_usable(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        """None for a row that has to be asked again, because the engine's endpoint is away or refuses everything."""
+        if self._unusable:
+            return None
+        try:
+            return await self._label(record)
+        except UserError as error:
+            self._unusable = error
+            return None
 
     async def _label(self, record: dict[str, Any]) -> dict[str, Any]:
         row = to_row(record | {"answer": None})
@@ -92,7 +112,7 @@ class Labeler:
         if self._settings.justify and candidates and not confidence.agree(same, responses):
             decided = await self._justify(row, candidates)
         found = confidence.verdict(same, responses, decided=decided)
-        tokens = sum(r.tokens for r in responses) + (decided.tokens if decided else 0)
+        spent = [*responses, decided] if decided else responses
         errors = [f"{r.collaborator}: {r.error}" for r in responses if r.error]
         return {
             "answer": found.answer if found else None,
@@ -101,7 +121,8 @@ class Labeler:
             "token_entropy": found.token_entropy if found else None,
             "vote_entropy": found.vote_entropy if found else None,
             "justified": decided is not None and decided.answer is not None,
-            "output_tokens": tokens,
+            "prompt_tokens": sum(r.prompt_tokens for r in spent),
+            "output_tokens": sum(r.tokens for r in spent),
             "quarantine_reason": None if found else (errors or ["no response could be parsed"])[0],
         }
 
@@ -160,8 +181,10 @@ class Labeler:
         settings: dict[str, Any] = {"temperature": who.temperature, "seed": seed, "n": who.samples}
         settings["max_tokens"] = self._settings.max_tokens
         done, cut = await _fitting(lambda m: generate(m, **settings), prompt, row, examples)
+        parse = self._task.parse
         return [
-            Response(who.name, self._task.parse(d.text, row), d.nll, d.token_entropy, d.tokens, cut=cut) for d in done
+            Response(who.name, parse(d.text, row), d.nll, d.token_entropy, d.tokens, None, None, cut, d.prompt_tokens)
+            for d in done
         ]
 
 

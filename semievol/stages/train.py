@@ -1,11 +1,13 @@
 """Warm-up (in-weight propagation, paper section 3.1) and the final fine-tuning: both are SFT on rendered rows.
 
-Each writes rows/ (what was trained on, as chat messages), adapter/ and the merged model/.
+Each writes rows/ (what was trained on, as chat messages), and adapter/ and the merged model/ or, of a training at an
+endpoint, model.json.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +15,12 @@ import pyarrow as pa
 
 from semievol import prompts, storage, tasks
 from semievol.config import TaskConfig, TrainConfig
+from semievol.finetuning_api import fine_tune
+from semievol.prompts import Messages
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import TRAINING
 from semievol.stages.context import StageContext, check_bad_fraction, summarize, to_row
-from semievol.training import MODEL, TrainSpec, train
+from semievol.training import TrainSpec, train
 
 _RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
 _COLUMNS = ["row_id", "question", "options", "context", "answer"]
@@ -48,19 +52,20 @@ def run_finetune(ctx: StageContext) -> StageResult:
     sources = [Source(storage.join(ctx.inputs["select"], "rows"), selected_only=True)]
     if config.include_labeled:
         sources.append(Source(storage.join(ctx.inputs["ingest"], "labeled")))
-    warm = storage.join(ctx.inputs["warmup"], MODEL)
-    return _run(ctx, sources, ctx.config.model.base if config.start_from == "base" else warm, config)
+    return _run(ctx, sources, ctx.weights(config.start_from), config)
 
 
 def _run(ctx: StageContext, sources: list[Source], base: str, config: TrainConfig) -> StageResult:
     from semievol import cluster
 
     pool = ctx.config.resources.train
-    cluster.require("train", pool.workers, pool.num_cpus, pool.num_gpus, count_key="workers")
+    at_endpoint = ctx.config.trainer.kind == "openai"
+    if not at_endpoint:
+        cluster.require("train", pool.workers, pool.num_cpus, pool.num_gpus, count_key="workers")
     rendered = storage.join(ctx.out, "rows")
     storage.delete(rendered)  # of an attempt that was cut off
     for source in sources:
-        _render(ctx, source, rendered, config.max_length, base)
+        _render(ctx, source, rendered, config.max_length, None if at_endpoint else base)
     came_in = sum(map(_source_rows, sources))
     reasons: Counter[str] = Counter()
     cut = 0
@@ -75,8 +80,11 @@ def _run(ctx: StageContext, sources: list[Source], base: str, config: TrainConfi
     spec = TrainSpec(
         rows=rendered, base=base, out=ctx.out, config=config, seed=ctx.config.seed, use_gpu=pool.num_gpus > 0
     )
-    metrics = train(ctx.name, spec, pool, usable, ctx.emit) | {"cut_to_fit": cut}
     rows = Rows(came_in=came_in, out=usable, quarantined=bad)
+    if at_endpoint:
+        metrics = fine_tune(ctx.name, spec, ctx.config, ctx.emit)
+        return StageResult(rows, metrics, f"{metrics['model']}")
+    metrics = train(ctx.name, spec, pool, usable, ctx.emit) | {"cut_to_fit": cut}
     return StageResult(rows, metrics, f"loss {metrics['loss']:.3f} after {metrics['steps']} steps")
 
 
@@ -93,8 +101,12 @@ def _count_selected(block: pa.Table) -> pa.Table:
     return pa.table({"selected": [pc.sum(block["selected"]).as_py() or 0]})
 
 
-def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: str) -> None:
-    """Rows to chat messages, in parallel. A prompt that does not fit `max_length` is cut by the rule of `prompts.shorter`."""
+def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: str | None) -> None:
+    """Rows to chat messages, in parallel. A prompt that does not fit `max_length` is cut by the rule of `prompts.shorter`.
+
+    Args:
+        base: the model whose tokens count; None cuts nothing.
+    """
     import ray
 
     filesystem, path = storage.resolve(source.uri)
@@ -109,11 +121,8 @@ def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: 
     ).write_parquet(out_path, filesystem=out_filesystem)
 
 
-def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str, max_length: int) -> pa.Table:
-    from transformers import AutoTokenizer
-
-    path = storage.local_copy(model) if "://" in model else model
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str | None, max_length: int) -> pa.Table:
+    length_of = _token_counter(model) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
     solved = {}
@@ -126,13 +135,21 @@ def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str, max
         shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if _shows_examples(source, record) else []
         for shorter, fewer in prompts.shorter(row, shown):
             prompt = prompts.messages(kind, shorter, examples=fewer)
-            length = len(tokenizer.apply_chat_template([*prompt, *completion], return_dict=False))
-            if length <= max_length:
+            fits = length_of is None or length_of([*prompt, *completion]) <= max_length
+            if fits:
                 break
-        reason = f"over max_length = {max_length} tokens of prompt and response" if length > max_length else None
+        reason = None if fits else f"over max_length = {max_length} tokens of prompt and response"
         ids = {"row_id": record["row_id"], "cut": shorter is not row, "quarantine_reason": reason}
         rendered.append(ids | {"prompt": prompt, "completion": completion})
     return pa.Table.from_pylist(rendered, schema=_RENDERED)
+
+
+def _token_counter(model: str) -> Callable[[Messages], int]:
+    from transformers import AutoTokenizer
+
+    path = storage.local_copy(model) if "://" in model else model
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    return lambda messages: len(tokenizer.apply_chat_template(messages, return_dict=False))
 
 
 def _shows_examples(source: Source, record: dict[str, Any]) -> bool:

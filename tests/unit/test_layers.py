@@ -11,7 +11,7 @@ LAYERS = {
     "pure": {"errors", "config", "schema", "tasks", "prompts", "confidence", "selection", "statistics", "network"},
     "adapters": {
         *("storage", "readers", "embedding", "index", "engines", "training", "cluster", "progress", "runfolder"),
-        *("paths", "lease", "submission"),
+        *("paths", "lease", "submission", "endpoint", "finetuning_api"),
     },
     "stages": {"stages"},
     "driver": {
@@ -34,6 +34,7 @@ HEAVY = {
     "sentence_transformers",
     "matplotlib",
     "bm25s",
+    "openai",
 }
 PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "rouge_score", "semievol"} | set(sys.stdlib_module_names)
 

@@ -27,3 +27,7 @@ def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypa
     config.model.base, config.embedding = "meta-llama/Llama-3.1-8B", EmbeddingConfig(model="file:///models/e5")
     assert paths.absolute(config).model.base == "meta-llama/Llama-3.1-8B"  # no such folder here: a name on the hub
     assert paths.local(config)["embedding.model"] == "/models/e5"
+
+    config.model.base, config.engine.kind = "gpt-4o-mini", "openai"  # a name at the endpoint
+    assert paths.absolute(config).model.base == "gpt-4o-mini"
+    assert "model.base" not in paths.relative(config) + list(paths.local(config))

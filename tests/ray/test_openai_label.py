@@ -1,0 +1,125 @@
+"""Labeling with two sets of weights and one OpenAI-compatible endpoint, which fails as asked."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from semievol import storage
+from semievol.config import Collaborator, EngineConfig, PriceConfig, RunConfig
+from semievol.engines import Engine
+from semievol.engines.openai import OpenAIEngine
+from semievol.errors import UserError
+from semievol.schema import RETRIEVED
+from semievol.stages import label
+from semievol.stages.context import StageContext
+from tests.openai_server import Fault, OpenAIServer
+from tests.ray.fakes import RuleEngine, requests
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+ROWS = list(range(100, 160))
+
+
+def rules_or_endpoint(model: str, config: EngineConfig) -> Engine:
+    return OpenAIEngine(model, config) if config.kind == "openai" else RuleEngine(model, config)
+
+
+def prepare(tmp_path: Path, config: RunConfig, server: OpenAIServer) -> StageContext:
+    """Collaborators with the base weights, at the endpoint, and with the warm weights, which also judge."""
+    rows = [
+        {"row_id": i, "question": f"say={'ABC'[i % 3]} row={i}", "options": ["x", "y", "z"], "context": None}
+        | {"neighbor_ids": [], "neighbor_scores": []}
+        for i in ROWS
+    ]
+    storage.write_table(f"{tmp_path}/retrieve/rows/part-0.parquet", pa.Table.from_pylist(rows, schema=RETRIEVED))
+    config.engine.extra = {"log": f"{tmp_path}/requests"}
+    config.engine.retries, config.engine.concurrency = 1, 4
+    config.engine.price_per_million = PriceConfig(input=100.0, output=1000.0)
+    config.label.rows_per_commit = 10
+    config.label.collaborators = [
+        Collaborator("base", model="base", k=0),
+        Collaborator("remote", model="gpt", endpoint=server.url, k=0, samples=2),
+        Collaborator("warm", k=0),
+    ]
+    inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "retrieve", "warmup")}
+    return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engine=rules_or_endpoint)
+
+
+def labeled(tmp_path: Path) -> dict[int, dict[str, Any]]:
+    table = storage.read_table(f"{tmp_path}/label/rows")
+    rows = {row["row_id"]: row for row in table.to_pylist()}
+    assert len(rows) == len(table)
+    return rows
+
+
+def test_weights_and_an_endpoint_label_the_same_rows(
+    run_config: RunConfig, tmp_path: Path, openai_server: OpenAIServer
+) -> None:
+    def refuses_one(path: str, body: dict[str, Any]) -> Fault | None:
+        return Fault(400, "not that one") if "row=113" in body["messages"][0]["content"] else None
+
+    openai_server.fault = refuses_one
+    ctx = prepare(tmp_path, run_config, openai_server)
+    assert [(work.members, work.endpoint, work.last) for work in label.passes(ctx)] == [
+        ((0,), None, False),
+        ((1,), openai_server.url, False),
+        ((2,), None, True),
+    ]
+    result = label.run(ctx)
+    result.rows.check("label")
+    assert (result.rows.out, result.rows.quarantined) == (60, 0)
+    rows = labeled(tmp_path)
+    assert set(rows) == set(ROWS)
+    assert all(row["answer"] == "ABC"[i % 3] for i, row in rows.items())
+    assert [r["collaborator"] for r in rows[100]["responses"]] == ["base", "remote", "remote", "warm"]
+    assert rows[100]["responses"][1]["nll"] == pytest.approx(0.2)
+    assert [r["prompt_tokens"] for r in rows[100]["responses"]] == [0, 10, 0, 0]
+    by_three = rows[113]["responses"]
+    assert [r["collaborator"] for r in by_three if r["answer"]] == ["base", "warm"]
+    assert "not that one" in next(r["error"] for r in by_three if r["error"])
+    assert rows[113]["agreement"] == 1.0
+    assert (result.metrics["answered_in_part"], result.metrics["prompt_tokens"]) == (1, 590)
+    assert result.metrics["output_tokens"] == 59 * 6 + 60 * 6
+    assert result.metrics["cost"] == pytest.approx((590 * 100 + 59 * 6 * 1000) / 1e6)
+    assert openai_server.most_in_flight <= 4
+
+
+def test_an_endpoint_that_dies_half_way_leaves_a_run_that_finishes_later(
+    run_config: RunConfig, tmp_path: Path, openai_server: OpenAIServer
+) -> None:
+    openai_server.fault = lambda path, body: Fault(0) if len(openai_server.rows()) >= 25 else None
+    ctx = prepare(tmp_path, run_config, openai_server)
+    with pytest.raises(UserError) as failure:
+        label.run(ctx)
+    answered = openai_server.rows()
+    kept = storage.read_table(f"{tmp_path}/label/pass-1/rows")["row_id"].to_pylist()
+    assert sorted(kept) == sorted(answered) and 25 <= len(kept) < 60  # every answer that was paid for
+    message = str(failure.value)
+    assert message.startswith(f"stage label: {len(kept)} of 60 rows are answered")
+    assert f"label.collaborators[1].endpoint: {openai_server.url} is away" in message
+    assert message.endswith("run the same command again: it asks for the rest")
+    assert "\n" not in message
+
+    openai_server.stop()
+    with pytest.raises(UserError, match=f"{len(kept)} of 60 rows are answered"):
+        label.run(ctx)
+    openai_server.start()
+    openai_server.fault = lambda path, body: None
+    result = label.run(ctx)
+    assert result.rows.out == 60
+    assert Counter(openai_server.rows()) == dict.fromkeys(ROWS, 1)
+    assert Counter(requests(f"{tmp_path}/requests")) == dict.fromkeys(ROWS, 2)  # once by each of the weights
+    assert all(len(row["responses"]) == 4 and not row["justified"] for row in labeled(tmp_path).values())
+
+
+def test_a_missing_key_is_one_message(
+    run_config: RunConfig, tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = prepare(tmp_path, run_config, openai_server)
+    run_config.engine.api_key_env = "NO_SUCH_KEY"
+    run_config.label.collaborators[1].endpoint = "http://192.0.2.1/v1"
+    with pytest.raises(UserError, match=r"stage label: 0 of 60 rows .*variable NO_SUCH_KEY \(engine.api_key_env\)"):
+        label.run(ctx)
