@@ -9,7 +9,7 @@ from semievol import cluster, config
 from semievol.config import RunConfig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     import ray
 

@@ -1,0 +1,106 @@
+"""From YAML and overrides to a checked config, by OmegaConf and the dataclasses of `schema`.
+
+What is wrong is found here, before anything starts: each becomes a `UserError` that names the key and the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from semievol.config.check import check
+from semievol.config.schema import RunConfig
+from semievol.errors import UserError
+
+Kind = TypeVar("Kind")
+
+
+def load(path: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML config, apply `key=value` overrides, and check it.
+
+    Raises:
+        UserError: the file is missing or no YAML, a key is unknown (with the nearest valid one), a value has the
+            wrong type, a required key is missing, or a combination is impossible.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"config file not found: {path}")
+    return loads(Path(path).read_text("utf-8"), overrides, path)
+
+
+def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
+    """Like `load`, from the text of a config; `path` stands in messages."""
+    config = structured(RunConfig, text, overrides, path)
+    check(config)
+    return config
+
+
+def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: str) -> Kind:
+    """A YAML text with `key=value` overrides as a dataclass of this kind, keys and types checked.
+
+    Raises:
+        UserError: as of `load`.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    schema = OmegaConf.structured(kind)
+    try:
+        in_file = OmegaConf.create(text)
+        if not OmegaConf.is_dict(in_file):
+            raise UserError(f"{path}: a config is a mapping of keys to values")
+        given = OmegaConf.merge(in_file, OmegaConf.from_dotlist(overrides or []))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
+    _reject_unknown_keys(OmegaConf.to_container(given), OmegaConf.to_container(schema), prefix="")
+    try:
+        merged = OmegaConf.merge(schema, _preset(OmegaConf.select(given, "preset", default="default")), given)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError(
+                f"{path}: missing required key(s): {', '.join(missing)}. Set them in the file or as key=value"
+            )
+        config: Kind = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from None
+    return config
+
+
+def _preset(name: Any) -> Any:
+    from importlib.resources import files
+
+    from omegaconf import OmegaConf
+
+    if name == "default":
+        return {}
+    folder = files("semievol").joinpath("presets")
+    known = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    if name not in known:
+        raise UserError(f"preset: '{name}' is none of default, {', '.join(known)}")
+    return OmegaConf.create(folder.joinpath(f"{name}.yaml").read_text("utf-8"))
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved config as YAML: what `load` reads back to an equal config."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def to_dict(config: Any) -> Any:
+    """A config (or a part of it) as plain containers, for fingerprints and JSON."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.structured(config))
+
+
+def _reject_unknown_keys(given: Any, schema: Any, *, prefix: str) -> None:
+    if not isinstance(given, dict) or not schema or not isinstance(schema, dict):
+        return  # an empty mapping takes any key
+    for key, value in given.items():
+        if key not in schema:
+            near = difflib.get_close_matches(str(key), list(schema), n=1, cutoff=0.5)
+            hint = f"; did you mean '{prefix}{near[0]}'?" if near else f"; valid keys here: {', '.join(schema)}"
+            raise UserError(f"unknown key '{prefix}{key}'{hint}")
+        _reject_unknown_keys(value, schema[key], prefix=f"{prefix}{key}.")
