@@ -31,6 +31,11 @@ class Fingerprints:
         self._models = {
             "base": _base_identity(run_config),
             "embedding": _model_identity("embedding.model", embedding.model_path(run_config.embedding.model)),
+            "collaborators": [
+                _model_identity(key, getattr(owner, name))
+                for key, owner, name in paths.models(run_config)
+                if key.startswith("label.")
+            ],
         }
         self._settings: dict[int, Any] = {}  # the config as each round sees it, as plain values
 

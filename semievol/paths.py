@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from copy import deepcopy
 from operator import attrgetter
+from typing import Any
 
 from semievol import storage
 from semievol.config import RunConfig
 
-_MODELS = ("model.base", "embedding.model")  # may be a Hugging Face id too
-_KEYS = ("storage", "data.labeled", "data.unlabeled", "data.test", *_MODELS)
+_PLACES = ("storage", "data.labeled", "data.unlabeled", "data.test")
 
 
 def absolute(config: RunConfig) -> RunConfig:
     """The config with its local paths made absolute: workers run in other folders than the driver."""
     resolved = deepcopy(config)
-    for key in _keys(config):
-        value = attrgetter(key)(config)
-        if key not in _MODELS or is_path(value):
-            owner, _, name = key.rpartition(".")
-            setattr(attrgetter(owner)(resolved) if owner else resolved, name, storage.absolute(value))
+    for _, owner, name in _paths(resolved):
+        setattr(owner, name, storage.absolute(getattr(owner, name)))
     return resolved
 
 
 def relative(config: RunConfig) -> list[str]:
     """The keys whose value is a path that means something only here: relative to this folder or to the home folder."""
-    resolved = absolute(config)
-    return [key for key in _keys(config) if attrgetter(key)(config) != attrgetter(key)(resolved)]
+    return [
+        key for key, owner, name in _paths(config) if getattr(owner, name) != storage.absolute(getattr(owner, name))
+    ]
 
 
 def local(config: RunConfig) -> dict[str, str]:
     """The keys whose value is a path in a node's own file system (or one that it shares), with that path."""
-    resolved = absolute(config)
-    found = {key: attrgetter(key)(resolved).removeprefix("file://") for key in _keys(config)}
+    found = {key: getattr(owner, name).removeprefix("file://") for key, owner, name in _paths(absolute(config))}
     return {key: path for key, path in found.items() if path.startswith("/")}
 
 
-def _keys(config: RunConfig) -> list[str]:
-    """Without the base model where it is a name at an endpoint."""
-    return [key for key in _KEYS if key != "model.base" or config.engine.kind != "openai"]
+def models(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
+    """The models that are loaded from a folder, a URI or the hub: key, the object that holds it, the name there."""
+    if config.engine.kind != "openai":  # else they are names at the endpoint
+        yield "model.base", config.model, "base"
+        for i, who in enumerate(config.label.collaborators):
+            if who.brings_weights():
+                yield f"label.collaborators[{i}].model", who, "model"
+    yield "embedding.model", config.embedding, "model"
+
+
+def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
+    for key in _PLACES:
+        owner, _, name = key.rpartition(".")
+        yield key, attrgetter(owner)(config) if owner else config, name
+    yield from (found for found in models(config) if is_path(getattr(found[1], found[2])))
 
 
 def is_path(model: str) -> bool:

@@ -27,7 +27,7 @@ class Stage:
     function: str
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    reads: str = ""  # a model that is no stage's output: base | embedding
+    reads: str = ""  # models that are no stage's output: base | embedding | collaborators
     actors: str = ""  # the key under `resources` that says what it asks for
 
 
@@ -47,7 +47,7 @@ STAGES = (
     Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
     Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed", *_TRAINER), "base", "train"),
     Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
-    Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "", "label"),
+    Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "collaborators", "label"),
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
         "finetune",

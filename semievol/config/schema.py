@@ -152,6 +152,11 @@ class Collaborator:
         match = re.fullmatch(r"round-(\d+)", self.model) if self.kind == "model" and not self.endpoint else None
         return int(match[1]) if match else None
 
+    def brings_weights(self) -> bool:
+        """Whether its model is a folder, URI or hub id, and none of the run's own."""
+        mine = self.model in ("warm", "base") or self.earlier_round() is not None
+        return self.kind == "model" and not self.endpoint and not mine
+
     def takes_part(self, round_number: int) -> bool:
         """Whether its weights are there when this round labels."""
         earlier = self.earlier_round()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from semievol import paths
-from semievol.config import DataConfig, EmbeddingConfig, ModelConfig, RunConfig
+from semievol.config import Collaborator, DataConfig, EmbeddingConfig, ModelConfig, RunConfig
 
 
 def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +31,16 @@ def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypa
     config.model.base, config.engine.kind = "gpt-4o-mini", "openai"  # a name at the endpoint
     assert paths.absolute(config).model.base == "gpt-4o-mini"
     assert "model.base" not in paths.relative(config) + list(paths.local(config))
+
+    config.engine.kind = "vllm"
+    own, hub, ours = (
+        Collaborator(name=n, model=m) for n, m in (("a", "our/model"), ("b", "org/name"), ("c", "round-0"))
+    )
+    config.label.collaborators = [own, hub, ours, Collaborator(name="d", model="gpt", endpoint="http://host/v1")]
+    assert [key for key, _, _ in paths.models(config)][1:3] == [f"label.collaborators[{i}].model" for i in (0, 1)]
+    assert "label.collaborators[0].model" in paths.relative(config)
+    assert [c.model for c in paths.absolute(config).label.collaborators][:3] == [
+        f"{tmp_path}/our/model",
+        "org/name",
+        "round-0",
+    ]
