@@ -49,7 +49,10 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
     for key in _PLACES:
         owner, _, name = key.rpartition(".")
         yield key, attrgetter(owner)(config) if owner else config, name
-    yield from (found for found in models(config) if is_path(getattr(found[1], found[2])))
+    for key, owner, name in models(config):
+        model = getattr(owner, name)
+        if is_path(model) or "://" in model:
+            yield key, owner, name
 
 
 def is_path(model: str) -> bool:
