@@ -51,10 +51,16 @@ class VLLMEngine:
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
-        options = {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
+        # Lists of floats in place of an object for each log-probability; see `_reduce`.
+        options = {"logprobs": self._top_logprobs, "flat_logprobs": True}
+        options |= {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
         prompt = self._tokenize(messages)
         outputs = await self._request(prompt, max_tokens, **options)
-        return [_reduce(output, 0 if i else len(prompt)) for i, output in enumerate(outputs)]
+        texts = self.tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
+        return [
+            _reduce(output, text, 0 if i else len(prompt))
+            for i, (output, text) in enumerate(zip(outputs, texts, strict=True))
+        ]
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
@@ -84,9 +90,9 @@ class VLLMEngine:
             )
         if self._dead is not None:
             raise EngineDied(str(self._dead))
-        if "logprob_token_ids" not in options:
-            options["logprobs"] = self._top_logprobs
-        sampling = SamplingParams(max_tokens=max_tokens, output_kind=RequestOutputKind.FINAL_ONLY, **options)
+        # Text is made once of all tokens of a response: vLLM would do it for each token, and for the likeliest ones too.
+        options |= {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
+        sampling = SamplingParams(max_tokens=max_tokens, **options)
         future: Future[list[Any]] = Future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
         return await asyncio.wrap_future(future)
@@ -116,11 +122,15 @@ class VLLMEngine:
             self._waiting.pop(request_id).set_exception(RequestRefused(str(error)))
 
 
-def _reduce(output: Any, prompt_tokens: int) -> Completion:
+def _reduce(output: Any, text: str, prompt_tokens: int) -> Completion:
     tokens = len(output.token_ids)
     nll = -float(output.cumulative_logprob) / max(tokens, 1)
-    top = [[entry.logprob for entry in position.values()] for position in output.logprobs]
-    return Completion(output.text, nll, token_entropy(top), tokens, prompt_tokens)
+    # Of each position: the sampled token, then the likeliest ones, among which the sampled one may be again.
+    ids, logprobs = output.logprobs.token_ids, output.logprobs.logprobs
+    width = len(ids) // max(tokens, 1)
+    starts = range(0, len(ids), max(width, 1))
+    top = [logprobs[i + (ids[i] in ids[i + 1 : i + width]) : i + width] for i in starts]
+    return Completion(text, nll, token_entropy(top), tokens, prompt_tokens)
 
 
 def engine_environment(config: EngineConfig) -> dict[str, str]:

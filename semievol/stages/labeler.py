@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -208,7 +208,7 @@ async def _fitting(
 def _to_record(response: Response) -> dict[str, Any]:
     shares = response.distribution
     listed = [{"answer": a, "share": s} for a, s in shares.items()] if shares is not None else None
-    return asdict(response) | {"distribution": listed}
+    return vars(response) | {"distribution": listed}
 
 
 def _from_record(record: dict[str, Any]) -> Response:
