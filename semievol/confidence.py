@@ -46,7 +46,8 @@ class Verdict:
     """The standing answer of a row, and how sure one can be of it in each of the measures, in nats.
 
     `nll` and `token_entropy` are means over the responses that gave the answer, or those of self-justification where
-    that decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions. `agreement` is the
+    that decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions, where responses that hold no
+    answer count as one more answer. `agreement` is the
     share of all responses that gave the answer.
     """
 
@@ -144,13 +145,15 @@ def verdict(same: Same, responses: list[Response], *, decided: Response | None =
         return None
     given = [r for r in responses if r.error is None]
 
+    silent = sum(r.answer is None for r in given) / len(given)
+
     def of(answer: str) -> list[Response]:
         return [r for r in given if r.answer is not None and same(r.answer, answer)]
 
     if decided is not None and decided.answer is not None:
         answer, sources = decided.answer, [decided]
     else:
-        answer = max(shares, key=lambda a: (round(shares[a], 9), -(_mean(r.nll for r in of(a)) or 0.0)))
+        answer = max(shares, key=lambda a: (round(shares[a], 9), -_surprise(of(a))))
         # No response need have the mixture's answer as its own best.
         sources = of(answer) or [from_distribution("", shares)]
     return Verdict(
@@ -158,8 +161,14 @@ def verdict(same: Same, responses: list[Response], *, decided: Response | None =
         agreement=len(of(answer)) / len(given),
         nll=_mean(r.nll for r in sources),
         token_entropy=_mean(r.token_entropy for r in sources),
-        vote_entropy=entropy(shares.values()),
+        vote_entropy=entropy([*(share * (1 - silent) for share in shares.values()), silent]),
     )
+
+
+def _surprise(responses: list[Response]) -> float:
+    """Mean nll; infinite where there is none."""
+    known = _mean(r.nll for r in responses)
+    return math.inf if known is None else known
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

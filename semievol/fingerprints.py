@@ -10,7 +10,7 @@ from semievol import config as configuration
 from semievol import embedding, paths, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
-from semievol.rounds import Step, of_round
+from semievol.rounds import SPEED, Step, of_round
 from semievol.runfolder import Key, fingerprint
 from semievol.storage import FileEntry
 
@@ -61,7 +61,7 @@ class Fingerprints:
 def _setting(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value[part]
-    return value
+    return {name: v for name, v in value.items() if name not in SPEED} if key == "engine.extra" else value
 
 
 def _base_identity(run_config: RunConfig) -> list[Any]:

@@ -18,6 +18,9 @@ class _Counter:
     """Counts what workers have done. Lives in an actor; loses nothing that matters when it dies."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self._done = 0
         self._note = ""
         self._problem = ""
@@ -46,7 +49,10 @@ def reporting(stage: str, total: int, emit: Emit, *, done: int = 0) -> Iterator[
     """
     import ray
 
-    counter = ray.remote(num_cpus=0)(_Counter).remote()
+    # One for all stages of this driver: starting a process takes seconds of a core.
+    options = {"name": "semievol-progress", "get_if_exists": True, "num_cpus": 0, "max_restarts": -1}
+    counter = ray.remote(_Counter).options(**options).remote()
+    ray.get(counter.reset.remote())
     stopped = threading.Event()
 
     def poll() -> None:
@@ -64,7 +70,6 @@ def reporting(stage: str, total: int, emit: Emit, *, done: int = 0) -> Iterator[
     finally:
         stopped.set()
         thread.join()
-        ray.kill(counter)
 
 
 class Console:

@@ -13,7 +13,7 @@ from semievol.tasks import Row, Task
 Messages = list[dict[str, str]]
 
 # Prompt variants a collaborator can name: an instruction that opens the system message.
-STYLES = {"plain": "", "careful": "Read every option before you decide, and rule out the wrong ones first."}
+STYLES = {"plain": "", "careful": "Weigh every possible answer before you decide, and rule out the wrong ones first."}
 
 
 def messages(

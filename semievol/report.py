@@ -19,7 +19,7 @@ SemiEvol (arXiv 2410.14745) on `{{ base_model }}`, task `{{ task }}`, seed {{ se
 {% if evaluated -%}
 ## Held-out accuracy
 
-| model | accuracy | 95 % interval | unparsable answers |
+| model | accuracy | {{ level }} interval | unparsable answers |
 |---|---|---|---|
 {% for name, m in evaluated.items() -%}
 | {{ name }} | {{ "%.3f" | format(m.accuracy) }} | {{ "%.3f" | format(m.interval[0]) }} to \
@@ -33,7 +33,7 @@ Paired (McNemar, exact):
 {% endfor %}
 {% endif -%}
 {% if pseudo_labels -%}
-Pseudo-labels against the oracle (measured only, never used): {{ "%.3f" | format(pseudo_labels.accuracy) }} right of all,
+Pseudo-labels against the oracle{{ "" if ceiling else " (measured only, never used)" }}: {{ "%.3f" | format(pseudo_labels.accuracy) }} right of all,
 {{ "%.3f" | format(pseudo_labels.selected_accuracy) }} of the selected, coverage \
 {{ "%.3f" | format(pseudo_labels.coverage) }}.
 
@@ -89,6 +89,7 @@ def summary(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest]
         "base_model": config.model.base,
         "task": config.task.kind,
         "seed": config.seed,
+        "level": f"{100 * config.evaluate.confidence_level:g} %",  # of the intervals
         "models": {name: m.metrics for name, m in models.items()} | evolved,
         "paired": last.get("paired"),
         "pseudo_labels": last.get("pseudo_labels"),
@@ -181,7 +182,7 @@ def print_selection(figures: dict[str, Any]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     by_answer = ", ".join(f"{answer}: {n:,}" for answer, n in figures["selected_by_answer"].items())
-    console.print(f"round {figures['round']}: {figures['selected']:,} selected ({by_answer})")
+    console.print(f"round {figures['round']}: {figures['selected']:,} selected{f' ({by_answer})' if by_answer else ''}")
     for reason, n in figures["rejected"].items():
         console.print(f"  {n:,} not: {reason}")
     console.print(f"threshold: {figures['confidence']} <= {figures['entropy_threshold']:.4f}")
@@ -195,7 +196,7 @@ def _table(figures: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{figures['name']}: held-out accuracy", title_justify="left")
-    for column in ("model", "accuracy", "95 % interval", "unparsable"):
+    for column in ("model", "accuracy", f"{figures['level']} interval", "unparsable"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for name, m in _evaluated(figures).items():
         interval = f"{m['interval'][0]:.3f} to {m['interval'][1]:.3f}"

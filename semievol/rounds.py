@@ -33,8 +33,17 @@ class Stage:
 
 # Only what changes a stage's output. Knobs of speed (batch sizes, commit sizes, memory) may change between attempts
 # without losing what is committed. Of the data not the paths: the files themselves count.
-_ENGINE = ("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "task", "seed")
-_EVALUATED = (*_ENGINE[:-1], "evaluate.max_tokens", "evaluate.k")  # greedy: nothing is drawn
+_ENGINE = ("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.extra", "task", "seed")
+SPEED = (  # of engine.extra, vLLM's EngineArgs
+    *("gpu_memory_utilization", "tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend"),
+    *("max_num_batched_tokens", "enable_prefix_caching", "enable_chunked_prefill", "enforce_eager", "block_size"),
+)
+_EVALUATED = (
+    *_ENGINE[:-1],
+    "evaluate.max_tokens",
+    "evaluate.k",
+    "evaluate.confidence_level",
+)  # greedy: nothing is drawn
 _LABELED = (
     *(*_ENGINE, "engine.top_logprobs"),
     *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
@@ -64,7 +73,7 @@ STAGES = (
         "evaluate/compare",
         "evaluate:run",
         ("ingest", "select", "evaluate/base", "evaluate/warm", "evaluate/evolved"),
-        ("task", "evaluate.confidence_level"),
+        ("task",),
     ),
 )
 _NAMES = [stage.name for stage in STAGES]

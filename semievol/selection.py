@@ -82,6 +82,7 @@ class Candidates:
     """Pseudo-labeled rows as selection sees them; all shapes (rows,)."""
 
     keys: Keys
+    measured: npt.NDArray[np.bool_]  # have the measure that the keys are made of
     ids: npt.NDArray[np.int64]
     agreement: Floats
     answers: Strings
@@ -123,7 +124,7 @@ class Bounds:
 
     def mask(self, rows: Candidates) -> npt.NDArray[np.bool_]:
         """Rows that pass; before the quantile is known, those that it is of."""
-        taking_part = self.sampled(rows) & self.agreeing(rows)
+        taking_part = self.sampled(rows) & self.agreeing(rows) & rows.measured
         if self.upto is None:
             return taking_part & ~self.exempt(rows)
         return taking_part & (self.below(rows) | self.exempt(rows))
@@ -138,6 +139,7 @@ def rejections(rows: Candidates, bounds: Bounds, caps: dict[str, int]) -> list[s
     reasons = np.full(len(rows.keys), None, dtype=object)
     reasons[rows.keys > _lookup(caps, rows.answers)] = "over the cap of its answer"
     reasons[~(bounds.below(rows) | bounds.exempt(rows))] = "entropy above the theta-quantile"
+    reasons[~rows.measured] = "without the measure that selects"
     reasons[~bounds.agreeing(rows)] = "agreement below the floor"
     reasons[~bounds.sampled(rows)] = "not in the sample"
     return list(reasons)

@@ -9,6 +9,7 @@ from typing import Any
 from semievol.config.schema import CONFIDENCES, RunConfig, ServingConfig
 from semievol.errors import UserError
 
+SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")  # of transformers
 _POSITIVE = (
     *(f"{train}.{key}" for train in ("warmup", "finetune") for key in ("epochs", "learning_rate", "batch_size")),
     *(f"{train}.{key}" for train in ("warmup", "finetune") for key in ("per_device_batch_size", "max_length")),
@@ -73,6 +74,19 @@ def check(config: RunConfig) -> None:
         config.select.per != "stratum" or config.data.columns.stratum is not None,
         "select.per: stratum needs data.columns.stratum, the column that names each row's group",
     )
+    closed = needs_options(config.task)  # answers are some of a few options
+    for key, wants in (
+        ("select.per: answer", config.select.per == "answer"),
+        ("select.max_per_answer", config.select.max_per_answer is not None),
+        ("label.mode: score", config.label.mode == "score"),
+    ):
+        require(
+            closed or not wants, f"{key} needs answers from a closed set, which task.kind: {config.task.kind} has not"
+        )
+    require(
+        config.select.confidence != "token_entropy" or config.engine.top_logprobs > 0,
+        "select.confidence: token_entropy is made of engine.top_logprobs, which is 0",
+    )
     for key in ("select.theta", "select.sample"):
         value = getattr(config.select, key.removeprefix("select."))
         require(0 < value <= 1, f"{key}: {value} is not in (0, 1]")
@@ -104,6 +118,10 @@ def check(config: RunConfig) -> None:
         require(
             c.kind == "model" or config.retrieve.by == "embedding", f"{key}.kind: neighbors vote by cosine, not by bm25"
         )
+        require(
+            c.kind == "model" or config.task.kind not in ("numeric", "open_ended"),
+            f"{key}.kind: the answer of another row says nothing about this one where task.kind is {config.task.kind}",
+        )
         require(c.temperature >= 0, f"{key}.temperature: must not be negative")
         require(c.samples == 1 or c.temperature > 0, f"{key}.samples: more than one needs a temperature above 0")
         require(
@@ -114,6 +132,8 @@ def check(config: RunConfig) -> None:
         one_of(f"{key}.prompt", c.prompt, STYLES)
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
         per_step = train.per_device_batch_size * config.resources.train.workers
+        one_of(f"{key}.scheduler", train.scheduler, SCHEDULERS)
+        require(0 <= train.warmup_ratio < 1, f"{key}.warmup_ratio: {train.warmup_ratio} is not in [0, 1)")
         require(train.zero_stage in (0, 1, 2, 3), f"{key}.zero_stage: {train.zero_stage} is none of 0, 1, 2, 3")
         require(
             config.trainer.kind == "openai" or (train.batch_size >= per_step and train.batch_size % per_step == 0),

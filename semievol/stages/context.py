@@ -142,9 +142,9 @@ def run_rows(
 
     commits = storage.join(ctx.out, "_commits", *out.removeprefix(ctx.out).strip("/").split("/"))
     total = storage.count_rows(source)
-    done = storage.count_rows(commits) if storage.exists(commits) else 0
+    done, pending = _committed(commits)
     rows_per_block = ctx.config.label.rows_per_commit
-    if done == total > 0:
+    if done == total > 0 and not pending:
         return  # all was committed before a crash: no need to start an engine
     filesystem, source_path = storage.resolve(source)
     out_filesystem, out_path = storage.resolve(out)
@@ -176,8 +176,19 @@ def run_rows(
         rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")
         problem = ray.get(progress.problem.remote())
     if problem:
-        done = storage.count_rows(commits) if storage.exists(commits) else 0
+        done, _ = _committed(commits)
         raise UserError(
             f"stage {ctx.name}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same command "
             f"again: it asks for the rest"
         )
+
+
+def _committed(commits: str) -> tuple[int, bool]:
+    """Rows whose commit is complete, and whether a write was cut off before its commit.
+
+    Ray writes ids to NAME.pending.parquet before the data, and renames it after. What a crash leaves in between the next
+    plan clears away, data and all.
+    """
+    files = storage.find(commits) if storage.exists(commits) else []
+    pending = [file for file in files if file.uri.endswith(".pending.parquet")]
+    return sum(storage.count_rows(file.uri) for file in files if file not in pending), bool(pending)

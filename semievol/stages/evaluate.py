@@ -16,8 +16,8 @@ from semievol import storage, tasks
 from semievol.config import Collaborator, LabelConfig, RunConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import LABELED_RETRIEVED, PREDICTED
-from semievol.stages.context import StageContext
-from semievol.stages.label import answer_rows
+from semievol.stages.context import StageContext, check_bad_fraction
+from semievol.stages.label import answer_rows, count_answers
 from semievol.stages.labeler import Pass
 from semievol.stages.oracle import measure_pseudo_labels
 from semievol.stages.retrieve import retrieve_rows
@@ -50,6 +50,9 @@ def run_model(ctx: StageContext) -> StageResult:
         columns={"answer": "gold"},
     )
     scored = storage.read_table(out, ["gold", "answer"])
+    totals, reasons = count_answers(out, paid=[])
+    refused = totals["failed:greedy"]  # no wrong answers: the model was never heard
+    check_bad_fraction(ctx, refused, len(scored), (f"{n:,} rows: {reason}" for reason, n in reasons.most_common()))
     scores = _scores(scored, ctx.config)
     correct = float(scores.sum())
     unparsable = scored["answer"].null_count
@@ -59,6 +62,7 @@ def run_model(ctx: StageContext) -> StageResult:
         "interval": [round(low, 4), round(high, 4)],
         "correct": round(correct, 4),
         "unparsable": round(unparsable / len(scored), 4),
+        "refused": refused,
     }
     # An unparsable answer is a wrong answer, not a lost row.
     rows = Rows(came_in=storage.count_rows(source), out=len(scored))

@@ -37,18 +37,24 @@ def run(ctx: StageContext) -> StageResult:
     totals, reasons = count_answers(out, paid=[who.name for who in ctx.config.label.collaborators if who.endpoint])
     rows = Rows(came_in=storage.count_rows(source), out=totals["answered"], quarantined=totals["quarantined"])
     check_bad_fraction(ctx, rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
+    failed = {who.name: totals[f"failed:{who.name}"] for who in ctx.config.label.collaborators}
+    for name, count in failed.items():
+        check_bad_fraction(ctx, count, rows.came_in, [f"all of collaborator '{name}'; responses[].error says why"])
     share = {name: round(totals[name] / max(rows.out, 1), 4) for name in ("unanimous", "justified")}
     metrics = {
         "unanimous": share["unanimous"],
         "justified": share["justified"],
         "answered_in_part": totals["in_part"],  # rows on which a collaborator failed
+        "failed": failed,  # rows, by collaborator
         "cut_to_fit": totals["cut"],
         "prompt_tokens": totals["prompt_tokens"],  # with label.mode: score none are counted
         "output_tokens": totals["output_tokens"],
         "cost": _cost(ctx.config.engine, totals),
         "reasons": dict(reasons.most_common(20)),
     }
-    return StageResult(rows, metrics, f"{share['unanimous']:.0%} unanimous, {share['justified']:.0%} justified")
+    headline = f"{share['unanimous']:.0%} unanimous, {share['justified']:.0%} justified"
+    headline += "".join(f"; {name} failed on {count:,}" for name, count in failed.items() if count)
+    return StageResult(rows, metrics, headline)
 
 
 def passes(ctx: StageContext) -> list[Pass]:
@@ -127,6 +133,8 @@ def _cost(engine: EngineConfig, totals: Counter[str]) -> float | None:
 def count_answers(out: str, *, paid: list[str]) -> tuple[Counter[str], Counter[str]]:
     """Totals over the answered rows, and how many rows were quarantined for which reason.
 
+    Among the totals, as `failed:NAME`, rows to which a collaborator gave an error in place of responses.
+
     Args:
         paid: names of the collaborators whose tokens are also counted by themselves, as `paid_prompt_tokens` and
             `paid_output_tokens`.
@@ -162,6 +170,8 @@ def _count(block: pa.Table, paid: list[str]) -> pa.Table:
         "paid_prompt_tokens": pc.sum(pc.struct_field(at_endpoint, "prompt_tokens")).as_py() or 0,
         "paid_output_tokens": pc.sum(pc.struct_field(at_endpoint, "tokens")).as_py() or 0,
     }
+    failures = given.filter(pc.is_valid(pc.struct_field(given, "error")))
+    totals |= {f"failed:{n}": c for n, c in Counter(pc.struct_field(failures, "collaborator").to_pylist()).items()}
     records = [{"kind": "total", "name": name, "rows": n} for name, n in totals.items()]
     reasons = Counter(block["quarantine_reason"].drop_null().to_pylist())
     records += [{"kind": "reason", "name": name, "rows": n} for name, n in reasons.items()]

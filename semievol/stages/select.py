@@ -22,9 +22,9 @@ from semievol.schema import SELECTED
 from semievol.selection import Bounds, Candidates
 from semievol.stages.context import StageContext, summarize
 from semievol.stages.oracle import true_answers
+from semievol.tasks import needs_options
 
 _NO_TRUTH = "no true answer is known"
-_SHOWN = 50  # answers in the metrics: an open answer set has as many as rows
 _DECIDING = ["row_id", "answer", "agreement", "stratum", "nll", "token_entropy", "vote_entropy"]
 
 
@@ -35,7 +35,7 @@ def run(ctx: StageContext) -> StageResult:
     # The quantile is among the rows that pass the floor: a model that is sure of itself would otherwise fill it with
     # low entropies of answers that the other collaborators contradict.
     bounds = Bounds(config.per, config.min_agreement, config.sample, config.keep_unanimous)
-    answered = _answered(source, config)
+    answered = _answered(ctx, source)
     eligible = _count(source, config, bounds, config.per)
     ranks = {group: selection.quantile_rank(rows, config.theta) for group, rows in eligible.items()}
     bounds = replace(bounds, upto=_keys_of_ranks(source, config, bounds, config.per, ranks))
@@ -46,7 +46,8 @@ def run(ctx: StageContext) -> StageResult:
 
     selected: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
-    for block in summarize(out, ["answer", "rejected_because"], _count_decisions):
+    closed = needs_options(ctx.config.task)  # an open answer set has as many answers as rows
+    for block in summarize(out, ["answer", "rejected_because"], _count_decisions, by_answer=closed):
         for record in block.to_pylist():
             target, name = (rejected, record["reason"]) if record["reason"] else (selected, record["answer"])
             target[name] += record["rows"]
@@ -59,7 +60,7 @@ def run(ctx: StageContext) -> StageResult:
     highest = max((selection.entropy_of(key) for key in (bounds.upto or {}).values()), default=0.0)
     metrics = {
         "selected": kept,
-        "selected_by_answer": dict(selected.most_common(_SHOWN)),
+        "selected_by_answer": dict(selected.most_common()) if closed else {},
         "rejected": dict(rejected),
         "confidence": config.confidence,
         "entropy_threshold": round(highest, 6),  # the highest of all groups
@@ -99,15 +100,16 @@ def _answer_truly(batch: pa.Table, oracle: str) -> pa.Table:
     return pa.table(columns | nothing).select(SELECTED.names).cast(SELECTED)
 
 
-def _answered(source: str, config: SelectConfig) -> int:
-    """Rows with a pseudo-label; all of them need the measure that selects."""
+def _answered(ctx: StageContext, source: str) -> int:
+    """Rows with a pseudo-label; few of them may lack the measure that selects."""
+    config = ctx.config.select
     answered = measured = 0
     for block in summarize(source, _DECIDING, _count_measured, measure=config.confidence):
         answered += block["answered"][0].as_py()
         measured += block["measured"][0].as_py()
     if not answered:
         raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
-    if measured < answered:
+    if answered - measured > ctx.config.limits.max_bad_fraction * answered:
         raise UserError(
             f"select.confidence: {answered - measured:,} of {answered:,} pseudo-labels have no {config.confidence} (the "
             f"engine gave no log-probabilities). vote_entropy needs none"
@@ -205,6 +207,7 @@ def _candidates(block: pa.Table, config: SelectConfig) -> Candidates:
     ids = block["row_id"].to_numpy()
     return Candidates(
         keys=selection.order_keys(block[config.confidence].to_numpy(), ids),
+        measured=block[config.confidence].is_valid().to_numpy(),
         ids=ids,
         agreement=block["agreement"].to_numpy(),
         answers=block["answer"].to_numpy(),
@@ -212,8 +215,9 @@ def _candidates(block: pa.Table, config: SelectConfig) -> Candidates:
     )
 
 
-def _count_decisions(block: pa.Table) -> pa.Table:
-    counts = Counter(zip(block["answer"].to_pylist(), block["rejected_because"].to_pylist(), strict=True))
+def _count_decisions(block: pa.Table, by_answer: bool) -> pa.Table:
+    answers = block["answer"].to_pylist() if by_answer else [""] * len(block)
+    counts = Counter(zip(answers, block["rejected_because"].to_pylist(), strict=True))
     records = [{"answer": answer, "reason": reason, "rows": n} for (answer, reason), n in counts.items()]
     schema = pa.schema([("answer", pa.string()), ("reason", pa.string()), ("rows", pa.int64())])
     return pa.Table.from_pylist(records, schema=schema)

@@ -78,6 +78,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("ray")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SEMIEVOL_"))}
     plain |= {"HOME": str(folder), "HF_TOKEN": SECRET}  # no ~/.ray/auth_token of this machine
+    plain |= {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))}  # what torch compiled
     on_nodes = plain | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",

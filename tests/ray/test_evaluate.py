@@ -1,5 +1,6 @@
 """Evaluation with solved examples: an engine that can only repeat what the nearest one answers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,10 +8,11 @@ import pytest
 
 from semievol import storage
 from semievol.config import RunConfig
+from semievol.errors import UserError
 from semievol.schema import LABELED, PREDICTED
 from semievol.stages import evaluate, retrieve
 from semievol.stages.context import StageContext
-from tests.ray.fakes import CopyEngine
+from tests.ray.fakes import CopyEngine, RuleEngine
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 LABELED_ROWS = {
@@ -52,6 +54,11 @@ def test_the_nearest_labeled_rows_stand_in_the_prompt(run_config: RunConfig, tmp
 
     evaluate.run_model(ctx("evaluate/base", "with"))  # over its own leftovers: no row twice
     assert storage.count_rows(f"{tmp_path}/with/rows") == 2
+
+    refusing = replace(ctx("evaluate/base", "refused"), engine=RuleEngine)  # knows nothing to say to these
+    run_config.engine.extra = {"log": f"{tmp_path}/log"}
+    with pytest.raises(UserError, match=r"2 of 2 rows cannot be used(.|\n)*2 rows: greedy: nothing to say"):
+        evaluate.run_model(refusing)
 
     run_config.evaluate.k = 0
     result = evaluate.run_model(ctx("evaluate/base", "without"))

@@ -124,6 +124,17 @@ def test_an_interrupted_stage_asks_only_for_what_was_not_committed(run_config: R
     by_id = [storage.read_table(f"{uri}/rows").sort_by("row_id") for uri in (ctx.out, undisturbed.out)]
     assert by_id[0].equals(by_id[1])
 
+    # A crash between the data of a block and its commit leaves ids that are pending, and data that may be half written.
+    commit, *_ = (Path(ctx.out) / "_commits" / "rows").glob("*.parquet")
+    (data,) = (Path(ctx.out) / "rows").glob(f"{commit.stem}*")
+    lost = storage.count_rows(str(commit))
+    commit.rename(commit.with_suffix(".pending.parquet"))
+    data.write_bytes(b"half")
+    before = len(requests(f"{tmp_path}/requests"))
+    assert label.run(ctx).rows.out == 60
+    assert len(requests(f"{tmp_path}/requests")) == before + 3 * lost  # by three collaborators
+    assert storage.read_table(f"{ctx.out}/rows").sort_by("row_id").equals(by_id[1])
+
 
 def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConfig, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

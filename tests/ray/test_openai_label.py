@@ -81,6 +81,7 @@ def test_weights_and_an_endpoint_label_the_same_rows(
     assert [r["collaborator"] for r in by_three if r["answer"]] == ["base", "warm"]
     assert "not that one" in next(r["error"] for r in by_three if r["error"])
     assert rows[113]["agreement"] == 1.0
+    assert result.metrics["failed"] == {"base": 0, "remote": 1, "warm": 0} and "remote failed on 1" in result.headline
     assert (result.metrics["answered_in_part"], result.metrics["prompt_tokens"]) == (1, 590)
     assert result.metrics["output_tokens"] == 59 * 6 + 60 * 6
     assert result.metrics["cost"] == pytest.approx((590 * 100 + 59 * 6 * 1000) / 1e6)

@@ -68,6 +68,17 @@ def test_distributions_and_samples_mix() -> None:
     assert found.nll == pytest.approx(-math.log(0.48))
 
 
+def test_silence_is_no_certainty_and_no_measure_is_not_the_best_one() -> None:
+    found = verdict(same, responses(("A", 0.1), (None, 0.1), (None, 0.1), (None, 0.1)))
+    assert found is not None and found.vote_entropy == pytest.approx(entropy([0.25, 0.75]))
+    failed = [*responses(("A", 0.1)), Response("far", error="HTTP 500")]
+    found = verdict(same, failed)
+    assert found is not None and found.vote_entropy == 0.0  # it was not heard, so it has not hesitated
+    tie = [Response("api", "B"), Response("warm", "A", 0.01)]
+    found = verdict(same, tie)
+    assert found is not None and found.answer == "A"
+
+
 def test_the_justified_answer_wins_with_its_own_entropies() -> None:
     asked = responses(("A", 0.1), ("A", 0.1), ("B", 0.9), ("C", 0.9))
     found = verdict(same, asked, decided=Response("judge", "B", 0.4, 0.3, 3))

@@ -59,6 +59,8 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("resources.train.workers=0", "resources.train.workers: 0 is not positive"),
         ("warmup.per_device_batch_size=0", "warmup.per_device_batch_size: 0 is not positive"),
         ("evaluate.confidence_level=1.0", "evaluate.confidence_level"),
+        ("warmup.warmup_ratio=5", r"warmup.warmup_ratio: 5.0 is not in \[0, 1\)"),
+        ("finetune.scheduler=foo", "finetune.scheduler: 'foo' is none of linear"),
         ("name=../x", "name: '../x' names a folder"),
         ("label.collaborators=[]", "at least one"),
         ("label.collaborators=[{name: a, kind: oracle}]", "none of model, neighbors"),
@@ -80,6 +82,13 @@ def test_neighbours_do_not_vote_by_bm25(path: Path) -> None:
     assert config.load(str(path), [voting]).label.collaborators[0].kind == "neighbors"
     with pytest.raises(UserError, match=r"label.collaborators\[0\].kind: neighbors vote by cosine"):
         config.load(str(path), [voting, "retrieve.by=bm25"])
+
+
+@pytest.mark.parametrize("setting", ["select.per=answer", "select.max_per_answer=5", "label.mode=score"])
+def test_what_needs_a_closed_answer_set_is_refused_without_one(path: Path, setting: str) -> None:
+    config.load(str(path), [setting])
+    with pytest.raises(UserError, match=f"{setting.split('=')[0]}.* needs answers from a closed set"):
+        config.load(str(path), [setting, "task.kind=open_ended", "data.columns.options=null"])
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def candidates(entropy: list[float], answers: str, agreement: list[float], strat
     ids = (np.arange(len(entropy), dtype=np.int64) << 62) + np.arange(len(entropy))  # two bits tell a sample apart
     keys = order_keys(np.array(entropy, dtype=np.float32), ids)
     texts = [np.array(values, dtype=object) for values in (list(answers), strata)]
-    return Candidates(keys, ids, np.array(agreement, dtype=np.float32), *texts)
+    return Candidates(keys, ~np.isnan(entropy), ids, np.array(agreement, dtype=np.float32), *texts)
 
 
 def test_rejections_name_the_first_reason() -> None:
@@ -74,5 +74,8 @@ def test_rejections_name_the_first_reason() -> None:
     assert rejections(rows, half, {}) == [None, None, "not in the sample", "not in the sample"]
     consistent = Bounds(keep_unanimous=True)
     assert list(consistent.mask(rows)) == [False, True, False, False]  # the quantile is of the others
+    unknown = candidates([float("nan"), 0.2], "AA", [1.0, 1.0], [None, None])
+    assert list(Bounds().mask(unknown)) == [False, True]  # it takes no part in the quantile
+    assert rejections(unknown, Bounds(upto={}), {}) == ["without the measure that selects", None]
     known = replace(consistent, upto={"": int(rows.keys[0])})
     assert rejections(rows, known, {}) == [None, "entropy above the theta-quantile", None, None]
