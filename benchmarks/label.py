@@ -137,7 +137,7 @@ class FixedLength(VLLMEngine):
         super().__init__(model, settings)
         self._note = Path(log, str(os.getpid()))
 
-    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> list[Any]:
+    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
         with self._note.open("a") as note:
             note.write(f"{time.time()}\n")
         ends = {} if max_tokens == 1 else {"ignore_eos": True}
@@ -334,14 +334,17 @@ class NullEngine(VLLMEngine):
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.max_model_len = 2048
         self._top_logprobs = settings.top_logprobs
-        said = self.tokenizer.encode("Answer: B, because that is what the text says of it and of all the others too.", add_special_tokens=False)[:TOKENS]
+        said = self.tokenizer.encode(
+            "Answer: B, because that is what the text says of it and of all the others too.", add_special_tokens=False
+        )[:TOKENS]
         top = FlatLogprobs()
         for token in said:
             top.append({token + i: Logprob(-1.0 - i) for i in range(self._top_logprobs + 1)})
-        self._outputs = [SimpleNamespace(token_ids=said, cumulative_logprob=-4.0, logprobs=top)] * SAMPLES
+        said_so = {"token_ids": said, "cumulative_logprob": -4.0, "logprobs": top, "finish_reason": "length"}
+        self._done = SimpleNamespace(outputs=[SimpleNamespace(**said_so)] * SAMPLES)
 
-    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> list[Any]:
-        return self._outputs
+    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
+        return self._done
 
 
 def overhead(rows: list[Row]) -> dict[str, Any]:

@@ -62,6 +62,14 @@ class Engine(Protocol):
             PromptTooLong, EngineDied: as above.
         """
 
+    async def likelihood(self, messages: Messages, response: str) -> float:
+        """Mean log-probability of the tokens of a given response, in nats; 0 is certain.
+
+        Raises:
+            RequestRefused: the engine cannot tell.
+            PromptTooLong, EngineDied: as above.
+        """
+
 
 def load(model: str, config: EngineConfig) -> Engine:
     """The engine of `engine.kind`, with its model; called in the actor that uses it."""

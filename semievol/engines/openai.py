@@ -71,6 +71,9 @@ class OpenAIEngine:
             "not give. Use label.mode: sample, or engine.kind: vllm"
         )
 
+    async def likelihood(self, messages: Messages, response: str) -> float:
+        raise RequestRefused("an OpenAI-compatible endpoint does not give the probability of a given response")
+
     async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
         from openai import APIError, APIStatusError
 

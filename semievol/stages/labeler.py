@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -60,7 +61,8 @@ class Labeler:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
         self._work = work
         self._task = tasks.make(task)
-        self._embedder = Embedder(embedding) if work.last and self._task.similarity is not None else None
+        self._embedding = embedding
+        self._embedder: Embedder | None = None  # once answers have to be compared by it
         examples = storage.read_table(labeled).to_pylist() if labeled else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
         self._settings = settings
@@ -103,7 +105,21 @@ class Labeler:
         order = [c.name for c in self._settings.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses) if self._work.last else {}
+        if record.get("gold") is not None and self._task.similarity is not None:
+            verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
         return record | {"responses": [_to_record(r) for r in responses]} | verdict
+
+    async def _likelihood(self, row: Row, gold: str, neighbors: list[tuple[Row, float]]) -> float | None:
+        """Of the true response, for the first collaborator; None where it cannot be told."""
+        who, response = self._settings.collaborators[self._work.members[0]], self._task.respond(gold)
+        asked = self._prompt(who, row, [solved for solved, _ in neighbors[: who.k]])
+        try:
+            return await self._engine.likelihood(asked, response) if self._engine else None
+        except RequestRefused:
+            return None
+
+    def _prompt(self, who: Collaborator, asked: Row, examples: list[Row]) -> Messages:
+        return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
 
     async def _verdict(self, row: Row, responses: list[Response]) -> dict[str, Any]:
         same = self._same(responses)
@@ -127,10 +143,12 @@ class Labeler:
         }
 
     def _same(self, responses: list[Response]) -> confidence.Same:
-        if self._embedder is None or self._task.similarity is None:
+        answers = [r.answer for r in responses if r.answer is not None]
+        if self._task.similarity is None or len(answers) < 2:
             return self._task.same
+        self._embedder = self._embedder or Embedder(self._embedding)
         similar = Similar(self._embedder, self._task.similarity)
-        similar.learn([r.answer for r in responses if r.answer is not None])
+        similar.learn(answers)
         return similar
 
     async def _ask(self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]]) -> list[Response]:
@@ -140,12 +158,9 @@ class Labeler:
         if who.kind == "neighbors":
             shares = confidence.vote(self._task, row, nearest)
             return [confidence.from_distribution(who.name, shares)] if shares else []
-
-        def prompt(asked: Row, examples: list[Row]) -> Messages:
-            return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
-
         seed = confidence.sampling_seed(self._seed, row_id, number)
         try:
+            prompt = partial(self._prompt, who)
             return await self._respond(who, row, [solved for solved, _ in nearest], prompt, seed)
         except RequestRefused as error:
             return [Response(who.name, error=str(error))]

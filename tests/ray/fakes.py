@@ -36,6 +36,10 @@ class RuleEngine:
         others = (1 - share) / (len(responses) - 1)
         return [share if response == f"Answer: {letter}" else others for response in responses]
 
+    async def likelihood(self, messages: Messages, response: str) -> float:
+        letter, *_ = await self._heard(messages, 1)
+        return -0.5 if letter in response else -2.0
+
     async def _heard(self, messages: Messages, max_tokens: int) -> tuple[str, int, str]:
         text = "".join(message["content"] for message in messages)
         if len(text) + max_tokens > WINDOW:
