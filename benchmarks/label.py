@@ -182,6 +182,7 @@ def ours(
             "start_s": round(first - started, 2),
             "output_tokens": result.metrics["output_tokens"],
             "justified": result.metrics["justified"],
+            "prefix_cache_hits": result.metrics["engine"]["prefix_cache_hits"],
             "shares": [round(len(times) / sum(map(len, asked)), 3) for times in asked],
         }
         import ray
@@ -341,6 +342,7 @@ class NullEngine(VLLMEngine):
         for token in said:
             top.append({token + i: Logprob(-1.0 - i) for i in range(self._top_logprobs + 1)})
         said_so = {"token_ids": said, "cumulative_logprob": -4.0, "logprobs": top, "finish_reason": "length"}
+        self.figures = {}
         self._done = SimpleNamespace(outputs=[SimpleNamespace(**said_so)] * SAMPLES)
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
@@ -358,6 +360,7 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
         for row in rows
     ]
     table = pa.Table.from_pylist(records, schema=RETRIEVED)
+    silent = SimpleNamespace(remote=lambda *_: None)
     labeler = Labeler(
         work=Pass(str(MODEL), None, (0,), last=True),
         engine=NullEngine,
@@ -368,7 +371,7 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
         settings=replace(settings.label, collaborators=[who], justify=False, max_tokens=TOKENS),
         seed=0,
         schema=PSEUDO_LABELED,
-        progress=SimpleNamespace(add=SimpleNamespace(remote=lambda *_: None)),
+        progress=SimpleNamespace(add=silent, report=silent),
     )
 
     async def label() -> None:

@@ -38,7 +38,14 @@ class EngineDied(RuntimeError):
 
 
 class Engine(Protocol):
-    """One model; built in the actor that uses it."""
+    """One model; built in the actor that uses it.
+
+    Attributes:
+        figures: what it has counted of itself, to be summed over actors; vLLM counts `prompt_tokens` and, of those,
+            `cached_tokens`, which the prefix cache had.
+    """
+
+    figures: dict[str, float]
 
     def __init__(self, model: str, config: EngineConfig) -> None: ...
 

@@ -50,6 +50,7 @@ class OpenAIEngine:
         self._client = AsyncOpenAI(**self._endpoint.client(timeout_s=config.timeout_s, retries=config.retries))
         self._slots = asyncio.Semaphore(config.concurrency)
         self._top_logprobs = config.top_logprobs
+        self.figures: dict[str, float] = {}  # responses carry their tokens
         self._not_taken: set[str] = set()  # optional parameters
         self._unusable: UserError | None = None
 

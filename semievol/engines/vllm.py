@@ -41,6 +41,7 @@ class VLLMEngine:
         self.max_model_len = options["max_model_len"]
         self._engine = LLMEngine.from_engine_args(EngineArgs(model=path, **options))
         self.tokenizer = self._engine.get_tokenizer()
+        self.figures = {"prompt_tokens": 0.0, "cached_tokens": 0.0}
         self._ids = itertools.count()
         self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Any]]] = queue.SimpleQueue()
         self._waiting: dict[str, Future[Any]] = {}
@@ -101,7 +102,10 @@ class VLLMEngine:
         sampling = SamplingParams(max_tokens=max_tokens, **options)
         future: Future[Any] = Future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
-        return await asyncio.wrap_future(future)
+        done = await asyncio.wrap_future(future)
+        self.figures["prompt_tokens"] += len(prompt)
+        self.figures["cached_tokens"] += done.num_cached_tokens or 0
+        return done
 
     def _loop(self) -> None:
         """Admit what has arrived, step, hand out what is finished; block while there is nothing to do."""

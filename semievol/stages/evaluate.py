@@ -17,7 +17,7 @@ from semievol.config import Collaborator, LabelConfig, RunConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import LABELED_RETRIEVED, PREDICTED
 from semievol.stages.context import StageContext, check_bad_fraction
-from semievol.stages.label import answer_rows, count_answers
+from semievol.stages.label import answer_rows, count_answers, engine_figures
 from semievol.stages.labeler import Pass
 from semievol.stages.oracle import measure_pseudo_labels
 from semievol.stages.retrieve import retrieve_rows
@@ -41,7 +41,7 @@ def run_model(ctx: StageContext) -> StageResult:
         asked = storage.join(ctx.out, "retrieved")
         retrieve_rows(ctx, source=source, out=asked, k=config.k, schema=LABELED_RETRIEVED)
     answerer = Collaborator(name="greedy", k=config.k, temperature=0.0)
-    answer_rows(
+    actors = answer_rows(
         ctx,
         source=asked,
         out=out,
@@ -65,6 +65,7 @@ def run_model(ctx: StageContext) -> StageResult:
         "correct": round(correct, 4),
         "unparsable": round(unparsable / len(scored), 4),
         "refused": refused,
+        "engine": engine_figures(actors),
     }
     if scored["likelihood"].null_count < len(scored):
         metrics["likelihood"] = round(pc.mean(scored["likelihood"]).as_py(), 4)  # nats a token, of open-ended tasks

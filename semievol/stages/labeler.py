@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,10 +57,13 @@ class Labeler:
     ) -> None:
         self._engine: Engine | None = None
         self._unusable: UserError | None = None
+        started = time.monotonic()
         try:
             self._engine = engine(work.model, engine_config) if engine else None
         except UserError as error:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
+        self._start_s = time.monotonic() - started
+        self._name = uuid.uuid4().hex
         self._work = work
         self._task = tasks.make(task)
         self._embedding = embedding
@@ -72,7 +77,8 @@ class Labeler:
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         try:
-            asked = await asyncio.gather(*(self._label_if_usable(record) for record in batch.to_pylist()))
+            records = sorted(batch.to_pylist(), key=self._shown)
+            asked = await asyncio.gather(*(self._label_if_usable(record) for record in records))
         except EngineDied as error:
             # Ray replaces the actor and hands its rows to another one; a labeler without an engine would fail them all.
             print(f"labeler: the engine died ({error}); leaving", flush=True)
@@ -83,7 +89,15 @@ class Labeler:
         answered = [record for record in asked if record is not None]
         if answered:
             self._progress.add.remote(len(answered))
+        if self._engine:
+            self._progress.report.remote(self._name, self._engine.figures | {"start_s": self._start_s})
         yield pa.Table.from_pylist(answered, schema=self._schema)
+
+    def _shown(self, record: dict[str, Any]) -> tuple[int, ...]:
+        """What rows are sorted by: prompts that begin with the same solved examples meet in the engine's prefix cache."""
+        collaborators = [self._settings.collaborators[i] for i in self._work.members]
+        k = max((who.k for who in collaborators if who.kind == "model"), default=0)
+        return tuple(reversed((record.get("neighbor_ids") or [])[:k]))  # as they stand in the prompt: nearest last
 
     async def _label_if_usable(self, record: dict[str, Any]) -> dict[str, Any] | None:
         """None for a row that has to be asked again, because the engine's endpoint is away or refuses everything."""

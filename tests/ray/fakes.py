@@ -20,6 +20,7 @@ class RuleEngine:
 
     def __init__(self, model: str, config: EngineConfig) -> None:
         self._log = Path(config.extra["log"])
+        self.figures: dict[str, float] = {}
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
@@ -63,7 +64,7 @@ class CopyEngine:
     """Repeats the answer of the solved example that stands last, next to the question; says nothing without one."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
-        pass
+        self.figures: dict[str, float] = {}
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1

@@ -15,6 +15,7 @@ from tests.ray.fakes import RuleEngine
 
 
 def answered(tmp_path: Path, task: TaskConfig, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    silent = SimpleNamespace(remote=lambda *_: None)
     labeler = Labeler(
         work=Pass("m", None, (0,), last=True),
         engine=RuleEngine,
@@ -25,7 +26,7 @@ def answered(tmp_path: Path, task: TaskConfig, rows: list[dict[str, Any]]) -> li
         settings=LabelConfig([Collaborator("greedy", k=0, temperature=0.0)], justify=False),
         seed=0,
         schema=PREDICTED,
-        progress=SimpleNamespace(add=SimpleNamespace(remote=lambda *_: None)),
+        progress=SimpleNamespace(add=silent, report=silent),
     )
     names = {"answer": "gold"}
     batch = pa.Table.from_pylist(rows, schema=LABELED_RETRIEVED)
