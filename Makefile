@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXTRA ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 STAMP := .venv/.installed-$(EXTRA)
 
-.PHONY: setup demo test test-unit lint bench-serve bench-quality clean
+.PHONY: setup demo test test-unit lint bench-serve bench-quality bench-label clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,9 @@ bench-serve: setup
 
 bench-quality: setup
 	$(BIN)/python -m benchmarks.quality
+
+bench-label: setup
+	$(BIN)/python -m benchmarks.label
 
 clean:
 	rm -rf .venv

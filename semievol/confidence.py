@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -68,8 +69,9 @@ def token_entropy(logprobs: list[list[float]]) -> float:
     total = 0.0
     for position in logprobs:
         shares = [math.exp(value) for value in position]
-        total += entropy([*shares, max(0.0, 1.0 - sum(shares))])
-    return total / max(len(logprobs), 1)
+        rest = 1.0 - sum(shares)
+        total -= sum(map(operator.mul, shares, position)) + (rest * math.log(rest) if rest > 0 else 0.0)
+    return total / max(len(logprobs), 1) + 0.0  # never -0.0
 
 
 def entropy(shares: Iterable[float]) -> float:

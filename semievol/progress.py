@@ -24,6 +24,7 @@ class _Counter:
         self._done = 0
         self._note = ""
         self._problem = ""
+        self._figures: dict[str, dict[str, float]] = {}
 
     def add(self, rows: int, note: str = "") -> None:
         self._done += rows
@@ -31,6 +32,13 @@ class _Counter:
 
     def state(self) -> tuple[int, str]:
         return self._done, self._note
+
+    def report(self, worker: str, figures: dict[str, float]) -> None:
+        """What a worker has counted of itself since it started; replaces what it said before."""
+        self._figures[worker] = figures
+
+    def figures(self) -> list[dict[str, float]]:
+        return list(self._figures.values())
 
     def stop(self, problem: str) -> None:
         """What keeps a worker from going on, in the words of a `UserError`; the first one is kept."""

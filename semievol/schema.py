@@ -67,7 +67,8 @@ _VERDICT = [
     ("quarantine_reason", pa.string()),
 ]
 PSEUDO_LABELED = pa.schema([*_TEXT, *_VERDICT])
-PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT])
+# Of open-ended tasks also the mean log-probability of the true response's tokens.
+PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT, ("likelihood", pa.float32())])
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
 # Rendered training rows, as the chat messages that TRL's SFTTrainer takes (prompt / completion format).
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

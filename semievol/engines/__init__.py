@@ -38,7 +38,14 @@ class EngineDied(RuntimeError):
 
 
 class Engine(Protocol):
-    """One model; built in the actor that uses it."""
+    """One model; built in the actor that uses it.
+
+    Attributes:
+        figures: what it has counted of itself, to be summed over actors; vLLM counts `prompt_tokens` and, of those,
+            `cached_tokens`, which the prefix cache had.
+    """
+
+    figures: dict[str, float]
 
     def __init__(self, model: str, config: EngineConfig) -> None: ...
 
@@ -59,6 +66,14 @@ class Engine(Protocol):
 
         Raises:
             RequestRefused: the responses do not differ in their first token after what all begin with.
+            PromptTooLong, EngineDied: as above.
+        """
+
+    async def likelihood(self, messages: Messages, response: str) -> float:
+        """Mean log-probability of the tokens of a given response, in nats; 0 is certain.
+
+        Raises:
+            RequestRefused: the engine cannot tell.
             PromptTooLong, EngineDied: as above.
         """
 

@@ -50,6 +50,7 @@ class OpenAIEngine:
         self._client = AsyncOpenAI(**self._endpoint.client(timeout_s=config.timeout_s, retries=config.retries))
         self._slots = asyncio.Semaphore(config.concurrency)
         self._top_logprobs = config.top_logprobs
+        self.figures: dict[str, float] = {}  # responses carry their tokens
         self._not_taken: set[str] = set()  # optional parameters
         self._unusable: UserError | None = None
 
@@ -70,6 +71,9 @@ class OpenAIEngine:
             "label.mode: score needs the exact probabilities of given responses, which an OpenAI-compatible endpoint does "
             "not give. Use label.mode: sample, or engine.kind: vllm"
         )
+
+    async def likelihood(self, messages: Messages, response: str) -> float:
+        raise RequestRefused("an OpenAI-compatible endpoint does not give the probability of a given response")
 
     async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
         from openai import APIError, APIStatusError

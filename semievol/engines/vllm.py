@@ -41,9 +41,10 @@ class VLLMEngine:
         self.max_model_len = options["max_model_len"]
         self._engine = LLMEngine.from_engine_args(EngineArgs(model=path, **options))
         self.tokenizer = self._engine.get_tokenizer()
+        self.figures = {"prompt_tokens": 0.0, "cached_tokens": 0.0}
         self._ids = itertools.count()
-        self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[list[Any]]]] = queue.SimpleQueue()
-        self._waiting: dict[str, Future[list[Any]]] = {}
+        self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Any]]] = queue.SimpleQueue()
+        self._waiting: dict[str, Future[Any]] = {}
         self._dead: BaseException | None = None
         self._top_logprobs = config.top_logprobs
         threading.Thread(target=self._loop, daemon=True, name="vllm-steps").start()
@@ -51,10 +52,16 @@ class VLLMEngine:
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
-        options = {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
+        # Lists of floats in place of an object for each log-probability; see `_reduce`.
+        options: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
+        options |= {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
         prompt = self._tokenize(messages)
-        outputs = await self._request(prompt, max_tokens, **options)
-        return [_reduce(output, 0 if i else len(prompt)) for i, output in enumerate(outputs)]
+        outputs = (await self._request(prompt, max_tokens, **options)).outputs
+        texts = self.tokenizer.batch_decode([_said(output) for output in outputs], skip_special_tokens=True)
+        return [
+            _reduce(output, text, 0 if i else len(prompt))
+            for i, (output, text) in enumerate(zip(outputs, texts, strict=True))
+        ]
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
@@ -65,16 +72,22 @@ class VLLMEngine:
                 f"label.mode: score needs responses that one token tells apart, and {responses} are not so in this model's "
                 f"vocabulary. Use label.mode: sample"
             )
-        output, *_ = await self._request(self._tokenize(messages) + shared, 1, temperature=0.0, logprob_token_ids=heads)
-        logprobs = np.array([output.logprobs[0][head].logprob for head in heads], dtype=np.float64)
+        done = await self._request(self._tokenize(messages) + shared, 1, temperature=0.0, logprob_token_ids=heads)
+        logprobs = np.array([done.outputs[0].logprobs[0][head].logprob for head in heads], dtype=np.float64)
         shares = np.exp(logprobs - logprobs.max())
         return [float(share) for share in shares / shares.sum()]
+
+    async def likelihood(self, messages: Messages, response: str) -> float:
+        prompt, said = self._tokenize(messages), self.tokenizer.encode(response, add_special_tokens=False)
+        done = await self._request(prompt + said, 1, temperature=0.0, prompt_logprobs=0)
+        given = zip(said, done.prompt_logprobs[len(prompt) :], strict=True)
+        return sum(position[token].logprob for token, position in given) / len(said)
 
     def _tokenize(self, messages: Messages) -> list[int]:
         return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
-    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> list[Any]:
-        """The outputs (vllm.outputs.CompletionOutput) of one request to the running engine."""
+    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
+        """The vllm.outputs.RequestOutput of one request to the running engine."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -84,12 +97,15 @@ class VLLMEngine:
             )
         if self._dead is not None:
             raise EngineDied(str(self._dead))
-        if "logprob_token_ids" not in options:
-            options["logprobs"] = self._top_logprobs
-        sampling = SamplingParams(max_tokens=max_tokens, output_kind=RequestOutputKind.FINAL_ONLY, **options)
-        future: Future[list[Any]] = Future()
+        # Text is made once of all tokens of a response: vLLM would do it for each token, and for the likeliest ones too.
+        options |= {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
+        sampling = SamplingParams(max_tokens=max_tokens, **options)
+        future: Future[Any] = Future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
-        return await asyncio.wrap_future(future)
+        done = await asyncio.wrap_future(future)
+        self.figures["prompt_tokens"] += len(prompt)
+        self.figures["cached_tokens"] += done.num_cached_tokens or 0
+        return done
 
     def _loop(self) -> None:
         """Admit what has arrived, step, hand out what is finished; block while there is nothing to do."""
@@ -99,7 +115,7 @@ class VLLMEngine:
                     self._admit(*self._arriving.get())
                 for output in self._engine.step():
                     if output.finished:
-                        self._waiting.pop(output.request_id).set_result(output.outputs)
+                        self._waiting.pop(output.request_id).set_result(output)
         except BaseException as error:  # noqa: BLE001 - whatever it was, every waiting row must hear of it
             self._dead = error
             waiting = list(self._waiting.values())
@@ -108,7 +124,7 @@ class VLLMEngine:
             for future in waiting:
                 future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))
 
-    def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[list[Any]]) -> None:
+    def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[Any]) -> None:
         self._waiting[request_id] = future
         try:
             self._engine.add_request(request_id, {"prompt_token_ids": prompt}, sampling)
@@ -116,11 +132,20 @@ class VLLMEngine:
             self._waiting.pop(request_id).set_exception(RequestRefused(str(error)))
 
 
-def _reduce(output: Any, prompt_tokens: int) -> Completion:
+def _said(output: Any) -> list[int]:
+    """The tokens that are text: all but the one that ended the response."""
+    return list(output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids)
+
+
+def _reduce(output: Any, text: str, prompt_tokens: int) -> Completion:
     tokens = len(output.token_ids)
     nll = -float(output.cumulative_logprob) / max(tokens, 1)
-    top = [[entry.logprob for entry in position.values()] for position in output.logprobs]
-    return Completion(output.text, nll, token_entropy(top), tokens, prompt_tokens)
+    # Of each position: the sampled token, then the likeliest ones, among which the sampled one may be again.
+    ids, logprobs = output.logprobs.token_ids, output.logprobs.logprobs
+    width = len(ids) // max(tokens, 1)
+    starts = range(0, len(ids), max(width, 1))
+    top = [logprobs[i + (ids[i] in ids[i + 1 : i + width]) : i + width] for i in starts]
+    return Completion(text, nll, token_entropy(top), tokens, prompt_tokens)
 
 
 def engine_environment(config: EngineConfig) -> dict[str, str]:

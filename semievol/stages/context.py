@@ -116,7 +116,7 @@ def run_rows(
     pool: PoolResources,
     concurrency: int = 1,
     columns: dict[str, str] | None = None,
-) -> None:
+) -> list[dict[str, float]]:
     """Stream Parquet rows through an actor pool to Parquet, committing every `label.rows_per_commit` rows.
 
     Row-level resume is Ray Data's checkpointing by `row_id` (docs: ray.data.checkpoint.CheckpointConfig): the ids of a
@@ -133,6 +133,9 @@ def run_rows(
         concurrency: batches that one actor works on at a time, to keep its engine full across batch borders.
         columns: renames of input columns, old to new.
 
+    Returns:
+        What each actor has counted of itself, in this attempt.
+
     Raises:
         UserError: an actor told `progress.stop`.
     """
@@ -145,7 +148,7 @@ def run_rows(
     done, pending = _committed(commits)
     rows_per_block = ctx.config.label.rows_per_commit
     if done == total > 0 and not pending:
-        return  # all was committed before a crash: no need to start an engine
+        return []  # all was committed before a crash: no need to start an engine
     filesystem, source_path = storage.resolve(source)
     out_filesystem, out_path = storage.resolve(out)
     out_filesystem.create_dir(out_path, recursive=True)
@@ -174,13 +177,14 @@ def run_rows(
             num_gpus=pool.num_gpus,
         )
         rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")
-        problem = ray.get(progress.problem.remote())
+        problem, figures = ray.get([progress.problem.remote(), progress.figures.remote()])
     if problem:
         done, _ = _committed(commits)
         raise UserError(
             f"stage {ctx.name}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same command "
             f"again: it asks for the rest"
         )
+    return list(figures)
 
 
 def _committed(commits: str) -> tuple[int, bool]:

@@ -17,7 +17,7 @@ from semievol.config import Collaborator, LabelConfig, RunConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import LABELED_RETRIEVED, PREDICTED
 from semievol.stages.context import StageContext, check_bad_fraction
-from semievol.stages.label import answer_rows, count_answers
+from semievol.stages.label import answer_rows, count_answers, engine_figures
 from semievol.stages.labeler import Pass
 from semievol.stages.oracle import measure_pseudo_labels
 from semievol.stages.retrieve import retrieve_rows
@@ -29,6 +29,8 @@ MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stag
 
 def run_model(ctx: StageContext) -> StageResult:
     """Let one model (the last part of the stage's name) answer the test rows, greedily; with evaluate.k after examples."""
+    import pyarrow.compute as pc
+
     model = ctx.name.rpartition("/")[2]
     trained_by = MODELS[model]
     weights = trained(ctx.inputs[trained_by]) if trained_by else ctx.config.model.base
@@ -39,7 +41,7 @@ def run_model(ctx: StageContext) -> StageResult:
         asked = storage.join(ctx.out, "retrieved")
         retrieve_rows(ctx, source=source, out=asked, k=config.k, schema=LABELED_RETRIEVED)
     answerer = Collaborator(name="greedy", k=config.k, temperature=0.0)
-    answer_rows(
+    actors = answer_rows(
         ctx,
         source=asked,
         out=out,
@@ -49,7 +51,7 @@ def run_model(ctx: StageContext) -> StageResult:
         labeled=storage.join(ctx.inputs["ingest"], "labeled"),
         columns={"answer": "gold"},
     )
-    scored = storage.read_table(out, ["gold", "answer"])
+    scored = storage.read_table(out, ["gold", "answer", "likelihood"])
     totals, reasons = count_answers(out, paid=[])
     refused = totals["failed:greedy"]  # no wrong answers: the model was never heard
     check_bad_fraction(ctx, refused, len(scored), (f"{n:,} rows: {reason}" for reason, n in reasons.most_common()))
@@ -63,7 +65,10 @@ def run_model(ctx: StageContext) -> StageResult:
         "correct": round(correct, 4),
         "unparsable": round(unparsable / len(scored), 4),
         "refused": refused,
+        "engine": engine_figures(actors),
     }
+    if scored["likelihood"].null_count < len(scored):
+        metrics["likelihood"] = round(pc.mean(scored["likelihood"]).as_py(), 4)  # nats a token, of open-ended tasks
     # An unparsable answer is a wrong answer, not a lost row.
     rows = Rows(came_in=storage.count_rows(source), out=len(scored))
     return StageResult(rows, metrics, f"accuracy {metrics['accuracy']:.3f} ({low:.3f} to {high:.3f})")

@@ -25,7 +25,7 @@ BATCHES_IN_FLIGHT = 2  # so that the engine does not run dry at the end of a bat
 
 def run(ctx: StageContext) -> StageResult:
     source, out = (storage.join(ctx.inputs["retrieve"], "rows"), storage.join(ctx.out, "rows"))
-    answer_rows(
+    actors = answer_rows(
         ctx,
         source=source,
         out=out,
@@ -49,6 +49,7 @@ def run(ctx: StageContext) -> StageResult:
         "cut_to_fit": totals["cut"],
         "prompt_tokens": totals["prompt_tokens"],  # with label.mode: score none are counted
         "output_tokens": totals["output_tokens"],
+        "engine": engine_figures(actors),
         "cost": _cost(ctx.config.engine, totals),
         "reasons": dict(reasons.most_common(20)),
     }
@@ -87,17 +88,22 @@ def answer_rows(
     settings: LabelConfig,
     labeled: str | None,
     columns: dict[str, str] | None = None,
-) -> None:
-    """Let the collaborators of `settings` answer the rows of `source`; also what evaluation is made of."""
+) -> list[dict[str, float]]:
+    """Let the collaborators of `settings` answer the rows of `source`; also what evaluation is made of.
+
+    Returns:
+        What each actor's engine has counted of itself, with `start_s`, the seconds that it took to start.
+    """
     from semievol import cluster
 
     pool = ctx.config.resources.label
     cluster.require("label", pool.actors, pool.num_cpus, pool.num_gpus)
     engine_config = ctx.config.engine
+    figures = []
     for number, work in enumerate(passes):
         written = out if work.last else storage.join(ctx.out, f"pass-{number}", "rows")
         at_endpoint = replace(engine_config, kind="openai", endpoint=work.endpoint) if work.endpoint else engine_config
-        run_rows(
+        figures += run_rows(
             ctx,
             source=source,
             out=written,
@@ -118,6 +124,14 @@ def answer_rows(
             columns=columns,
         )
         source = written
+    return figures
+
+
+def engine_figures(actors: list[dict[str, float]]) -> dict[str, float]:
+    """Of the actors of this attempt: the slowest start, and the share of prompt tokens that the prefix cache had."""
+    prompt, cached = (sum(actor.get(f"{kind}_tokens", 0.0) for actor in actors) for kind in ("prompt", "cached"))
+    slowest = max((actor["start_s"] for actor in actors), default=0.0)
+    return {"start_s": round(slowest, 1), "prefix_cache_hits": round(cached / max(prompt, 1), 4)}
 
 
 def _cost(engine: EngineConfig, totals: Counter[str]) -> float | None:

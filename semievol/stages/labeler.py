@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -54,13 +57,17 @@ class Labeler:
     ) -> None:
         self._engine: Engine | None = None
         self._unusable: UserError | None = None
+        started = time.monotonic()
         try:
             self._engine = engine(work.model, engine_config) if engine else None
         except UserError as error:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
+        self._start_s = time.monotonic() - started
+        self._name = uuid.uuid4().hex
         self._work = work
         self._task = tasks.make(task)
-        self._embedder = Embedder(embedding) if work.last and self._task.similarity is not None else None
+        self._embedding = embedding
+        self._embedder: Embedder | None = None  # once answers have to be compared by it
         examples = storage.read_table(labeled).to_pylist() if labeled else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
         self._settings = settings
@@ -70,7 +77,8 @@ class Labeler:
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         try:
-            asked = await asyncio.gather(*(self._label_if_usable(record) for record in batch.to_pylist()))
+            records = sorted(batch.to_pylist(), key=self._shown)
+            asked = await asyncio.gather(*(self._label_if_usable(record) for record in records))
         except EngineDied as error:
             # Ray replaces the actor and hands its rows to another one; a labeler without an engine would fail them all.
             print(f"labeler: the engine died ({error}); leaving", flush=True)
@@ -81,7 +89,15 @@ class Labeler:
         answered = [record for record in asked if record is not None]
         if answered:
             self._progress.add.remote(len(answered))
+        if self._engine:
+            self._progress.report.remote(self._name, self._engine.figures | {"start_s": self._start_s})
         yield pa.Table.from_pylist(answered, schema=self._schema)
+
+    def _shown(self, record: dict[str, Any]) -> tuple[int, ...]:
+        """What rows are sorted by: prompts that begin with the same solved examples meet in the engine's prefix cache."""
+        collaborators = [self._settings.collaborators[i] for i in self._work.members]
+        k = max((who.k for who in collaborators if who.kind == "model"), default=0)
+        return tuple(reversed((record.get("neighbor_ids") or [])[:k]))  # as they stand in the prompt: nearest last
 
     async def _label_if_usable(self, record: dict[str, Any]) -> dict[str, Any] | None:
         """None for a row that has to be asked again, because the engine's endpoint is away or refuses everything."""
@@ -103,7 +119,21 @@ class Labeler:
         order = [c.name for c in self._settings.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses) if self._work.last else {}
+        if record.get("gold") is not None and self._task.similarity is not None:
+            verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
         return record | {"responses": [_to_record(r) for r in responses]} | verdict
+
+    async def _likelihood(self, row: Row, gold: str, neighbors: list[tuple[Row, float]]) -> float | None:
+        """Of the true response, for the first collaborator; None where it cannot be told."""
+        who, response = self._settings.collaborators[self._work.members[0]], self._task.respond(gold)
+        asked = self._prompt(who, row, [solved for solved, _ in neighbors[: who.k]])
+        try:
+            return await self._engine.likelihood(asked, response) if self._engine else None
+        except RequestRefused:
+            return None
+
+    def _prompt(self, who: Collaborator, asked: Row, examples: list[Row]) -> Messages:
+        return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
 
     async def _verdict(self, row: Row, responses: list[Response]) -> dict[str, Any]:
         same = self._same(responses)
@@ -127,10 +157,12 @@ class Labeler:
         }
 
     def _same(self, responses: list[Response]) -> confidence.Same:
-        if self._embedder is None or self._task.similarity is None:
+        answers = [r.answer for r in responses if r.answer is not None]
+        if self._task.similarity is None or len(answers) < 2:
             return self._task.same
+        self._embedder = self._embedder or Embedder(self._embedding)
         similar = Similar(self._embedder, self._task.similarity)
-        similar.learn([r.answer for r in responses if r.answer is not None])
+        similar.learn(answers)
         return similar
 
     async def _ask(self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]]) -> list[Response]:
@@ -140,12 +172,9 @@ class Labeler:
         if who.kind == "neighbors":
             shares = confidence.vote(self._task, row, nearest)
             return [confidence.from_distribution(who.name, shares)] if shares else []
-
-        def prompt(asked: Row, examples: list[Row]) -> Messages:
-            return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
-
         seed = confidence.sampling_seed(self._seed, row_id, number)
         try:
+            prompt = partial(self._prompt, who)
             return await self._respond(who, row, [solved for solved, _ in nearest], prompt, seed)
         except RequestRefused as error:
             return [Response(who.name, error=str(error))]
@@ -208,7 +237,7 @@ async def _fitting(
 def _to_record(response: Response) -> dict[str, Any]:
     shares = response.distribution
     listed = [{"answer": a, "share": s} for a, s in shares.items()] if shares is not None else None
-    return asdict(response) | {"distribution": listed}
+    return vars(response) | {"distribution": listed}
 
 
 def _from_record(record: dict[str, Any]) -> Response:

@@ -43,6 +43,21 @@ def test_scores_are_the_models_own_probabilities(engine: Engine) -> None:
         asyncio.run(engine.score(PROMPT, ["Answer: A", "Answer: A B"]))
 
 
+def test_the_likelihood_of_a_given_response_is_the_models_own(engine: Engine) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    response = "Profit rose, and so did sales."
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
+    said = tokenizer.encode(response, add_special_tokens=False)
+    with torch.no_grad():
+        logprobs = model(torch.tensor([asked + said])).logits[0, len(asked) - 1 : -1].log_softmax(-1)
+    expected = float(logprobs[range(len(said)), said].mean())
+    assert asyncio.run(engine.likelihood(PROMPT, response)) == pytest.approx(expected, abs=1e-3)
+
+
 def test_samples_share_a_request_and_repeat(engine: Engine) -> None:
     async def sample(seed: int, n: int) -> list[Completion]:
         return await engine.generate(PROMPT, temperature=1.0, seed=seed, max_tokens=8, n=n)

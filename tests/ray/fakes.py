@@ -20,6 +20,7 @@ class RuleEngine:
 
     def __init__(self, model: str, config: EngineConfig) -> None:
         self._log = Path(config.extra["log"])
+        self.figures: dict[str, float] = {}
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
@@ -35,6 +36,10 @@ class RuleEngine:
         share = 1 - (number % 100) / 200
         others = (1 - share) / (len(responses) - 1)
         return [share if response == f"Answer: {letter}" else others for response in responses]
+
+    async def likelihood(self, messages: Messages, response: str) -> float:
+        letter, *_ = await self._heard(messages, 1)
+        return -0.5 if letter in response else -2.0
 
     async def _heard(self, messages: Messages, max_tokens: int) -> tuple[str, int, str]:
         text = "".join(message["content"] for message in messages)
@@ -59,7 +64,7 @@ class CopyEngine:
     """Repeats the answer of the solved example that stands last, next to the question; says nothing without one."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
-        pass
+        self.figures: dict[str, float] = {}
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1

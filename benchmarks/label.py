@@ -1,0 +1,414 @@
+"""What the labeler costs beside the bare engine, `ray.data.llm` and one engine start for each pass.
+
+    make bench-label
+
+All label the same questions with the same model, sampling parameters and number of generated tokens (the end of
+sequence is ignored). Each measurement is a process of its own, in turns, `--repeats` times; figures are medians.
+
+vs_engine               rows/s over vLLM's `LLM.chat` with n = 4 on all prompts at once, both without their starts
+vs_ray_data_llm         rows/s over `ray.data.llm`, a row for each sample, both without their starts
+vs_ray_data_llm_all_in  the same with process, Ray and engine starts
+vs_sequential           over the way of the authors' code, all in: four passes with n = 1 and one of justification, each
+                        in a new engine
+score_mode              rows/s of `label.mode: score` over sampling
+cpu_overhead_us_per_row one core's time for a row with an engine that answers at once
+two_actors              rows/s of two actors over one, with a CPU each, and the share of the rows that each has done
+
+Prints one JSON object as its last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import csv
+import json
+import os
+import pstats
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+
+from semievol import config, prompts, storage, tasks
+from semievol.confidence import sampling_seed
+from semievol.config import Collaborator, Columns, EngineConfig, RunConfig, TaskConfig
+from semievol.engines.vllm import VLLMEngine, engine_environment, engine_options
+from semievol.schema import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, validate
+from semievol.tasks import Row
+
+SHARED = Path(__file__).parents[2] / "shared"
+MODEL = SHARED / "models" / "tiny-lm"
+TASK = tasks.make(TaskConfig())
+SAMPLES, TOKENS, TEMPERATURE = 4, 16, 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="mmlu", choices=["mmlu", "fpb"])
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=[*PARTS], help="measure these parts; ratios need both sides")
+    parser.add_argument("--part", choices=[*PARTS], help=argparse.SUPPRESS)  # what a process of its own measures
+    options = parser.parse_args()
+    if options.part:
+        print(json.dumps(PARTS[options.part](rows_of(options.data, options.rows))))
+        return
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(options.repeats):
+        for name in options.only or PARTS:
+            seen.setdefault(name, []).append(measured(name, options))
+            print(name, seen[name][-1], flush=True)
+    print(json.dumps(summary(seen) | {"data": options.data, "rows": options.rows, "repeats": options.repeats}))
+
+
+def measured(part: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a part says, and the wall time (s) of its process."""
+    command = [sys.executable, "-m", "benchmarks.label", "--part", part, "--data", options.data]
+    started = time.perf_counter()
+    done = subprocess.run([*command, "--rows", str(options.rows)], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1]) | {"all_in_s": round(time.perf_counter() - started, 2)}
+
+
+def summary(seen: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    def median(part: str, figure: str) -> float:
+        return statistics.median(float(one[figure]) for one in seen[part])
+
+    def over(ours: str, peer: str, figure: str) -> float:
+        return round(statistics.median(a[figure] / b[figure] for a, b in zip(seen[ours], seen[peer], strict=True)), 3)
+
+    figures: dict[str, Any] = {}
+    if {"ours", "engine"} <= set(seen):
+        figures["vs_engine"] = over("ours", "engine", "rows_per_s")
+    if {"ours", "ray_data_llm"} <= set(seen):
+        figures["vs_ray_data_llm"] = over("ours", "ray_data_llm", "rows_per_s")
+        figures["vs_ray_data_llm_all_in"] = over("ray_data_llm", "ours", "all_in_s")
+    if {"ours_justified", "sequential"} <= set(seen):
+        figures["vs_sequential"] = over("sequential", "ours_justified", "all_in_s")
+    if {"ours_score", "ours"} <= set(seen):
+        figures["score_mode"] = over("ours_score", "ours", "rows_per_s")
+    if "overhead" in seen:
+        figures["cpu_overhead_us_per_row"] = median("overhead", "us_per_row")
+        figures["cpu_overhead_parts"] = seen["overhead"][-1]["parts"]
+    if {"one_actor", "two_actors"} <= set(seen):
+        figures["two_actors"] = over("two_actors", "one_actor", "rows_per_s")
+        figures["two_actors_shares"] = seen["two_actors"][-1]["shares"]
+    for part in seen:
+        for figure in ("rows_per_s", "start_s", "all_in_s"):
+            if figure in seen[part][0]:
+                figures[f"{part}_{figure}"] = round(median(part, figure), 2)
+    return figures
+
+
+def rows_of(data: str, count: int) -> list[Row]:
+    with (SHARED / "data" / data / "unlabeled.csv").open(newline="") as file:
+        raw = [record for record, _ in zip(csv.DictReader(file), range(3 * count), strict=False)]
+    rows = []
+    for record in raw:
+        with suppress(BadRow):
+            rows.append(validate(record, Columns(), TASK, answer_column=None, max_bytes=10**6))
+    short = [row for row in rows if len(row.question) < 2000]  # all fit the window of the model
+    unique = list({id_of(row): row for row in short}.values())[:count]
+    assert len(unique) == count, f"{data} has {len(unique)} rows"
+    return unique
+
+
+def id_of(row: Row) -> int:
+    return row_id(row.question, row.options, row.context)
+
+
+# Ours: the label stage on a local Ray, as `semievol run` has it.
+
+
+class FixedLength(VLLMEngine):
+    """Our engine, which ignores the end of sequence, and notes when each request came."""
+
+    def __init__(self, model: str, settings: EngineConfig, log: str) -> None:
+        super().__init__(model, settings)
+        self._note = Path(log, str(os.getpid()))
+
+    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
+        with self._note.open("a") as note:
+            note.write(f"{time.time()}\n")
+        ends = {} if max_tokens == 1 else {"ignore_eos": True}
+        return await super()._request(prompt, max_tokens, **options, **ends)
+
+
+def ours(
+    rows: list[Row], *, justify: bool = False, mode: str = "sample", actors: int = 1, cpus: int = 2
+) -> dict[str, Any]:
+    from semievol import cluster
+    from semievol.stages import label
+    from semievol.stages.context import StageContext
+
+    started = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        records = [
+            {"row_id": id_of(row), "question": row.question, "options": row.options, "context": row.context}
+            | {"neighbor_ids": [], "neighbor_scores": []}
+            for row in rows
+        ]
+        storage.write_table(f"{folder}/retrieve/rows/part-0.parquet", pa.Table.from_pylist(records, schema=RETRIEVED))
+        settings = run_config(folder)
+        settings.label.collaborators = [
+            Collaborator("base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
+        ]
+        settings.label.max_tokens, settings.label.justify, settings.label.mode = TOKENS, justify, mode
+        settings.label.rows_per_commit = min(settings.label.rows_per_commit, max(len(rows) // (4 * actors), 1))
+        settings.resources.label.actors, settings.resources.label.num_cpus = actors, cpus
+        cluster.connect(settings)
+        os.mkdir(f"{folder}/log")
+        inputs = {name: f"{folder}/{name}" for name in ("ingest", "retrieve", "warmup")}
+        engine: Any = partial(FixedLength, log=f"{folder}/log")
+        context = StageContext("label", settings, f"{folder}/label", inputs, lambda *_: None, engine=engine)
+        result = label.run(context)
+        assert result.rows.came_in == len(rows) == result.rows.out + result.rows.quarantined
+        written = [file.stat().st_mtime for file in Path(folder, "label", "rows").rglob("*.parquet")]
+        asked = [[float(line) for line in note.read_text().split()] for note in Path(folder, "log").iterdir()]
+        first = min(times[0] for times in asked)
+        seconds = max(written) - first
+        figures = {
+            "rows_per_s": round(len(rows) / seconds, 2),
+            "start_s": round(first - started, 2),
+            "output_tokens": result.metrics["output_tokens"],
+            "justified": result.metrics["justified"],
+            "prefix_cache_hits": result.metrics["engine"]["prefix_cache_hits"],
+            "shares": [round(len(times) / sum(map(len, asked)), 3) for times in asked],
+        }
+        import ray
+
+        ray.shutdown()
+    return figures
+
+
+def run_config(folder: str) -> RunConfig:
+    data = "{labeled: l, unlabeled: u, test: t}"
+    return config.loads(
+        f"{{name: bench, storage: {folder}, model: {{base: {MODEL}}}, data: {data}}}",
+        ["limits.max_bad_fraction=1"],
+        "made here",
+    )
+
+
+def two_actors(rows: list[Row]) -> dict[str, Any]:
+    return ours(rows, actors=2, cpus=1)
+
+
+# The peers.
+
+
+def chats(rows: list[Row]) -> list[list[dict[str, str]]]:
+    return [prompts.messages(TASK, row) for row in rows]
+
+
+def sampling(rows: list[Row], n: int) -> list[Any]:
+    """What our engine asks for, row by row: its own seed, and the log-probabilities that confidence is made of."""
+    from vllm import SamplingParams
+
+    top = EngineConfig().top_logprobs
+    shared = {"n": n, "temperature": TEMPERATURE, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
+    return [SamplingParams(**shared, seed=sampling_seed(0, id_of(row), 0)) for row in rows]
+
+
+def bare() -> Any:
+    settings = EngineConfig()
+    os.environ.update(engine_environment(settings))
+    from vllm import LLM
+
+    return LLM(str(MODEL), **engine_options(str(MODEL), settings))
+
+
+def engine(rows: list[Row]) -> dict[str, Any]:
+    started = time.time()
+    llm = bare()
+    start_s = time.time() - started
+    llm.chat(chats(rows[:50]), sampling(rows[:50], SAMPLES), use_tqdm=False)
+    begun = time.perf_counter()
+    done = llm.chat(chats(rows), sampling(rows, SAMPLES), use_tqdm=False)
+    seconds = time.perf_counter() - begun
+    tokens = sum(len(output.token_ids) for request in done for output in request.outputs)
+    assert tokens == len(rows) * SAMPLES * TOKENS
+    return {"rows_per_s": round(len(rows) / seconds, 2), "start_s": round(start_s, 2), "output_tokens": tokens}
+
+
+def sequential(rows: list[Row]) -> dict[str, Any]:
+    """One engine start for each of four samples, and one for the justification of the rows that differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        said: list[list[str | None]] = []
+        for _ in range(SAMPLES):
+            work = Path(folder, "work.json")
+            work.write_text(json.dumps(chats(rows)))
+            said.append([TASK.parse(text, row) for text, row in zip(one_pass(work), rows, strict=True)])
+        judged = []
+        for row, *answers in zip(rows, *said, strict=True):
+            different = list(dict.fromkeys(answer for answer in answers if answer is not None))
+            if len(different) > 1:
+                judged.append(prompts.justification(TASK, row, different))
+        work.write_text(json.dumps(judged))
+        one_pass(work)
+    return {"justified": round(len(judged) / len(rows), 4)}
+
+
+def one_pass(work: Path) -> list[str]:
+    """The responses of a new engine, in a process of its own, to the prompts in a file."""
+    code = "import sys, benchmarks.label as b; b.answer_file(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(work)], check=True, stdout=subprocess.DEVNULL)
+    responses: list[str] = json.loads(work.read_text())
+    return responses
+
+
+def answer_file(work: str) -> None:
+    from vllm import SamplingParams
+
+    asked = json.loads(Path(work).read_text())
+    top = EngineConfig().top_logprobs
+    shared = {"temperature": TEMPERATURE, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
+    each = [SamplingParams(**shared, seed=number) for number in range(len(asked))]
+    done = bare().chat(asked, each, use_tqdm=False)
+    Path(work).write_text(json.dumps([request.outputs[0].text for request in done]))
+
+
+def ray_data_llm(rows: list[Row]) -> dict[str, Any]:
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    from semievol import cluster
+
+    settings = EngineConfig()
+    with tempfile.TemporaryDirectory() as folder:
+        cluster.connect(run_config(folder))
+    processor = build_processor(
+        vLLMEngineProcessorConfig(
+            model_source=str(MODEL),
+            engine_kwargs=engine_options(str(MODEL), settings),
+            runtime_env={"env_vars": engine_environment(settings)},
+            placement_group_config={"bundles": [{"CPU": 1}]},
+            concurrency=1,
+            batch_size=64,
+        ),
+        preprocess=partial(_request_of, top=settings.top_logprobs),
+        postprocess=lambda row: {"text": row["generated_text"], "tokens": row["num_generated_tokens"]},
+    )
+    asked = [
+        {"messages": chat, "seed": sampling_seed(0, id_of(row), 0) + i}
+        for row, chat in zip(rows, chats(rows), strict=True)
+        for i in range(SAMPLES)
+    ]
+    arrived: list[tuple[float, int]] = []
+    tokens = 0
+    data = ray.data.from_items(asked, override_num_blocks=max(len(asked) // 64, 1))
+    for batch in processor(data).iter_batches(batch_size=None, batch_format="pyarrow"):
+        arrived.append((time.perf_counter(), len(batch)))
+        tokens += sum(batch["tokens"].to_pylist())
+    ray.shutdown()
+    # What came with the first block was made while it started, or before: neither counts.
+    (first, early), (last, _) = arrived[0], arrived[-1]
+    steady = (len(asked) - early) / (last - first) / SAMPLES
+    return {"rows_per_s": round(steady, 2), "output_tokens": tokens}
+
+
+def _request_of(row: dict[str, Any], top: int) -> dict[str, Any]:
+    shared = {"temperature": TEMPERATURE, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
+    return {"messages": row["messages"], "sampling_params": shared | {"seed": row["seed"]}}
+
+
+# Our own work around the engine.
+
+
+class NullEngine(VLLMEngine):
+    """Tokenizes prompts and reduces responses as ours does, and has the responses at once."""
+
+    def __init__(self, model: str, settings: EngineConfig) -> None:
+        from transformers import AutoTokenizer
+        from vllm.logprobs import FlatLogprobs, Logprob
+
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.max_model_len = 2048
+        self._top_logprobs = settings.top_logprobs
+        said = self.tokenizer.encode(
+            "Answer: B, because that is what the text says of it and of all the others too.", add_special_tokens=False
+        )[:TOKENS]
+        top = FlatLogprobs()
+        for token in said:
+            top.append({token + i: Logprob(-1.0 - i) for i in range(self._top_logprobs + 1)})
+        said_so = {"token_ids": said, "cumulative_logprob": -4.0, "logprobs": top, "finish_reason": "length"}
+        self.figures = {}
+        self._done = SimpleNamespace(outputs=[SimpleNamespace(**said_so)] * SAMPLES)
+
+    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
+        return self._done
+
+
+def overhead(rows: list[Row]) -> dict[str, Any]:
+    from semievol.stages.labeler import Labeler, Pass
+
+    settings = run_config("unused")
+    who = Collaborator("base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
+    records = [
+        {"row_id": id_of(row), "question": row.question, "options": row.options, "context": row.context}
+        | {"neighbor_ids": [], "neighbor_scores": []}
+        for row in rows
+    ]
+    table = pa.Table.from_pylist(records, schema=RETRIEVED)
+    silent = SimpleNamespace(remote=lambda *_: None)
+    labeler = Labeler(
+        work=Pass(str(MODEL), None, (0,), last=True),
+        engine=NullEngine,
+        engine_config=EngineConfig(),
+        task=settings.task,
+        embedding=settings.embedding,
+        labeled=None,
+        settings=replace(settings.label, collaborators=[who], justify=False, max_tokens=TOKENS),
+        seed=0,
+        schema=PSEUDO_LABELED,
+        progress=SimpleNamespace(add=silent, report=silent),
+    )
+
+    async def label() -> None:
+        async for done in labeler(table):
+            assert len(done) == len(rows)
+
+    asyncio.run(label())
+    began = time.process_time()
+    asyncio.run(label())
+    seconds = time.process_time() - began
+    profile = cProfile.Profile()
+    profile.runcall(asyncio.run, label())
+    return {"us_per_row": round(seconds / len(rows) * 1e6, 1), "parts": parts_of(profile)}
+
+
+def parts_of(profile: cProfile.Profile) -> dict[str, float]:
+    """Share of the time under some functions of the labeler, by name."""
+    stats: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    total = sum(own for _, _, own, _, _ in stats.values())
+    wanted = ("_tokenize", "messages", "parse", "_reduce", "from_pylist", "to_pylist", "verdict", "_to_record")
+    shares = {
+        name: sum(one[3] for key, one in stats.items() if key[2] == name or name in key[2].split()) for name in wanted
+    }
+    return {name: round(share / total, 3) for name, share in sorted(shares.items(), key=lambda pair: -pair[1])}
+
+
+PARTS: dict[str, Any] = {
+    "engine": engine,
+    "ours": ours,
+    "ray_data_llm": ray_data_llm,
+    "ours_justified": partial(ours, justify=True),
+    "sequential": sequential,
+    "ours_score": partial(ours, mode="score"),
+    "one_actor": partial(ours, cpus=1),
+    "two_actors": two_actors,
+    "overhead": overhead,
+}
+
+if __name__ == "__main__":
+    main()
