@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 from semievol.errors import UserError
@@ -48,6 +49,14 @@ class _Counter:
         return self._problem
 
 
+@cache
+def _counter(connection: str) -> Any:
+    """One for all stages of this driver's connection to Ray: starting a process takes seconds of a core."""
+    import ray
+
+    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1).remote()
+
+
 @contextmanager
 def reporting(stage: str, total: int, emit: Emit, *, done: int = 0) -> Iterator[Any]:
     """Run a stage while `emit` is called every few seconds; yields the actor handle that workers call `add` on.
@@ -57,9 +66,8 @@ def reporting(stage: str, total: int, emit: Emit, *, done: int = 0) -> Iterator[
     """
     import ray
 
-    # One for all stages of this driver: starting a process takes seconds of a core.
-    options = {"name": "semievol-progress", "get_if_exists": True, "num_cpus": 0, "max_restarts": -1}
-    counter = ray.remote(_Counter).options(**options).remote()
+    context = ray.get_runtime_context()
+    counter = _counter(f"{context.gcs_address} {context.get_job_id()}")
     ray.get(counter.reset.remote())
     stopped = threading.Event()
 
