@@ -50,8 +50,8 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
                     return
                 number += 1
                 _beat(uri, owner, number)
-            except (OSError, UserError):
-                continue  # the store is away for a moment; the stage itself will tell if it stays so
+            except (OSError, UserError, ValueError):
+                continue  # the store is away for a moment, or the file half written; if it stays so, the stage will tell
 
     thread = threading.Thread(target=beat, daemon=True, name="lease")
     thread.start()
