@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,12 +15,6 @@ if TYPE_CHECKING:
 # Machines are noisy: how long an example takes is never a reason to fail.
 settings.register_profile("semievol", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("semievol")
-
-
-def pytest_configure() -> None:
-    # One token for every Ray that the tests start. Ray makes ~/.ray/auth_token where there is none, and two test
-    # processes on a new machine would each make their own, in the same place.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 @pytest.fixture(scope="session")
