@@ -41,6 +41,7 @@ def settings(s3: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         f"model.base={s3}/demo/base",
         "label.rows_per_commit=20",
         "warmup.epochs=1",
+        "resources.train.workers=1",  # two of them train in test_run
         "select.min_agreement=0",
         "limits.max_bad_fraction=1",  # such a model says much that is no answer
     ]

@@ -112,6 +112,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model: {{base: {MODEL}}}
         data: {{labeled: {folder}/labeled.csv, unlabeled: {folder}/unlabeled.csv, test: {folder}/test.csv}}
         warmup: {{epochs: 1, learning_rate: 2e-3}}
+        resources: {{train: {{workers: 1}}}}
         label:
           collaborators:
             - {{name: plain, k: 0}}

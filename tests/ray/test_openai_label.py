@@ -114,13 +114,3 @@ def test_an_endpoint_that_dies_half_way_leaves_a_run_that_finishes_later(
     assert Counter(openai_server.rows()) == dict.fromkeys(ROWS, 1)
     assert Counter(requests(f"{tmp_path}/requests")) == dict.fromkeys(ROWS, 2)  # once by each of the weights
     assert all(len(row["responses"]) == 4 and not row["justified"] for row in labeled(tmp_path).values())
-
-
-def test_a_missing_key_is_one_message(
-    run_config: RunConfig, tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ctx = prepare(tmp_path, run_config, openai_server)
-    run_config.engine.api_key_env = "NO_SUCH_KEY"
-    run_config.label.collaborators[1].endpoint = "http://192.0.2.1/v1"
-    with pytest.raises(UserError, match=r"stage label: 0 of 60 rows .*variable NO_SUCH_KEY \(engine.api_key_env\)"):
-        label.run(ctx)
