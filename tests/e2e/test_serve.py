@@ -233,7 +233,7 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
             base_url=endpoint.url, headers=headers, timeout=300, trust_env=False, limits=limits
         ) as client:
             callers = [asyncio.create_task(caller(client, number)) for number in range(16)]
-            await asyncio.sleep(10)
+            await asyncio.sleep(5)
             assert set(outcomes) == {"200"}
             await asyncio.to_thread(_kill_engine_replica, endpoint, "round-0")
             await _until(lambda: outcomes["200"] > 0 and models["round-0"] > 0, 1)

@@ -133,7 +133,7 @@ def test_without_the_token_a_client_is_refused(cluster: Cluster, config: Path) -
 
 
 def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, config: Path) -> None:
-    submit = ["submit", str(config), "--until", "retrieve", "--env", "HF_TOKEN"]
+    submit = ["submit", str(config), "--until", "warmup", "--env", "HF_TOKEN"]
     command = [sys.executable, "-m", "semievol", *submit, "--address", cluster.url]
     environment = cluster.client | {"RAY_AUTH_TOKEN": TOKEN}
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -141,7 +141,7 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, con
     seen = []
     for line in first.stdout:
         seen.append(line)
-        if line.startswith("warmup"):  # the line of the finished stage
+        if line.startswith("index"):  # the line of the finished stage
             break
     assert first.poll() is None, "".join(seen)
     job = seen[0].split()[1]
@@ -159,14 +159,14 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, con
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"job {job}-2 submitted" in done.stdout and f"job {job}-2 succeeded" in done.stdout
-    for stage, state in (("ingest", "done before"), ("warmup", "done before"), ("retrieve", "100 in")):
+    for stage, state in (("ingest", "done before"), ("index", "done before"), ("warmup", "32 in")):
         assert any(line.startswith(stage) and state in line for line in done.stdout.splitlines()), stage
     assert not (config.parent / "runs" / "job" / "driver.json").exists()
 
     listed = cluster.semievol("jobs").stdout
     assert f"{job}-2 " in listed and "succeeded" in listed and "failed" in listed
     logs = cluster.semievol("logs", job)  # of the attempt that was killed
-    assert logs.returncode == 1 and "warmup" in logs.stdout
+    assert logs.returncode == 1 and "index" in logs.stdout
     shown = requests.get(f"{cluster.url}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10).text
     assert "HF_TOKEN" in shown and SECRET not in shown
 

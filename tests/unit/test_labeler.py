@@ -14,7 +14,6 @@ from semievol.schema import LABELED_RETRIEVED, PREDICTED
 from semievol.stages.labeler import Labeler, Pass
 from tests.ray.fakes import RuleEngine
 
-
 LOCAL = Pass("m", None, (0,), last=True)
 
 
