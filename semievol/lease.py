@@ -24,6 +24,7 @@ from semievol.errors import UserError
 FILE = "driver.json"
 _BEAT_S = 2.0
 _DEAD_AFTER_S = 10.0  # beats may be late on a busy machine; this is also what a resume after a kill waits
+_AGAIN = 30  # beats between two interrupts of a driver that has lost its run
 
 
 @contextmanager
@@ -46,12 +47,14 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
                 current = _read(uri)
                 if current.get("owner", owner) != owner:
                     lost.set()
-                    _thread.interrupt_main()
-                    return
+                    break
                 number += 1
                 _beat(uri, owner, number)
             except (OSError, UserError, ValueError):
                 continue  # the store is away for a moment, or the file half written; if it stays so, the stage will tell
+        while lost.is_set() and not done.is_set():
+            _thread.interrupt_main()
+            done.wait(_AGAIN * _BEAT_S)  # Python swallows an interrupt that falls into a finalizer
 
     thread = threading.Thread(target=beat, daemon=True, name="lease")
     thread.start()
