@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -24,7 +25,15 @@ from semievol.errors import UserError
 FILE = "driver.json"
 _BEAT_S = 2.0
 _DEAD_AFTER_S = 10.0  # beats may be late on a busy machine; this is also what a resume after a kill waits
-_AGAIN = 30  # beats between two interrupts of a driver that has lost its run
+
+
+class _Lost(BaseException):
+    """The run is another driver's now; no `except Exception` may stop this."""
+
+
+def _give_way(*_: Any) -> None:
+    # A signal of our own: a shell lets what it starts in the background ignore SIGINT.
+    raise _Lost
 
 
 @contextmanager
@@ -52,21 +61,20 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
                 _beat(uri, owner, number)
             except (OSError, UserError, ValueError):
                 continue  # the store is away for a moment, or the file half written; if it stays so, the stage will tell
-        while lost.is_set() and not done.is_set():
-            _thread.interrupt_main()
-            done.wait(_AGAIN * _BEAT_S)  # Python swallows an interrupt that falls into a finalizer
+        if lost.is_set():
+            _thread.interrupt_main(signal.SIGUSR1)
 
+    before = signal.signal(signal.SIGUSR1, _give_way)
     thread = threading.Thread(target=beat, daemon=True, name="lease")
     thread.start()
     try:
         yield owner
-    except KeyboardInterrupt:
-        if lost.is_set():
-            raise UserError(f"{run}: {_holder(_read(uri))} has taken over this run; this one stops") from None
-        raise
+    except _Lost:
+        raise UserError(f"{run}: {_holder(_read(uri))} has taken over this run; this one stops") from None
     finally:
         done.set()
         thread.join()
+        signal.signal(signal.SIGUSR1, before)
         if not lost.is_set():
             storage.delete_file(uri)
 

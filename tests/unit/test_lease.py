@@ -1,8 +1,9 @@
 """One driver at a time on a run, with the times made short."""
 
 import json
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_a_killed_driver_keeps_nobody_out(tmp_path: Path) -> None:
         until(lambda: json.loads((tmp_path / lease.FILE).read_text())["beat"] > 1)
 
 
+@pytest.fixture
+def in_background() -> Iterator[None]:
+    """As a shell starts what ends in `&`: Ctrl-C means nothing to it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_background")
 def test_who_finds_anothers_name_gives_way(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has taken over this run"), lease.held(str(tmp_path), print):
         for _ in range(1200):  # again and again, as a beat of ours may just be under way
