@@ -20,7 +20,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(run: Path, owner: str, beat: int = 0) -> None:
     run.mkdir(exist_ok=True)
-    (run / lease.FILE).write_text(json.dumps({"owner": owner, "beat": beat, "host": "there", "pid": 7}))
+    (run / "new").write_text(json.dumps({"owner": owner, "beat": beat, "host": "there", "pid": 7}))
+    (run / "new").replace(run / lease.FILE)  # whole, wherever the test is interrupted
 
 
 def until(condition: Callable[[], bool]) -> None:
