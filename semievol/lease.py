@@ -70,6 +70,8 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
     try:
         yield owner
     except _Lost:
+        if not lost.is_set():
+            raise  # it is the lease around this one, a study's, that is lost
         raise UserError(f"{run}: {_holder(_read(uri))} has taken over this run; this one stops") from None
     finally:
         done.set()

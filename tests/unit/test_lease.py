@@ -69,6 +69,19 @@ def test_who_finds_anothers_name_gives_way(tmp_path: Path) -> None:
     assert json.loads((tmp_path / lease.FILE).read_text())["owner"] == "other"
 
 
+def test_the_lease_around_another_is_the_one_that_is_lost(tmp_path: Path) -> None:
+    study, run = tmp_path / "study", tmp_path / "run"
+    with (
+        pytest.raises(UserError, match="study: .* has taken over this run"),
+        lease.held(str(study), print),
+        lease.held(str(run), print),
+    ):
+        for _ in range(1200):
+            write(study, "other")
+            time.sleep(0.05)
+    assert not (run / lease.FILE).exists()
+
+
 def test_a_store_that_is_away_for_a_moment_does_not_end_the_beat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
