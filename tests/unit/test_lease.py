@@ -72,7 +72,7 @@ def test_who_finds_anothers_name_gives_way(tmp_path: Path) -> None:
 def test_the_lease_around_another_is_the_one_that_is_lost(tmp_path: Path) -> None:
     study, run = tmp_path / "study", tmp_path / "run"
     with (
-        pytest.raises(UserError, match="study: .* has taken over this run"),
+        pytest.raises(UserError, match=r"study: .* has taken over this run"),
         lease.held(str(study), print),
         lease.held(str(run), print),
     ):
