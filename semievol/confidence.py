@@ -46,9 +46,8 @@ class Verdict:
     """The standing answer of a row, and how sure one can be of it in each of the measures, in nats.
 
     `nll` and `token_entropy` are means over the responses that gave the answer, or those of self-justification where
-    that decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions, where responses that hold no
-    answer count as one more answer. `agreement` is the
-    share of all responses that gave the answer.
+    that decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions, where responses that
+    hold no answer count as one more answer. `agreement` is the share of all responses that gave the answer.
     """
 
     answer: str

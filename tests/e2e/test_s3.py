@@ -1,4 +1,4 @@
-"""A run that knows no disk: data, base model and run folder in a bucket, workers with the real trainer."""
+"""A run that knows no disk: data, base model and run folder in a bucket, workers with the real engine and trainer."""
 
 import json
 import os
@@ -42,17 +42,19 @@ def settings(s3: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "label.rows_per_commit=20",
         "warmup.epochs=1",
         "resources.train.workers=1",  # two of them train in test_run
+        "select.min_agreement=0",
+        "limits.max_bad_fraction=1",  # such a model says much that is no answer
     ]
 
 
 def test_a_run_in_a_bucket_and_the_same_command_again(s3: str, settings: list[str]) -> None:
-    # Reading, indexing, training, and rows through actors: what comes after does these four things again.
-    done = semievol("run", str(DEMO), *settings, "--until", "retrieve", "--json")
+    # As far as each kind of stage has run once; what comes after selection is training and labeling again.
+    done = semievol("run", str(DEMO), *settings, "--until", "select", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     run = f"{s3}/demo/run"
     assert summary == json.loads(storage.read_text(f"{run}/summary.json"))
-    stages = STAGES[: [stage.name for stage in STAGES].index("retrieve") + 1]
+    stages = STAGES[: [stage.name for stage in STAGES].index("select") + 1]
     for stage in stages:
         folder = f"{run}/round-0/{stage.name}"
         manifest = Manifest.from_json(storage.read_text(f"{folder}/manifest.json"))
@@ -61,14 +63,14 @@ def test_a_run_in_a_bucket_and_the_same_command_again(s3: str, settings: list[st
             (entry,) = storage.find(f"{folder}/{file['path']}")
             assert entry.size == file["size"]
     unlabeled = storage.read_table(f"{run}/round-0/ingest/unlabeled")["row_id"]
-    retrieved = storage.read_table(f"{run}/round-0/retrieve/rows")["row_id"]
-    assert sorted(retrieved.to_pylist()) == sorted(unlabeled.to_pylist())
+    labeled = storage.read_table(f"{run}/round-0/label/rows")["row_id"]
+    assert sorted(labeled.to_pylist()) == sorted(unlabeled.to_pylist())
     assert storage.exists(f"{run}/round-0/warmup/model/model.safetensors")
     assert json.loads(storage.read_text(f"{run}/status.json"))["state"] == "stopped as asked"
     resolved = storage.read_text(f"{run}/config.yaml")
     assert "testtest" not in resolved and str(Path.home()) not in resolved
 
-    again = semievol("run", str(DEMO), *settings, "--until", "retrieve")
+    again = semievol("run", str(DEMO), *settings, "--until", "select")
     assert again.stdout.count("done before") == len(stages), again.stdout + again.stderr
 
 
