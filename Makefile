@@ -9,6 +9,7 @@ STAMP := .venv/.installed-$(EXTRA)
 
 setup: $(STAMP)
 
+# Bytecode is written at once: containers often forbid it later, and then each worker of Ray compiles torch and vLLM anew (11 s).
 # uv does not read pip's find-links, where a machine may keep its own CPU build of torch; hand it over.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -16,7 +17,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	links=$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true); \
 	VIRTUAL_ENV=$(CURDIR)/.venv UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$links}}" \
-	$(BIN)/uv pip install --quiet --editable '.[$(EXTRA),offline,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --editable '.[$(EXTRA),offline,dev]'
 	touch $@
 
 demo: setup

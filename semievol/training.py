@@ -103,6 +103,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     world = ray.train.get_context().get_world_size()
     base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
     _check_targets(base, spec.config.lora.targets)
+    if not spec.use_gpu:
+        _score_responses_only()
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
         args = _arguments(spec, world, scratch)  # before the weights: under ZeRO-3 it decides how they are loaded
         trainer = SFTTrainer(
@@ -120,6 +122,17 @@ def _worker(arguments: dict[str, Any]) -> None:
             _publish(base, spec, adapter, Path(scratch) / MODEL)
             metrics = _metrics(output, trainer.state)
             storage.write_text(storage.join(spec.out, METRICS), json.dumps(metrics))
+
+
+def _score_responses_only() -> None:
+    """Keep prompts out of the projection to the vocabulary on a CPU too.
+
+    Where there is no Triton, TRL 1.16 projects every position and masks the loss after it, for compilers that want
+    fixed shapes (trl.trainer.utils.add_fused_lm_head). Eager torch needs none, and the rest was 45 % of a step here.
+    """
+    from trl.trainer import utils
+
+    utils._use_triton = lambda device: True
 
 
 def _metrics(output: Any, state: Any) -> dict[str, Any]:
