@@ -19,6 +19,7 @@ from semievol.runfolder import Key, Manifest, RunFolder
 from semievol.runner import Echo, Planned, Runner
 from semievol.stages.evaluate import measure_pseudo_labels
 from semievol.stages.ingest import inputs
+from semievol.stages.live import ENGINES
 
 
 class Pipeline:
@@ -91,6 +92,8 @@ class Pipeline:
             if new and mine and not self.folder.manifest("ingest"):
                 storage.delete(self.folder.uri)  # nothing half-written
             raise
+        finally:
+            ENGINES.release()
 
     def select(self) -> dict[str, Any]:
         """Select anew among the pseudo-labels of the last round that has any; what depends on it stays as it is.

@@ -51,11 +51,13 @@ _LABELED = (
 _TRAINER = ("trainer.kind", "trainer.endpoint", "trainer.learning_rate_multiplier")
 _EMBEDDED = ("embedding.max_length", "retrieve")
 _INGESTED = ("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes")
-STAGES = (
+STAGES = (  # in the order in which they run: what asks the warm model stands together, so that it is loaded once
     Stage("ingest", "ingest:run", (), _INGESTED),
     Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
     Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed", *_TRAINER), "base", "train"),
     Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
+    Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
+    Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
     Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "collaborators", "label"),
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
@@ -66,8 +68,6 @@ STAGES = (
         "base",
         "train",
     ),
-    Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
-    Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
     Stage("evaluate/evolved", "evaluate:run_model", ("ingest", "finetune"), _EVALUATED, "", "label"),
     Stage(
         "evaluate/compare",

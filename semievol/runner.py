@@ -15,6 +15,7 @@ from semievol.progress import Console
 from semievol.rounds import Step
 from semievol.runfolder import Manifest, RunFolder, StageResult
 from semievol.stages.context import StageContext
+from semievol.stages.live import ENGINES
 
 Echo = Callable[[str], None]
 STARTED = "_started.json"
@@ -57,6 +58,8 @@ class Runner:
     def run(self, step: Step) -> Manifest:
         """Do the step, whether it is done or not."""
         self._prepare(step)
+        if step.stage.actors != "label":
+            ENGINES.release()  # before training wants the accelerators
         module, _, function = step.stage.function.partition(":")
         run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
         status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)

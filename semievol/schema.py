@@ -89,6 +89,11 @@ def row_id(question: str, options: list[str], context: str | None) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def to_row(record: dict[str, Any]) -> Row:
+    """A record of any table of ours as a task row."""
+    return Row(record["question"], record["options"], record["context"], record.get("answer"))
+
+
 class BadRow(Exception):
     """A row that cannot be used; the message is the reason that goes into quarantine."""
 

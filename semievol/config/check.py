@@ -24,6 +24,7 @@ _POSITIVE = (
         "trainer.learning_rate_multiplier",
         "trainer.poll_s",
         "limits.max_row_bytes",
+        "limits.no_progress_s",
     ),
     *(f"serving.{key}" for key in ("concurrency", "max_body_bytes", "max_tokens", "default_max_tokens", "max_n")),
     *(f"serving.{key}" for key in ("timeout_s", "replicas", "endpoint_replicas")),
@@ -130,6 +131,11 @@ def check(config: RunConfig) -> None:
         require(c.samples > 0, f"{key}.samples: {c.samples} is not positive")
         one_of(f"{key}.order", c.order, ("nearest_last", "nearest_first"))
         one_of(f"{key}.prompt", c.prompt, STYLES)
+    for key, pool in (("embed", config.resources.embed), ("label", config.resources.label)):
+        require(
+            pool.max_actors is None or pool.max_actors >= pool.actors,
+            f"resources.{key}.max_actors: {pool.max_actors} is below resources.{key}.actors = {pool.actors}",
+        )
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
         per_step = train.per_device_batch_size * config.resources.train.workers
         one_of(f"{key}.scheduler", train.scheduler, SCHEDULERS)

@@ -246,6 +246,7 @@ class PoolResources:
     """An actor pool: how many actors, and what each one reserves."""
 
     actors: int = 1
+    max_actors: int | None = None  # grows to so many while there is work waiting; default: as many as `actors`
     num_cpus: float = 1.0
     num_gpus: float = 0.0
 
@@ -307,6 +308,7 @@ class LimitsConfig:
 
     max_bad_fraction: float = 0.1  # quarantined rows of a stage, as a share of the rows that came in
     max_row_bytes: int = 1_000_000  # a longer row is quarantined
+    no_progress_s: float = 600.0  # an engine that finishes no row for so long is replaced
 
 
 @dataclass

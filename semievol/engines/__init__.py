@@ -77,6 +77,9 @@ class Engine(Protocol):
             PromptTooLong, EngineDied: as above.
         """
 
+    def close(self) -> None:
+        """Give back what it holds; it is asked nothing any more."""
+
 
 def load(model: str, config: EngineConfig) -> Engine:
     """The engine of `engine.kind`, with its model; called in the actor that uses it."""

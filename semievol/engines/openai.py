@@ -75,6 +75,9 @@ class OpenAIEngine:
     async def likelihood(self, messages: Messages, response: str) -> float:
         raise RequestRefused("an OpenAI-compatible endpoint does not give the probability of a given response")
 
+    def close(self) -> None:
+        """The endpoint goes on without us."""
+
     async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
         from openai import APIError, APIStatusError
 

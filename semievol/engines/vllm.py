@@ -83,6 +83,9 @@ class VLLMEngine:
         given = zip(said, done.prompt_logprobs[len(prompt) :], strict=True)
         return sum(position[token].logprob for token, position in given) / len(said)
 
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
+
     def _tokenize(self, messages: Messages) -> list[int]:
         return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 

@@ -17,10 +17,10 @@ from semievol import promotion, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
 from semievol.runfolder import RunFolder
+from semievol.schema import to_row
 from semievol.serving import keys
 from semievol.serving.backend import Unavailable
 from semievol.serving.keeper import Keeper, Lineup
-from semievol.stages.context import to_row
 from semievol.stages.retrieve import INDEX, Searcher
 from semievol.tasks import Row
 

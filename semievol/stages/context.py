@@ -13,7 +13,7 @@ from semievol.config import EngineConfig, PoolResources, RunConfig
 from semievol.engines import Engine
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
-from semievol.tasks import Row, Task
+from semievol.tasks import Task
 from semievol.training import trained
 
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
@@ -44,11 +44,6 @@ class StageContext:
             return self.config.model.base
         stage = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
         return trained(stage) if stage else model
-
-
-def to_row(record: dict[str, Any]) -> Row:
-    """A record of any table of ours as a task row."""
-    return Row(record["question"], record["options"], record["context"], record.get("answer"))
 
 
 def check_bad_fraction(ctx: StageContext, bad: int, total: int, examples: Iterable[str]) -> None:
@@ -169,7 +164,8 @@ def run_rows(
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(
-                size=pool.actors,
+                min_size=pool.actors,
+                max_size=pool.max_actors or pool.actors,
                 max_tasks_in_flight_per_actor=concurrency + 1,
                 max_concurrent_calls_per_actor=concurrency,
             ),

@@ -8,6 +8,7 @@ which a row without a usable answer has a `quarantine_reason` instead of one, an
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from semievol.config import EngineConfig, LabelConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import ANSWERED_IN_PART, PSEUDO_LABELED
 from semievol.stages.context import StageContext, check_bad_fraction, run_rows, summarize
-from semievol.stages.labeler import Labeler, Pass
+from semievol.stages.labeler import Labeling, Pass
+from semievol.stages.live import ENGINES, Relay
 
 BATCHES_IN_FLIGHT = 2  # so that the engine does not run dry at the end of a batch
 
@@ -103,23 +105,27 @@ def answer_rows(
     for number, work in enumerate(passes):
         written = out if work.last else storage.join(ctx.out, f"pass-{number}", "rows")
         at_endpoint = replace(engine_config, kind="openai", endpoint=work.endpoint) if work.endpoint else engine_config
+        labeling = Labeling(
+            work=work,
+            task=ctx.config.task,
+            embedding=ctx.config.embedding,
+            labeled=labeled if any(settings.collaborators[i].k for i in work.members) else None,
+            settings=settings,
+            seed=ctx.config.seed,
+            schema=schema if work.last else ANSWERED_IN_PART,
+        )
         figures += run_rows(
             ctx,
             source=source,
             out=written,
-            actor=Labeler,
+            actor=Relay,
             arguments={
-                "work": work,
-                "engine": ctx.engine if work.model else None,
-                "engine_config": at_endpoint,
-                "task": ctx.config.task,
-                "embedding": ctx.config.embedding,
-                "labeled": labeled if any(settings.collaborators[i].k for i in work.members) else None,
-                "settings": settings,
-                "seed": ctx.config.seed,
-                "schema": schema if work.last else ANSWERED_IN_PART,
+                "name": uuid.uuid4().hex,
+                "hosts": ENGINES.hosts(work, ctx.engine, at_endpoint, pool),
+                "labeling": labeling,
+                "no_progress_s": ctx.config.limits.no_progress_s,
             },
-            pool=pool,
+            pool=replace(pool, num_cpus=0.0, num_gpus=0.0),  # the engines reserve them
             concurrency=BATCHES_IN_FLIGHT,
             columns=columns,
         )

@@ -1,4 +1,4 @@
-"""The actor that answers rows: one engine with one set of weights, all its collaborators, and self-justification.
+"""What answers rows: one engine with one set of weights, all its collaborators, and self-justification.
 
 Where collaborators have several weights, rows pass through one labeler after another (`semievol.stages.label`), each
 adding its responses; the last one gives the verdict.
@@ -7,10 +7,8 @@ adding its responses; the last one gives the verdict.
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,12 +17,12 @@ import pyarrow as pa
 
 from semievol import confidence, prompts, storage, tasks
 from semievol.confidence import Response
-from semievol.config import Collaborator, EmbeddingConfig, EngineConfig, LabelConfig, TaskConfig
+from semievol.config import Collaborator, EmbeddingConfig, LabelConfig, TaskConfig
 from semievol.embedding import Embedder, Similar
-from semievol.engines import Engine, EngineDied, PromptTooLong, RequestRefused
+from semievol.engines import Engine, PromptTooLong, RequestRefused
 from semievol.errors import UserError
 from semievol.prompts import Messages
-from semievol.stages.context import to_row
+from semievol.schema import to_row
 from semievol.tasks import Row
 
 
@@ -38,51 +36,65 @@ class Pass:
     last: bool
 
 
+@dataclass(frozen=True)
+class Labeling:
+    """What rows are asked in one pass of a stage."""
+
+    work: Pass
+    task: TaskConfig
+    embedding: EmbeddingConfig
+    labeled: str | None  # URI of the rows that solved examples are taken from
+    settings: LabelConfig
+    seed: int
+    schema: pa.Schema  # of what comes out
+
+
 class Labeler:
-    """Actor: rows in, rows with responses out, and with a verdict after the last pass."""
+    """Rows in, rows with responses out, and with a verdict after the last pass; in the process of its engine.
+
+    Args:
+        engine: None where the pass needs none, or where there is none because it is `unusable`.
+        start_s: how long the engine took to start, if it was started for this.
+        progress: the actor of `semievol.progress`.
+    """
 
     def __init__(
         self,
-        *,
-        work: Pass,
-        engine: Callable[[str, EngineConfig], Engine] | None,
-        engine_config: EngineConfig,
-        task: TaskConfig,
-        embedding: EmbeddingConfig,
-        labeled: str | None,
-        settings: LabelConfig,
-        seed: int,
-        schema: pa.Schema,
+        engine: Engine | None,
+        labeling: Labeling,
         progress: Any,
+        *,
+        start_s: float = 0.0,
+        unusable: UserError | None = None,
     ) -> None:
-        self._engine: Engine | None = None
-        self._unusable: UserError | None = None
-        started = time.monotonic()
-        try:
-            self._engine = engine(work.model, engine_config) if engine else None
-        except UserError as error:
-            self._unusable = error  # raised in here, Ray would give it back as the death of an actor
-        self._start_s = time.monotonic() - started
+        self._engine = engine
+        self._unusable = unusable
+        self._start_s = start_s
+        self._counted_before = dict(engine.figures) if engine else {}
         self._name = uuid.uuid4().hex
-        self._work = work
-        self._task = tasks.make(task)
-        self._embedding = embedding
+        self._work = labeling.work
+        self._task = tasks.make(labeling.task)
+        self._embedding = labeling.embedding
         self._embedder: Embedder | None = None  # once answers have to be compared by it
-        examples = storage.read_table(labeled).to_pylist() if labeled else []
+        examples = storage.read_table(labeling.labeled).to_pylist() if labeling.labeled else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
-        self._settings = settings
-        self._seed = seed
-        self._schema = schema
+        self._settings = labeling.settings
+        self._seed = labeling.seed
+        self._schema = labeling.schema
         self._progress = progress
+        self.finished = 0  # rows
 
-    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        try:
-            records = sorted(batch.to_pylist(), key=self._shown)
-            asked = await asyncio.gather(*(self._label_if_usable(record) for record in records))
-        except EngineDied as error:
-            # Ray replaces the actor and hands its rows to another one; a labeler without an engine would fail them all.
-            print(f"labeler: the engine died ({error}); leaving", flush=True)
-            os._exit(1)
+    async def answer(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
+        """The rows with what there is to say to them; without those that have to be asked again another time.
+
+        Args:
+            refused: why the engine must not be asked these rows; it goes into their responses.
+
+        Raises:
+            EngineDied: nothing is known of these rows.
+        """
+        records = sorted(batch.to_pylist(), key=self._shown)
+        asked = await asyncio.gather(*(self._label_if_usable(record, refused) for record in records))
         if self._unusable:
             where = f"label.collaborators[{self._work.members[0]}]" if self._work.endpoint else "engine"
             await self._progress.stop.remote(f"{where}.endpoint: {self._unusable}")
@@ -90,8 +102,9 @@ class Labeler:
         if answered:
             self._progress.add.remote(len(answered))
         if self._engine:
-            self._progress.report.remote(self._name, self._engine.figures | {"start_s": self._start_s})
-        yield pa.Table.from_pylist(answered, schema=self._schema)
+            counted = {name: n - self._counted_before.get(name, 0) for name, n in self._engine.figures.items()}
+            self._progress.report.remote(self._name, counted | {"start_s": self._start_s})
+        return pa.Table.from_pylist(answered, schema=self._schema)
 
     def _shown(self, record: dict[str, Any]) -> tuple[int, ...]:
         """What rows are sorted by: prompts that begin with the same solved examples meet in the engine's prefix cache."""
@@ -99,27 +112,29 @@ class Labeler:
         k = max((who.k for who in collaborators if who.kind == "model"), default=0)
         return tuple(reversed((record.get("neighbor_ids") or [])[:k]))  # as they stand in the prompt: nearest last
 
-    async def _label_if_usable(self, record: dict[str, Any]) -> dict[str, Any] | None:
+    async def _label_if_usable(self, record: dict[str, Any], refused: str | None) -> dict[str, Any] | None:
         """None for a row that has to be asked again, because the engine's endpoint is away or refuses everything."""
         if self._unusable:
             return None
         try:
-            return await self._label(record)
+            answered = await self._label(record, refused)
         except UserError as error:
             self._unusable = error
             return None
+        self.finished += 1
+        return answered
 
-    async def _label(self, record: dict[str, Any]) -> dict[str, Any]:
+    async def _label(self, record: dict[str, Any], refused: str | None) -> dict[str, Any]:
         row = to_row(record | {"answer": None})
         ids, cosines = record.get("neighbor_ids") or [], record.get("neighbor_scores") or []
         neighbors = [(self._labeled[i], s) for i, s in zip(ids, cosines, strict=True)] if self._labeled else []
-        asked = [self._ask(i, record["row_id"], row, neighbors) for i in self._work.members]
+        asked = [self._ask(i, record["row_id"], row, neighbors, refused) for i in self._work.members]
         given = [response for responses in await asyncio.gather(*asked) for response in responses]
         responses = [*map(_from_record, record.get("responses") or []), *given]
         order = [c.name for c in self._settings.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
-        verdict = await self._verdict(row, responses) if self._work.last else {}
-        if record.get("gold") is not None and self._task.similarity is not None:
+        verdict = await self._verdict(row, responses, refused) if self._work.last else {}
+        if record.get("gold") is not None and self._task.similarity is not None and not refused:
             verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
         return record | {"responses": [_to_record(r) for r in responses]} | verdict
 
@@ -135,11 +150,11 @@ class Labeler:
     def _prompt(self, who: Collaborator, asked: Row, examples: list[Row]) -> Messages:
         return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
 
-    async def _verdict(self, row: Row, responses: list[Response]) -> dict[str, Any]:
+    async def _verdict(self, row: Row, responses: list[Response], refused: str | None) -> dict[str, Any]:
         same = self._same(responses)
         decided = None
         candidates = confidence.distinct(same, responses)
-        if self._settings.justify and candidates and not confidence.agree(same, responses):
+        if self._settings.justify and candidates and not refused and not confidence.agree(same, responses):
             decided = await self._justify(row, candidates)
         found = confidence.verdict(same, responses, decided=decided)
         spent = [*responses, decided] if decided else responses
@@ -165,13 +180,17 @@ class Labeler:
         similar.learn(answers)
         return similar
 
-    async def _ask(self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]]) -> list[Response]:
+    async def _ask(
+        self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]], refused: str | None
+    ) -> list[Response]:
         """One collaborator's responses; none from neighbours whose answers mean nothing for this row."""
         who = self._settings.collaborators[number]
         nearest = neighbors[: who.k]
         if who.kind == "neighbors":
             shares = confidence.vote(self._task, row, nearest)
             return [confidence.from_distribution(who.name, shares)] if shares else []
+        if refused:
+            return [Response(who.name, error=refused)]
         seed = confidence.sampling_seed(self._seed, row_id, number)
         try:
             prompt = partial(self._prompt, who)

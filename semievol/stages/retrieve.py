@@ -17,8 +17,9 @@ from semievol.config import RunConfig
 from semievol.embedding import Embedder, text_of
 from semievol.index import Hits, LabeledIndex, LexicalIndex
 from semievol.runfolder import Rows, StageResult
-from semievol.schema import LABELED_RETRIEVED, RETRIEVED
-from semievol.stages.context import StageContext, run_rows, summarize, to_row
+from semievol.schema import LABELED_RETRIEVED, RETRIEVED, to_row
+from semievol.stages.context import StageContext, run_rows, summarize
+from semievol.stages.live import ENGINES
 from semievol.tasks import Row
 
 INDEX = "index"
@@ -43,6 +44,7 @@ def retrieve_rows(ctx: StageContext, *, source: str, out: str, k: int, schema: p
     """Write the rows of `source` with their k nearest labeled rows; also what evaluation with examples begins with."""
     from semievol import cluster
 
+    ENGINES.release()  # of the stage before, which this one may need the room of
     pool = ctx.config.resources.embed
     cluster.require("embed", pool.actors, pool.num_cpus, pool.num_gpus)
     arguments = {"index": storage.join(ctx.inputs["index"], INDEX), "config": ctx.config, "k": k, "schema": schema}

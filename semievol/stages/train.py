@@ -18,8 +18,8 @@ from semievol.config import TaskConfig, TrainConfig
 from semievol.finetuning_api import fine_tune
 from semievol.prompts import Messages
 from semievol.runfolder import Rows, StageResult
-from semievol.schema import TRAINING
-from semievol.stages.context import StageContext, check_bad_fraction, summarize, to_row
+from semievol.schema import TRAINING, to_row
+from semievol.stages.context import StageContext, check_bad_fraction, summarize
 from semievol.training import TrainSpec, train
 
 _RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])

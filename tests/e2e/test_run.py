@@ -165,7 +165,7 @@ def test_the_evolved_model_loads_everywhere_and_answers_in_its_template(finished
     row = select_rows(finished)[0]
     from semievol.config import TaskConfig
     from semievol.prompts import messages
-    from semievol.stages.context import to_row
+    from semievol.schema import to_row
     from semievol.tasks import make
 
     task = make(TaskConfig())

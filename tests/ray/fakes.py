@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import time
 from pathlib import Path
 
 from semievol.config import EngineConfig
@@ -13,13 +14,17 @@ WINDOW = 2000  # "tokens" are characters here
 
 
 class RuleEngine:
-    """Answers with the letter in `say=X`; `split` makes samples differ, `mumble` cannot be parsed, `die` kills once.
+    """Answers with the letter in `say=X`; `split` makes samples differ, `mumble` cannot be parsed.
 
-    `engine.extra.log` names a file to which each request adds a line, so that a test can count them.
+    `die` kills it once, `poison` each time, `hang` hangs it. `engine.extra.log` names a file to which each request adds a
+    line, so that a test can count them, and each start one to a file beside it; with `engine.extra.broken` all it does is die.
     """
 
     def __init__(self, model: str, config: EngineConfig) -> None:
         self._log = Path(config.extra["log"])
+        self._broken = bool(config.extra.get("broken"))
+        with self._log.with_suffix(".starts").open("a") as starts:
+            starts.write(f"{model}\n")
         self.figures: dict[str, float] = {}
 
     async def generate(
@@ -41,6 +46,9 @@ class RuleEngine:
         letter, *_ = await self._heard(messages, 1)
         return -0.5 if letter in response else -2.0
 
+    def close(self) -> None:
+        pass
+
     async def _heard(self, messages: Messages, max_tokens: int) -> tuple[str, int, str]:
         text = "".join(message["content"] for message in messages)
         if len(text) + max_tokens > WINDOW:
@@ -53,6 +61,10 @@ class RuleEngine:
         with self._log.open("a") as log:
             log.write(f"{number}\n")
         await asyncio.sleep(0.001)
+        if "hang" in text:
+            time.sleep(600)  # the event loop too
+        if "poison" in text or self._broken:
+            raise EngineDied("as always")
         marker = self._log.with_suffix(".died")
         if "die" in text and not marker.exists():
             marker.touch()
@@ -71,6 +83,9 @@ class CopyEngine:
     ) -> list[Completion]:
         solved = [found for m in messages[:-1] for found in re.findall(r"Answer: [A-C]", m["content"])]
         return [Completion(solved[-1] if solved else "no idea", 0.1, 0.1, 2)] * n
+
+    def close(self) -> None:
+        pass
 
 
 def requests(log: str) -> list[int]:

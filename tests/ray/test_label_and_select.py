@@ -14,6 +14,7 @@ from semievol.errors import UserError
 from semievol.schema import ANSWERED_IN_PART, LABELED, PSEUDO_LABELED, RETRIEVED, SELECTED
 from semievol.stages import label, select
 from semievol.stages.context import StageContext
+from semievol.stages.live import ENGINES
 from tests.ray.fakes import RuleEngine, requests
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -103,6 +104,61 @@ def test_a_dead_engine_is_replaced_and_no_row_is_lost_or_doubled(run_config: Run
     assert sorted(rows["row_id"].to_pylist()) == sorted(questions)
     assert set(rows["answer"].to_pylist()) == {"B"}
     assert (tmp_path / "requests.died").exists()
+
+
+def test_a_poisoned_row_costs_itself_and_nothing_else(run_config: RunConfig, tmp_path: Path) -> None:
+    questions = {100 + i: f"say=B row={100 + i} {'poison' if i == 37 else ''}" for i in range(60)}
+    run_config.label.rows_per_commit = 20
+    result = label.run(prepare(tmp_path, run_config, questions))
+    assert (result.rows.out, result.rows.quarantined) == (59, 1)
+    rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
+    assert sorted(rows) == sorted(questions)
+    assert [row["row_id"] for row in rows.values() if row["answer"] != "B"] == [137]
+    reason = rows[137]["quarantine_reason"]
+    assert reason.startswith("a: the engine failed each time it was asked this row: it died")
+    starts = (tmp_path / "requests.starts").read_text().split()
+    assert len(starts) <= 1 + 2 + 5  # by chance twice, then bisection
+
+
+def test_an_engine_that_hangs_is_replaced(run_config: RunConfig, tmp_path: Path) -> None:
+    questions = {100 + i: f"say=B row={100 + i} {'hang' if i == 3 else ''}" for i in range(4)}
+    run_config.label.rows_per_commit = 4
+    run_config.limits.no_progress_s = 2.0
+    result = label.run(prepare(tmp_path, run_config, questions))
+    assert (result.rows.out, result.rows.quarantined) == (3, 1)
+    rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
+    assert "no row was finished in 2 s (limits.no_progress_s)" in rows[103]["quarantine_reason"]
+
+
+def test_an_engine_that_always_dies_ends_the_stage_and_quarantines_nothing(
+    run_config: RunConfig, tmp_path: Path
+) -> None:
+    questions = {100 + i: f"say=B row={100 + i}" for i in range(20)}
+    ctx = prepare(tmp_path, run_config, questions)
+    run_config.engine.extra["broken"] = True
+    with pytest.raises(
+        UserError, match=r"0 of 20 rows are answered.*Its engine fails whatever it is asked: it died"
+    ) as failed:
+        label.run(ctx)
+    assert "The oldest rows that wait for it: 1" in str(failed.value)
+    ENGINES.release()
+    run_config.engine.extra["broken"] = False
+    assert label.run(ctx).rows.out == 20
+
+
+def test_stages_with_the_same_weights_load_them_once(run_config: RunConfig, tmp_path: Path) -> None:
+    ctx = prepare(tmp_path, run_config, {10: "say=B row=10", 11: "say=C row=11"})
+    first = label.run(ctx)
+    again = label.run(replace(ctx, out=f"{tmp_path}/label-again"))
+    assert first.rows == again.rows
+    starts = tmp_path / "requests.starts"
+    assert len(starts.read_text().split()) == 1
+    other = replace(ctx, out=f"{tmp_path}/label-other", inputs=ctx.inputs | {"warmup": f"{tmp_path}/other"})
+    label.run(other)
+    assert len(set(starts.read_text().split())) == 2  # other weights
+    ENGINES.release()
+    label.run(replace(other, out=f"{tmp_path}/label-released"))
+    assert len(starts.read_text().split()) == 3
 
 
 def test_an_interrupted_stage_asks_only_for_what_was_not_committed(run_config: RunConfig, tmp_path: Path) -> None:

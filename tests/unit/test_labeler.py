@@ -10,44 +10,34 @@ import pytest
 
 from semievol.config import Collaborator, EmbeddingConfig, EngineConfig, LabelConfig, TaskConfig
 from semievol.engines.openai import OpenAIEngine
+from semievol.errors import UserError
 from semievol.schema import LABELED_RETRIEVED, PREDICTED
-from semievol.stages.labeler import Labeler, Pass
+from semievol.stages.labeler import Labeler, Labeling, Pass
 from tests.ray.fakes import RuleEngine
-
-LOCAL = Pass("m", None, (0,), last=True)
 
 
 def answered(
-    tmp_path: Path,
-    task: TaskConfig,
-    rows: list[dict[str, Any]],
-    *,
-    work: Pass = LOCAL,
-    engine: Any = RuleEngine,
-    config: EngineConfig | None = None,
-    stop: Any = None,
+    tmp_path: Path, task: TaskConfig, rows: list[dict[str, Any]], refused: str | None = None, **labeler: Any
 ) -> list[dict[str, Any]]:
     silent = SimpleNamespace(remote=lambda *_: None)
-    labeler = Labeler(
-        work=work,
-        engine=engine,
-        engine_config=config or EngineConfig(extra={"log": f"{tmp_path}/log"}),
+    labeling = Labeling(
+        work=Pass("m", labeler.pop("endpoint", None), (0,), last=True),
         task=task,
         embedding=EmbeddingConfig(),
         labeled=None,
         settings=LabelConfig([Collaborator("greedy", k=0, temperature=0.0)], justify=False),
         seed=0,
         schema=PREDICTED,
-        progress=SimpleNamespace(add=silent, report=silent, stop=SimpleNamespace(remote=stop)),
     )
+    engine = labeler.pop("engine", RuleEngine("m", EngineConfig(extra={"log": f"{tmp_path}/log"})))
+    progress = SimpleNamespace(add=silent, report=silent, stop=SimpleNamespace(remote=labeler.pop("stop", None)))
     names = {"answer": "gold"}
     batch = pa.Table.from_pylist(rows, schema=LABELED_RETRIEVED)
     batch = batch.rename_columns([names.get(name, name) for name in batch.column_names])
-
-    async def collect() -> list[dict[str, Any]]:
-        return [row async for table in labeler(batch) for row in table.to_pylist()]
-
-    return asyncio.run(collect())
+    found: list[dict[str, Any]] = asyncio.run(
+        Labeler(engine, labeling, progress, **labeler).answer(batch, refused)
+    ).to_pylist()
+    return found
 
 
 def test_open_ended_responses_are_also_scored_by_the_likelihood_of_the_true_one(tmp_path: Path) -> None:
@@ -70,11 +60,19 @@ def test_a_missing_key_ends_the_stage_and_not_the_actor(tmp_path: Path) -> None:
         problems.append(problem)
 
     row = {"row_id": 1, "question": "say=A row=1", "options": ["x", "y"], "context": None, "answer": "A"}
-    engine = EngineConfig(kind="openai", endpoint="http://192.0.2.1/v1", api_key_env="NO_SUCH_KEY")
-    work = Pass("gpt", "http://192.0.2.1/v1", (0,), last=True)
-    assert answered(tmp_path, TaskConfig(), [row], work=work, engine=OpenAIEngine, config=engine, stop=stop) == []
+    with pytest.raises(UserError) as missing:
+        OpenAIEngine("gpt", EngineConfig(kind="openai", endpoint="http://192.0.2.1/v1", api_key_env="NO_SUCH_KEY"))
+    without = {"engine": None, "unusable": missing.value, "endpoint": "http://192.0.2.1/v1"}
+    assert answered(tmp_path, TaskConfig(), [row], stop=stop, **without) == []
     assert len(problems) == 1  # and the row is asked again when it is mended
     assert (
         problems[0].startswith("label.collaborators[0].endpoint: ")
         and "NO_SUCH_KEY (engine.api_key_env)" in problems[0]
     )
+
+
+def test_rows_that_an_engine_must_not_be_asked_say_why(tmp_path: Path) -> None:
+    row = {"row_id": 1, "question": "say=A row=1", "options": ["x", "y"], "context": None, "answer": "A"}
+    (found,) = answered(tmp_path, TaskConfig(), [row], refused="it kills")
+    assert (found["answer"], found["quarantine_reason"]) == (None, "greedy: it kills")
+    assert not (tmp_path / "log").exists()

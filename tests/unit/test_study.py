@@ -138,7 +138,7 @@ def test_equal_stages_run_once_and_only_what_is_needed(file: Path, tmp_path: Pat
     lines: list[str] = []
     found = study.run(study.load(str(file), ["seeds=[3]"]), lines.append)
     first = ["ingest", "warmup", "evaluate/warm"]
-    ours = ["index", "retrieve", "label", "select", "finetune", "evaluate/base", "evaluate/evolved", "evaluate/compare"]
+    ours = ["index", "retrieve", "evaluate/base", "label", "select", "finetune", "evaluate/evolved", "evaluate/compare"]
     assert asked == [*first, *ours, "select", "finetune", "evaluate/evolved"]  # the ceiling needs no pseudo-label
     assert "ours, seed 3: run 2 of 3" in lines
     folder = tmp_path / "runs" / "s"

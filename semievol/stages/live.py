@@ -1,0 +1,303 @@
+"""Live engines: actors that hold a model each, and outlive the stage that needed them first.
+
+Evaluation and labeling with the same weights are asked of the same engines, which `Engines.release` ends before anything
+else wants their memory. In the plan of a stage stand thin actors (`Relay`) that bring rows to an engine and see to it
+that it answers: an engine that dies, or hangs, is replaced and its rows are asked again; rows on which engines die again
+and again are found by bisection, and only these are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+
+from semievol.config import EngineConfig, PoolResources
+from semievol.engines import Engine, EngineDied
+from semievol.errors import UserError
+from semievol.stages.labeler import Labeler, Labeling, Pass
+
+Factory = Callable[[str, EngineConfig], Engine]
+_DEATHS_BY_CHANCE = 1  # of an engine, before the rows that it was asked come under suspicion
+_LEAVES_IN_S = 60.0
+
+
+class Engines:
+    """The live engines of a driver: those of one set of weights at a time."""
+
+    def __init__(self) -> None:
+        self._connection = ""
+        self._key: tuple[Any, ...] = ()
+        self._hosts: Any = None
+
+    def hosts(self, work: Pass, engine: Factory | None, config: EngineConfig, pool: PoolResources) -> Any:
+        """The actor (`_Hosts`) that keeps those of a pass; they are started when a `Relay` claims one."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        key = (work.model, work.endpoint, engine, repr(config), repr(pool))
+        if key != self._key or _connection() != self._connection or not _alive(self._hosts):
+            self.release()
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            keeper = ray.remote(_Hosts).options(
+                num_cpus=0, scheduling_strategy=here
+            )  # no other node's loss is to end it
+            self._hosts = keeper.remote(work.model, engine, config, pool)
+            self._key, self._connection = key, _connection()
+        ray.get(self._hosts.begin.remote())
+        return self._hosts
+
+    def release(self) -> None:
+        """End all engines; when it returns, what they held is free."""
+        import ray
+
+        hosts, self._hosts = self._hosts, None
+        if hosts is not None and ray.is_initialized() and _connection() == self._connection:
+            with suppress(ray.exceptions.RayActorError):
+                ray.get(hosts.close.remote())
+            ray.kill(hosts)
+
+
+ENGINES = Engines()
+
+
+def _connection() -> str:
+    import ray
+
+    context = ray.get_runtime_context()
+    return f"{context.gcs_address} {context.get_job_id()}"
+
+
+def _alive(hosts: Any) -> bool:
+    import ray
+
+    try:
+        ray.get(hosts.begin.remote())
+    except (ray.exceptions.RayActorError, AttributeError):  # none yet, or lost with its node
+        return False
+    return True
+
+
+class _Hosts:
+    """Actor: which engine belongs to which relay. What it starts ends with it, and it ends with the driver."""
+
+    def __init__(self, model: str, engine: Factory | None, config: EngineConfig, pool: PoolResources) -> None:
+        self._start = (model, engine, config)
+        self._pool = pool
+        self._hosts: list[Any] = []
+        self._of: dict[str, int] = {}  # relay -> place in _hosts
+        self._replaced: dict[Any, asyncio.Task[Any]] = {}
+
+    def begin(self) -> None:
+        """A stage begins: the relays of the one before are gone."""
+        self._of = {}
+
+    async def claim(self, relay: str) -> Any:
+        """An engine that is ready, the same one whenever a relay asks."""
+        if relay not in self._of:
+            # Where a relay was lost for good its engine is the next one's; more engines than the pool has are never made.
+            taken = list(self._of.values())
+            place = min(range(max(self._pool.actors, self._pool.max_actors or 0)), key=taken.count)
+            self._of[relay] = place
+        place = self._of[relay]
+        while len(self._hosts) <= place:
+            self._hosts.append(self._new())
+        await self._hosts[place].ready.remote()
+        return self._hosts[place]
+
+    async def replace(self, dead: Any) -> Any:
+        """A new engine for one that has died or must; the same new one to all who ask."""
+        if dead not in self._replaced:
+            self._replaced[dead] = asyncio.ensure_future(self._replace(dead))
+        return await asyncio.shield(self._replaced[dead])
+
+    async def _replace(self, dead: Any) -> Any:
+        import ray
+
+        ray.kill(dead)
+        new = self._hosts[self._hosts.index(dead)] = self._new()
+        await new.ready.remote()
+        return new
+
+    async def close(self) -> None:
+        """End every engine, and wait until it is gone."""
+        from ray.exceptions import RayActorError
+
+        for host in self._hosts:
+            with suppress(RayActorError, asyncio.TimeoutError):
+                await asyncio.wait_for(host.leave.remote(), _LEAVES_IN_S)
+
+    def _new(self) -> Any:
+        import ray
+
+        reserved = {"num_cpus": self._pool.num_cpus, "num_gpus": self._pool.num_gpus}
+        return ray.remote(_Host).options(**reserved, max_restarts=0, max_task_retries=0).remote(*self._start)
+
+
+class _Host:
+    """Actor: one engine, and the labeler of the pass that is under way."""
+
+    def __init__(self, model: str, engine: Factory | None, config: EngineConfig) -> None:
+        self._engine: Engine | None = None
+        self._unusable: UserError | None = None
+        started = time.monotonic()
+        try:
+            self._engine = engine(model, config) if engine and model else None
+        except UserError as error:
+            self._unusable = error  # raised in here, Ray would give it back as the death of an actor
+        self._start_s = time.monotonic() - started
+        self._labeler: Labeler | None = None
+        self._name = ""
+
+    async def ready(self) -> None:
+        """Returns when the engine is loaded."""
+
+    async def answer(
+        self, name: str, labeling: Labeling, progress: Any, batch: pa.Table, refused: str | None = None
+    ) -> pa.Table:
+        """As `Labeler.answer`.
+
+        Args:
+            name: of the pass, other than that of any other one.
+        """
+        if name != self._name or self._labeler is None:
+            self._labeler = Labeler(self._engine, labeling, progress, start_s=self._start_s, unusable=self._unusable)
+            self._name = name
+            self._start_s = 0.0  # the next stage finds it started
+        try:
+            return await self._labeler.answer(batch, refused)
+        except EngineDied as error:
+            # Rather no actor than one without an engine, which would fail the rows of all that come after.
+            print(f"the engine died ({error}); leaving", flush=True)
+            os._exit(1)
+
+    async def finished(self) -> int:
+        """Rows that it has answered in this pass."""
+        return self._labeler.finished if self._labeler else 0
+
+    async def leave(self) -> None:
+        if self._engine:
+            self._engine.close()
+        os._exit(0)
+
+
+class _EngineLost(Exception):
+    """An engine died or hung while it was asked some rows."""
+
+
+class Relay:
+    """Actor of a stage's plan: brings rows to an engine, and sees to it that they are answered once."""
+
+    def __init__(self, name: str, hosts: Any, labeling: Labeling, no_progress_s: float, progress: Any) -> None:
+        import ray
+
+        self._ask = (name, labeling, progress)
+        self._no_progress_s = no_progress_s
+        self._progress = progress
+        self._hosts = hosts
+        self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().get_actor_id()))
+        self._gone = False
+        self._suspects = asyncio.Lock()  # held while rows are asked that have killed engines: nobody else is to suffer
+        self._quiet = asyncio.Condition()
+        self._asking = 0
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        yield pa.concat_tables(await self._answered(batch))
+
+    async def _answered(self, batch: pa.Table) -> list[pa.Table]:
+        for _ in range(1 + _DEATHS_BY_CHANCE):
+            async with self._suspects:
+                self._asking += 1
+            try:
+                return [await self._asked(batch)]
+            except _EngineLost:
+                continue
+            finally:
+                async with self._quiet:
+                    self._asking -= 1
+                    self._quiet.notify_all()
+        async with self._suspects:
+            async with self._quiet:
+                await self._quiet.wait_for(lambda: not self._asking)
+            return await self._probed(batch)
+
+    async def _probed(self, batch: pa.Table) -> list[pa.Table]:
+        """A few rows by themselves: where engines die on each of them, it is not the rows."""
+        places = sorted({0, len(batch) // 2, len(batch) - 1})
+        answered, lost = [], []
+        for place in places:
+            try:
+                answered.append(await self._asked(batch.slice(place, 1)))
+            except _EngineLost as error:
+                lost.append((batch.slice(place, 1), error))
+        if len(lost) == len(places) > 1:
+            ids = ", ".join(map(str, batch["row_id"][:5].to_pylist()))
+            self._gone = True
+            await self._progress.stop.remote(
+                f"Its engine fails whatever it is asked: {lost[-1][1]}. The oldest rows that wait for it: {ids}. Look "
+                f"at the machine's memory, at engine.* and limits.no_progress_s"
+            )
+            return [self._ask[1].schema.empty_table()]
+        answered += [await self._refuse(part, error) for part, error in lost]
+        rest = batch.filter(pa.array([place not in places for place in range(len(batch))], pa.bool_()))
+        return answered + (await self._bisected(rest) if len(rest) else [])
+
+    async def _bisected(self, batch: pa.Table) -> list[pa.Table]:
+        try:
+            return [await self._asked(batch)]
+        except _EngineLost as error:
+            if len(batch) == 1:
+                return [await self._refuse(batch, error)]
+        half = len(batch) // 2
+        return await self._bisected(batch.slice(0, half)) + await self._bisected(batch.slice(half))
+
+    async def _refuse(self, row: pa.Table, error: _EngineLost) -> pa.Table:
+        return await self._asked(row, f"the engine failed each time it was asked this row: {error}")
+
+    async def _asked(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
+        """
+        Raises:
+            _EngineLost: the engine failed, and another one is ready.
+        """
+        from ray.exceptions import RayActorError
+
+        if self._gone:
+            return self._ask[1].schema.empty_table()
+        host = self._host
+        try:
+            return await self._in_time(host, batch, refused)
+        except RayActorError as error:
+            problem = f"it died ({str(error).splitlines()[0]})"
+        except TimeoutError:
+            problem = f"no row was finished in {self._no_progress_s:g} s (limits.no_progress_s)"
+        self._host = await self._hosts.replace.remote(host)
+        raise _EngineLost(problem)
+
+    async def _in_time(self, host: Any, batch: pa.Table, refused: str | None) -> pa.Table:
+        """
+        Raises:
+            TimeoutError: the engine has not finished a row for too long.
+        """
+        answer = asyncio.ensure_future(_result(host.answer.remote(*self._ask, batch, refused)))
+        finished, since = -1, time.monotonic()
+        while True:
+            done, _ = await asyncio.wait({answer}, timeout=self._no_progress_s / 4)
+            if done:
+                return answer.result()
+            now = finished
+            with suppress(TimeoutError):
+                now = await asyncio.wait_for(_result(host.finished.remote()), self._no_progress_s / 4)
+            if now != finished:
+                finished, since = now, time.monotonic()
+            elif time.monotonic() - since >= self._no_progress_s:
+                answer.cancel()
+                raise TimeoutError
+
+
+async def _result(reference: Any) -> Any:
+    return await reference
