@@ -23,6 +23,7 @@ import argparse
 import asyncio
 import cProfile
 import csv
+import gc
 import json
 import os
 import pstats
@@ -348,9 +349,12 @@ class NullEngine(VLLMEngine):
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
         return self._done
 
+    def close(self) -> None:
+        pass
+
 
 def overhead(rows: list[Row]) -> dict[str, Any]:
-    from semievol.stages.labeler import Labeler, Pass
+    from semievol.stages.labeler import Labeler, Labeling, Pass
 
     settings = run_config("unused")
     who = Collaborator("base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
@@ -361,22 +365,23 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
     ]
     table = pa.Table.from_pylist(records, schema=RETRIEVED)
     silent = SimpleNamespace(remote=lambda *_: None)
-    labeler = Labeler(
+    labeling = Labeling(
         work=Pass(str(MODEL), None, (0,), last=True),
-        engine=NullEngine,
-        engine_config=EngineConfig(),
         task=settings.task,
         embedding=settings.embedding,
         labeled=None,
         settings=replace(settings.label, collaborators=[who], justify=False, max_tokens=TOKENS),
         seed=0,
         schema=PSEUDO_LABELED,
-        progress=SimpleNamespace(add=silent, report=silent),
     )
+    engine = NullEngine(str(MODEL), EngineConfig())
+    labeler = Labeler(engine, labeling, SimpleNamespace(add=silent, report=silent))
+
+    gc.collect()
+    gc.freeze()  # as the actor does
 
     async def label() -> None:
-        async for done in labeler(table):
-            assert len(done) == len(rows)
+        assert len(await labeler.answer(table)) == len(rows)
 
     asyncio.run(label())
     began = time.process_time()

@@ -152,6 +152,27 @@ def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> No
 
 
 @app.command()
+def verify(run: Run, as_json: AsJson = False) -> None:
+    """Re-read a run folder: every file and its checksum, every count, every row id and what refers to it.
+
+    Starts no Ray; needs nothing but the folder. Exit code 1 when something is wrong.
+
+    **Example:** `semievol verify s3://bucket/runs/fpb`
+    """
+    from dataclasses import asdict
+
+    from semievol import promotion, verify
+
+    found = verify.verify(*promotion.open_run(run), typer.echo)
+    if not found.problems:
+        typer.echo(verify.problems_as_text(found))
+    if as_json:
+        _print_json(asdict(found))
+    if found.problems:
+        fail(verify.problems_as_text(found), code=1)
+
+
+@app.command()
 def serve(
     run: Run,
     overrides: Overrides = None,

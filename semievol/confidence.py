@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from semievol.tasks import Row, Task
 
@@ -57,20 +59,21 @@ class Verdict:
     vote_entropy: float
 
 
-def token_entropy(logprobs: list[list[float]]) -> float:
+def token_entropy(logprobs: npt.ArrayLike) -> float:
     """Mean entropy, in nats, of the next-token distributions of a response, from their top-k log-probabilities.
 
     What the top k leave out counts as one more token, so it is a lower bound that is tight for peaked distributions.
 
     Args:
-        logprobs: for each token of the response, the log-probabilities of the likeliest tokens.
+        logprobs: shape (tokens of the response, k), the log-probabilities of the likeliest tokens; -inf for none.
     """
-    total = 0.0
-    for position in logprobs:
-        shares = [math.exp(value) for value in position]
-        rest = 1.0 - sum(shares)
-        total -= sum(map(operator.mul, shares, position)) + (rest * math.log(rest) if rest > 0 else 0.0)
-    return total / max(len(logprobs), 1) + 0.0  # never -0.0
+    top = np.atleast_2d(np.asarray(logprobs, dtype=np.float64))
+    if not top.size:
+        return 0.0
+    shares = np.exp(top)
+    rest = np.maximum(1.0 - shares.sum(axis=1), 0.0)
+    each = (shares * np.where(shares > 0, top, 0.0)).sum(axis=1) + rest * np.log(np.where(rest > 0, rest, 1.0))
+    return float(-each.mean()) + 0.0  # never -0.0
 
 
 def entropy(shares: Iterable[float]) -> float:

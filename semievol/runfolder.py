@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 import semievol
 from semievol import storage
 
-MANIFEST = "manifest.json"
+MANIFEST, RUN = "manifest.json", "run.json"
 Key = tuple[str, int]  # a stage's name, and the round in which it stands
 _DATA = "data.json"
 _NOTHING_NEW = "nothing_new.json"
+_READERS = 8  # files that are read at a time, for their checksums
 _LIBRARIES = (
     "ray",
     "torch",
@@ -67,12 +69,13 @@ class Manifest:
     stage: str
     fingerprint: str
     rows: Rows
+    run: str = ""  # the id of the run that made it, which stands in run.json
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     headline: str = ""  # the figure that matters, for people
     finished_at: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    files: list[dict[str, Any]] = field(default_factory=list)  # {"path": relative, "size": bytes}
+    files: list[dict[str, Any]] = field(default_factory=list)  # {"path": relative, "size": bytes, "sha256": hex}
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -127,19 +130,22 @@ class RunFolder:
         result.rows.check(stage)
         folder = self.stage(stage, round_number)
         prefix = len(storage.resolve(folder)[1]) + 1
+        files = [file for file in storage.find(folder) if not file.uri.endswith(MANIFEST)]
+        with ThreadPoolExecutor(_READERS) as pool:
+            digests = list(pool.map(storage.sha256, [file.uri for file in files]))
         manifest = Manifest(
             stage=stage,
             fingerprint=fingerprint,
             rows=result.rows,
+            run=self.run_id(),
             metrics=result.metrics,
             seconds=round(seconds, 2),
             headline=result.headline,
             finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=library_versions(),
             files=[
-                {"path": storage.resolve(f.uri)[1][prefix:], "size": f.size}
-                for f in storage.find(folder)
-                if not f.uri.endswith(MANIFEST)
+                {"path": storage.resolve(file.uri)[1][prefix:], "size": file.size, "sha256": digest}
+                for file, digest in zip(files, digests, strict=True)
             ],
         )
         storage.write_text(storage.join(folder, MANIFEST), json.dumps(asdict(manifest), indent=1))
@@ -159,6 +165,11 @@ class RunFolder:
     def record(self, round_number: int, files: tuple[storage.FileEntry, ...], *, finished: bool) -> None:
         """Write down what a round is defined over."""
         self.write_json(f"round-{round_number}/{_DATA}", asdict(Record(files, finished)))
+
+    def run_id(self) -> str:
+        """What tells this run from all others, however alike; empty before anything is written."""
+        uri = storage.join(self.uri, RUN)
+        return str(json.loads(storage.read_text(uri)).get("id", "")) if storage.exists(uri) else ""
 
     def nothing_new(self) -> str | None:
         """The fingerprint of an ingest that found no new row in the files that had arrived."""

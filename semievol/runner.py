@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from semievol import config as configuration
 from semievol.config import RunConfig
 from semievol.progress import Console
 from semievol.rounds import Step
-from semievol.runfolder import Manifest, RunFolder, StageResult
+from semievol.runfolder import RUN, Manifest, RunFolder, StageResult
 from semievol.stages.context import StageContext
 from semievol.stages.live import ENGINES
 
@@ -107,7 +108,8 @@ class Runner:
         """What the run was asked to do last, for whoever opens its folder."""
         storage.write_text(storage.join(self._folder.uri, "config.yaml"), configuration.to_yaml(self._config))
         prints = {f"round-{number}/{stage}": text for (stage, number), text in self._folder.fingerprints.items()}
-        self._folder.write_json("run.json", {"name": self._config.name, "fingerprints": prints})
+        run_id = self._folder.run_id() or uuid.uuid4().hex
+        self._folder.write_json(RUN, {"name": self._config.name, "id": run_id, "fingerprints": prints})
 
     def _prepare(self, step: Step) -> None:
         """Keep the leftovers of the same work, which the stage resumes; remove those of any other."""

@@ -159,6 +159,16 @@ def read_text(uri: str) -> str:
         return stream.read().decode()
 
 
+def sha256(uri: str) -> str:
+    """Of a file's bytes, which are read in pieces."""
+    digest = hashlib.sha256()
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        while piece := stream.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file so that readers see all of it or nothing: object stores do that by themselves, disks by rename.
 

@@ -14,6 +14,7 @@ What the endpoint's answers mean:
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -174,5 +175,9 @@ def _entropies(choice: Choice) -> tuple[float | None, float | None]:
     listed = (choice.logprobs.content if choice.logprobs else None) or []
     if not listed:
         return None, None
+    nll = -sum(token.logprob for token in listed) / len(listed)
     top = [[entry.logprob for entry in token.top_logprobs or []] for token in listed]
-    return -sum(token.logprob for token in listed) / len(listed), token_entropy(top) if all(top) else None
+    if not all(top):
+        return nll, None
+    k = max(map(len, top))
+    return nll, token_entropy([position + [-math.inf] * (k - len(position)) for position in top])

@@ -142,12 +142,13 @@ def _said(output: Any) -> list[int]:
 
 def _reduce(output: Any, text: str, prompt_tokens: int) -> Completion:
     tokens = len(output.token_ids)
-    nll = -float(output.cumulative_logprob) / max(tokens, 1)
+    if not tokens:
+        return Completion(text, 0.0, 0.0, 0, prompt_tokens)
+    nll = -float(output.cumulative_logprob) / tokens
     # Of each position: the sampled token, then the likeliest ones, among which the sampled one may be again.
-    ids, logprobs = output.logprobs.token_ids, output.logprobs.logprobs
-    width = len(ids) // max(tokens, 1)
-    starts = range(0, len(ids), max(width, 1))
-    top = [logprobs[i + (ids[i] in ids[i + 1 : i + width]) : i + width] for i in starts]
+    top = np.array(output.logprobs.logprobs).reshape(tokens, -1)
+    ids = np.array(output.logprobs.token_ids).reshape(tokens, -1)
+    top[:, 0] = np.where((ids[:, 1:] == ids[:, :1]).any(axis=1), -np.inf, top[:, 0])
     return Completion(text, nll, token_entropy(top), tokens, prompt_tokens)
 
 

@@ -9,6 +9,7 @@ and again are found by bisection, and only these are refused.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -150,6 +151,10 @@ class _Host:
             self._engine = engine(model, config) if engine and model else None
         except UserError as error:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
+        # What torch and vLLM have made lives as long as the process; without this, looking through it again and again
+        # took a third of the labeler's own time.
+        gc.collect()
+        gc.freeze()
         self._start_s = time.monotonic() - started
         self._labeler: Labeler | None = None
         self._name = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from semievol.tasks.base import Row
 from semievol.tasks.reading import ANSWER, stated, without_latex
@@ -114,17 +115,18 @@ def _text(answer: str, row: Row) -> str | None:
     return dict(zip(LETTERS, row.options, strict=False)).get(answer)
 
 
+@lru_cache(maxsize=1024)  # the options of a row are compared with each of its responses
+def _bare(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", without_latex(text)).casefold().split()).strip(" .*\"'`:;,")
+
+
 def _option(text: str, row: Row) -> str | None:
     """The letter of the one option that a text repeats in full, whatever its case and the punctuation around it.
 
     None for a text that is a letter: letters were asked for, so it is one even where an option has the text "B".
     """
-
-    def bare(text: str) -> str:
-        return " ".join(unicodedata.normalize("NFKC", without_latex(text)).casefold().split()).strip(" .*\"'`:;,")
-
-    said = bare(text)
+    said = _bare(text)
     if not said or said.upper() in LETTERS:
         return None
-    found = [letter for letter, option in zip(LETTERS, row.options, strict=False) if bare(option) == said]
+    found = [letter for letter, option in zip(LETTERS, row.options, strict=False) if _bare(option) == said]
     return found[0] if len(found) == 1 else None

@@ -20,6 +20,7 @@ SURFACE = {
     "serve": {"run", "overrides", "models", "host", "port", "keys"},
     "promote": {"run", "round_number", "force"},
     "rollback": {"run"},
+    "verify": {"run", "as_json"},
     "select": {"run", "overrides", "as_json"},
     "key": {"name", "file"},
     "run": {"config", "overrides", "until", "env", "as_json"},

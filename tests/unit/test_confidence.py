@@ -101,7 +101,7 @@ def test_token_entropy_counts_what_the_top_k_leave_out() -> None:
     half = math.log(0.5)
     assert token_entropy([[half, half]]) == pytest.approx(math.log(2))
     assert token_entropy([[half]]) == pytest.approx(math.log(2))  # the other half is one more token
-    assert token_entropy([[0.0], [half, half]]) == pytest.approx(math.log(2) / 2)
+    assert token_entropy([[0.0, -math.inf], [half, half]]) == pytest.approx(math.log(2) / 2)
     assert token_entropy([]) == 0.0
 
 

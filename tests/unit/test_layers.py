@@ -16,7 +16,7 @@ LAYERS = {
     "stages": {"stages"},
     "driver": {
         *("pipeline", "rounds", "runner", "fingerprints", "report", "demo", "promotion", "serving"),
-        *("study", "study_report", "study_plots"),
+        *("study", "study_report", "study_plots", "verify"),
     },
     "cli": {"cli", "cli_jobs", "console", "__main__"},
 }
