@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXTRA ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 STAMP := .venv/.installed-$(EXTRA)
 
-.PHONY: setup demo test test-unit lint bench-serve bench-quality bench-label clean
+.PHONY: setup demo test test-unit lint bench-serve bench-quality bench-label bench-scale clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,9 @@ bench-quality: setup
 
 bench-label: setup
 	$(BIN)/python -m benchmarks.label
+
+bench-scale: setup
+	$(BIN)/python -m benchmarks.scale
 
 clean:
 	rm -rf .venv

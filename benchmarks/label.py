@@ -165,7 +165,7 @@ def ours(
             Collaborator("base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
         ]
         settings.label.max_tokens, settings.label.justify, settings.label.mode = TOKENS, justify, mode
-        settings.label.rows_per_commit = min(settings.label.rows_per_commit, max(len(rows) // (4 * actors), 1))
+        settings.label.rows_per_commit = min(256, max(len(rows) // (4 * actors), 1))
         settings.resources.label.actors, settings.resources.label.num_cpus = actors, cpus
         cluster.connect(settings)
         os.mkdir(f"{folder}/log")

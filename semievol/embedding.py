@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class Embedder:
         path = model_path(config.model)
         local = storage.local_copy(path) if "://" in path else path
         self._model: Any = SentenceTransformer(local, trust_remote_code=False)
-        self._model.max_seq_length = config.max_length
+        if self._model.max_seq_length != math.inf:  # a static model adds up word vectors, of as many words as there are
+            self._model.max_seq_length = config.max_length
         self._batch_size = config.batch_size
 
     def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:

@@ -30,7 +30,9 @@ class Fingerprints:
         self._known = [asdict(file) for split in ("test", "labeled") for file in files[split]]
         self._models = {
             "base": _base_identity(run_config),
-            "embedding": _model_identity("embedding.model", embedding.model_path(run_config.embedding.model)),
+            "embedding": _model_identity(
+                "embedding.model", embedding.model_path(run_config.embedding.model), begins_with="modules.json"
+            ),
             "collaborators": [
                 _model_identity(key, getattr(owner, name))
                 for key, owner, name in paths.models(run_config)
@@ -70,21 +72,24 @@ def _base_identity(run_config: RunConfig) -> list[Any]:
     return _model_identity("model.base", run_config.model.base)
 
 
-def _model_identity(key: str, model: str) -> list[Any]:
+def _model_identity(key: str, model: str, *, begins_with: str = "config.json") -> list[Any]:
     """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
+
+    Args:
+        begins_with: the file that every model has.
 
     Raises:
         UserError: there is no such model, before anything starts.
     """
     if paths.is_path(model) or "://" in model:
-        if not storage.exists(storage.join(model, "config.json")):
-            raise UserError(f"{key}: no model at '{model}' (a folder with config.json, a URI, or a Hugging Face id)")
+        if not storage.exists(storage.join(model, begins_with)):
+            raise UserError(f"{key}: no model at '{model}' (a folder with {begins_with}, a URI, or a Hugging Face id)")
         return [[file.uri, file.size, file.mtime_ns] for file in storage.find(model)]
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        path = hf_hub_download(model, "config.json")
+        path = hf_hub_download(model, begins_with)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {error}") from None
-    return [model, path.split("/")[-2]]  # .../snapshots/<commit>/config.json
+    return [model, path.split("/")[-2]]  # .../snapshots/<commit>/<file>

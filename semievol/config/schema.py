@@ -181,7 +181,9 @@ class LabelConfig:
     mode: str = "sample"
     justify: bool = True  # the warm model decides where answers differ; off: the majority stands, ties go to the surer
     max_tokens: int = 16
-    rows_per_commit: int = 256  # what a crash can cost: rows are committed in units of this many
+    # What a crash can cost: rows are committed in units of this many. Default: 256, or a 2,000th of all where that is more,
+    # as each commit is a file
+    rows_per_commit: int | None = None
 
 
 @dataclass

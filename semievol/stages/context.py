@@ -16,6 +16,7 @@ from semievol.progress import Emit, reporting
 from semievol.tasks import Task
 from semievol.training import trained
 
+_ROWS_PER_COMMIT, _COMMITS = 256, 2_000  # at least so many rows, at most about so many commits
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
 
@@ -141,7 +142,7 @@ def run_rows(
     commits = storage.join(ctx.out, "_commits", *out.removeprefix(ctx.out).strip("/").split("/"))
     total = storage.count_rows(source)
     done, pending = _committed(commits)
-    rows_per_block = ctx.config.label.rows_per_commit
+    rows_per_block = ctx.config.label.rows_per_commit or max(_ROWS_PER_COMMIT, total // _COMMITS)
     if done == total > 0 and not pending:
         return []  # all was committed before a crash: no need to start an engine
     filesystem, source_path = storage.resolve(source)

@@ -186,9 +186,12 @@ class _Host:
         return self._labeler.finished if self._labeler else 0
 
     async def leave(self) -> None:
+        """End this actor."""
+        import ray
+
         if self._engine:
             self._engine.close()
-        os._exit(0)
+        ray.actor.exit_actor()
 
 
 class _EngineLost(Exception):
