@@ -37,7 +37,9 @@ class Pipeline:
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
         begun = bool(self.folder.records())
-        files = inputs(self.config.data, self.config.task, may_be_gone=("unlabeled",) if begun else ())
+        files = inputs(
+            self.config.data, self.config.task, self.config.limits, may_be_gone=("unlabeled",) if begun else ()
+        )
         self._listing: Files = tuple(files["unlabeled"])
         self._fingerprints = Fingerprints(self.config, files)
         self._runner = Runner(self.config, self.folder, echo)

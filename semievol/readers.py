@@ -11,13 +11,18 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semievol import storage
 from semievol.errors import UserError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 FORMATS = (".csv", ".jsonl", ".parquet")
 _READ_BYTES = 1 << 20
+_LINE_BYTES = 64 << 20  # a longer line is no row, and would be held in memory
+_EXPANSION = 300  # times its size, which no text reaches: a zip bomb
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,23 @@ def read(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     try:
         yield from reader(uri)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{uri}: cannot be read to its end: {error}. Mend or remove the file") from None
+        problem = " ".join(str(error).split()).rstrip(".")  # of Arrow over several lines
+        raise UserError(f"{uri}: cannot be read to its end: {problem}. Mend or remove the file") from None
 
 
 def _lines(uri: str) -> Iterator[str]:
     """Lines with their endings. Bytes that are not UTF-8 become surrogates, which the validator refuses by name."""
     filesystem, path = storage.resolve(uri)
-    rest = b""
+    most = (filesystem.get_file_info(path).size or 0) * _EXPANSION + _LINE_BYTES
+    rest, size = b"", 0
     with filesystem.open_input_stream(path, compression="detect") as stream:
         while block := stream.read(_READ_BYTES):
+            size += len(block)
+            if size > most:
+                raise ValueError(f"it unpacks to more than {_EXPANSION} times its size")
             *whole, rest = (rest + block).split(b"\n")
+            if len(rest) > _LINE_BYTES:
+                raise ValueError(f"a line has more than {_LINE_BYTES:,} bytes")
             for line in whole:
                 yield line.decode("utf-8", "surrogateescape") + "\n"
     if rest:
@@ -82,7 +94,7 @@ def _lines(uri: str) -> Iterator[str]:
 
 
 def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
-    csv.field_size_limit(1 << 30)  # the length of a row is the validator's business
+    csv.field_size_limit(_LINE_BYTES)  # below it the length of a row is the validator's business
     reader = csv.reader(_lines(uri))
     header = _header(reader)
     for fields in reader:
@@ -117,6 +129,17 @@ def _parquet(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     number = 0
     with filesystem.open_input_file(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
+            for row in _rows(batch):
                 number += 1
                 yield number, row
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:  # Parquet files say that their text is UTF-8, which nothing has checked
+        for i in range(len(batch)):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield Broken("not valid UTF-8", repr(error.object))

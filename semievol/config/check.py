@@ -98,6 +98,7 @@ def check(config: RunConfig) -> None:
     )
     one_of("finetune.start_from", config.finetune.start_from, ("base", "warm"))
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
+    one_of("limits.bad_shards", config.limits.bad_shards, ("stop", "quarantine"))
     require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
     one_of("retrieve.by", config.retrieve.by, ("embedding", "bm25"))
     require(config.evaluate.k >= 0, "evaluate.k: must not be negative")

@@ -310,6 +310,7 @@ class LimitsConfig:
 
     max_bad_fraction: float = 0.1  # quarantined rows of a stage, as a share of the rows that came in
     max_row_bytes: int = 1_000_000  # a longer row is quarantined
+    bad_shards: str = "stop"  # a file that cannot be read to its end: stop | quarantine, which keeps the rows before
     no_progress_s: float = 600.0  # an engine that finishes no row for so long is replaced
 
 

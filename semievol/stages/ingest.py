@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from semievol import readers, storage, tasks
-from semievol.config import DataConfig, RunConfig, TaskConfig
+from semievol.config import DataConfig, LimitsConfig, RunConfig, TaskConfig
 from semievol.errors import UserError
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import BadRow, answer_text, row_id, validate
@@ -30,7 +31,7 @@ _READ = "_read"  # one small file for each input file
 
 
 def inputs(
-    data: DataConfig, task: TaskConfig, *, may_be_gone: Sequence[str] = ()
+    data: DataConfig, task: TaskConfig, limits: LimitsConfig, *, may_be_gone: Sequence[str] = ()
 ) -> dict[str, list[storage.FileEntry]]:
     """The input files of each split, found and looked at: what can be known to be wrong before anything starts.
 
@@ -52,16 +53,25 @@ def inputs(
         wanted = [data.columns.question, data.columns.context, data.columns.stratum]
         wanted += [data.columns.options] if tasks.needs_options(task) else []
         wanted += [data.columns.oracle] if split == "unlabeled" else [data.columns.answer]
-        here = readers.columns(files[0].uri)
+        looked_at, here = _columns(files, limits)
         for column in filter(None, wanted):
             if column not in here:
                 raise UserError(
-                    f"data.{split}: {files[0].uri} has no column '{column}'; it has {', '.join(here) or 'none'}. "
+                    f"data.{split}: {looked_at} has no column '{column}'; it has {', '.join(here) or 'none'}. "
                     f"Map yours with data.columns.*"
                 )
         for file in files:
             readers.format_of(file.uri)
     return found
+
+
+def _columns(files: Sequence[storage.FileEntry], limits: LimitsConfig) -> tuple[str, list[str]]:
+    """The first file, of those that can be read, and its columns."""
+    *others, last = files if limits.bad_shards == "quarantine" else files[:1]
+    for file in others:
+        with suppress(UserError):
+            return file.uri, readers.columns(file.uri)
+    return last.uri, readers.columns(last.uri)
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -102,7 +112,7 @@ def _sources(ctx: StageContext) -> tuple[list[tuple[str, storage.FileEntry]], li
         earlier = [(split, storage.join(uri, split)) for uri in ctx.inputs.values() for split in SPLITS]
         known = [(split, file) for split, uri in earlier for file in storage.find(uri)]
         return [("unlabeled", file) for file in ctx.files], known
-    files = inputs(ctx.config.data, ctx.config.task, may_be_gone=("unlabeled",) if ctx.files else ())
+    files = inputs(ctx.config.data, ctx.config.task, ctx.config.limits, may_be_gone=("unlabeled",) if ctx.files else ())
     files["unlabeled"] = list(ctx.files) or files["unlabeled"]
     return [(split, file) for split in SPLITS for file in files[split]], []
 
@@ -161,7 +171,7 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
         return
     records: list[dict[str, Any]] = []
     rows = 0
-    for position, raw in readers.read(uri):
+    for position, raw in _readable(uri, config):
         record = _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
         # Rows without an id need no partner: any bucket will do.
         record["bucket"] = (record["row_id"] if record["row_id"] is not None else position) % buckets
@@ -173,6 +183,18 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
     yield pa.Table.from_pylist(records, schema=PARSED)
     count = {"uri": uri, "split": split, "rows": rows}
     storage.write_text(storage.join(out, _READ, f"{batch['number'][0]:06d}.json"), json.dumps(count))
+
+
+def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
+    """The rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so."""
+    position = 0
+    try:
+        for position, raw in readers.read(uri):
+            yield position, raw
+    except UserError as error:
+        if config.limits.bad_shards == "stop":
+            raise
+        yield position + 1, readers.Broken("the shard cannot be read to its end", f"after row {position}: {error}")
 
 
 def _known(uri: str, split: str, buckets: int) -> pa.Table:

@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayTaskError
 
-from semievol import storage
+from semievol import cluster, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
 from semievol.runfolder import Rows
 from semievol.schema import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
 from semievol.stages import ingest
 from semievol.stages.context import StageContext
+from tests.malformed import FILES, UNREADABLE
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 OPTIONS = ["x", "y", "z"]
@@ -101,7 +103,30 @@ def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp
     (tmp_path / "labeled.csv").write_text(labeled)
     (tmp_path / "unlabeled" / "0.jsonl").unlink()
     with pytest.raises(UserError, match=r"data.unlabeled: no file at"):
-        ingest.inputs(run_config.data, run_config.task)
+        ingest.inputs(run_config.data, run_config.task, run_config.limits)
+
+
+def test_a_hundred_malformed_shards_are_accounted_for(run_config: RunConfig, tmp_path: Path) -> None:
+    labeled, test = 'question,options,answer\nl,"[""x"", ""y""]",A\n', [row("t", answer="A")]
+    write(tmp_path, labeled, [[row(f"u{i}", truth="A") for i in range(2000)]], test)
+    for name, content in FILES.items():
+        (tmp_path / "unlabeled" / name).write_bytes(content())
+    with pytest.raises(RayTaskError) as wrapped:  # the pipeline takes the error out of it
+        ingest.run(context(run_config, tmp_path))
+    refused = str(cluster.user_error(wrapped.value))
+    assert f"{tmp_path}/unlabeled/" in refused and ": cannot be read to its end: " in refused
+    run_config.limits.bad_shards = "quarantine"
+    result = ingest.run(context(run_config, tmp_path))
+    result.rows.check("ingest")
+    assert result.metrics["splits"]["unlabeled"]["kept"] > 2000
+    assert result.metrics["reasons"]["unlabeled: the shard cannot be read to its end"] >= len(UNREADABLE) - 2
+    quarantine = storage.read_table(f"{tmp_path}/out/quarantine")
+    assert len(quarantine) == result.rows.quarantined
+    assert all(quarantine[name].null_count == 0 for name in ("stage", "reason", "source", "raw"))
+    (tmp_path / "unlabeled" / "0.jsonl").write_text(json.dumps(row("u", truth="A")))  # little but wrecks
+    with pytest.raises(UserError, match=r"stage ingest: .* rows cannot be used, over limits.max_bad_fraction"):
+        run_config.limits.max_bad_fraction = 0.1
+        ingest.run(context(run_config, tmp_path))
 
 
 def test_files_that_arrive_later_bring_only_rows_that_no_round_has(run_config: RunConfig, tmp_path: Path) -> None:
