@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXTRA ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 STAMP := .venv/.installed-$(EXTRA)
 
-.PHONY: setup demo test test-unit lint bench-serve bench-quality bench-label bench-scale clean
+.PHONY: setup demo test test-unit chaos lint bench-serve bench-quality bench-label bench-scale clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,9 @@ test: setup
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit
+
+chaos: setup
+	SEMIEVOL_CHAOS_KILLS=20 $(BIN)/python -m pytest tests/chaos -s
 
 lint: setup
 	$(BIN)/ruff check .

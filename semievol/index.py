@@ -15,25 +15,49 @@ from semievol.errors import UserError
 Hits = tuple[list[list[int]], list[list[float]]]
 _TEXTS = "texts.parquet"
 _WORD = r"(?u)\b\w+\b"
+_RECALL, _CELLS, _SAMPLE, _VECTORS_PER_CELL = 0.95, 8, 1_000, 64
 _INDEX, _IDS = "index.faiss", "ids.i64"  # ids: little-endian int64, no header
 
 
 class LabeledIndex:
-    """Vectors with the row ids they belong to."""
+    """Vectors with the row ids they belong to.
 
-    def __init__(self, index: Any, ids: npt.NDArray[np.int64]) -> None:
+    Attributes:
+        recall: share of the exact neighbors that it finds, measured on a sample when it was built; 1 for an exact one.
+    """
+
+    def __init__(self, index: Any, ids: npt.NDArray[np.int64], recall: float = 1.0) -> None:
         assert index.ntotal == len(ids)
         self._index = index
         self._ids = ids
+        self.recall = recall
 
     @staticmethod
-    def build(vectors: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> LabeledIndex:
-        """Index of vectors, shape (rows, dimensions), with ids, shape (rows,)."""
+    def build(
+        vectors: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], *, exact_up_to: int = 100_000, k: int = 3
+    ) -> LabeledIndex:
+        """Index of vectors, shape (rows, dimensions), with ids, shape (rows,).
+
+        Args:
+            exact_up_to: more rows than these get an inverted file (FAISS's IVF, with about 4 sqrt(rows) cells), of which
+                as many cells are searched as it takes to find 95 % of the k exact neighbors of a sample.
+        """
         import faiss
 
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        return LabeledIndex(index, ids)
+        exact = faiss.IndexFlatIP(vectors.shape[1])
+        exact.add(vectors)
+        if len(ids) <= exact_up_to:
+            return LabeledIndex(exact, ids)
+        cells = round(4 * len(ids) ** 0.5)
+        inverted = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+        inverted.train(vectors[:: max(1, len(ids) // (_VECTORS_PER_CELL * cells))])
+        inverted.add(vectors)
+        sample = vectors[:: max(1, len(ids) // _SAMPLE)]
+        _, nearest = exact.search(sample, k + 1)
+        inverted.nprobe = _CELLS
+        while (recall := _overlap(nearest, inverted.search(sample, k + 1)[1])) < _RECALL and inverted.nprobe < cells:
+            inverted.nprobe = min(2 * inverted.nprobe, cells)
+        return LabeledIndex(inverted, ids, round(recall, 4))
 
     def save(self, folder: str) -> str:
         """Write the index to a URI; returns the SHA-256 of its bytes, for the manifest."""
@@ -49,7 +73,10 @@ class LabeledIndex:
         import faiss
 
         local = storage.local_copy(folder)
-        return LabeledIndex(faiss.read_index(f"{local}/{_INDEX}"), np.fromfile(f"{local}/{_IDS}", dtype="<i8"))
+        index = faiss.read_index(f"{local}/{_INDEX}", faiss.IO_FLAG_MMAP_IFC)  # the actors of a node share its pages
+        if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
+            index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        return LabeledIndex(index, np.fromfile(f"{local}/{_IDS}", dtype="<i8"))
 
     def search(self, queries: npt.NDArray[np.float32], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
         """The k nearest labeled rows of each query, nearest first, without the query itself.
@@ -64,7 +91,12 @@ class LabeledIndex:
         if k == 0:
             return [[] for _ in queries], [[] for _ in queries]
         scores, places = self._index.search(queries, min(k + 1, len(self._ids)))
-        return _without_itself(self._ids[places], scores, k, exclude)
+        return _without_itself(self._ids[places], scores, k, exclude, above=-2.0)  # where cells hold too few: no hit
+
+
+def _overlap(exact: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
+    """The share of the places in `exact`, shape (queries, k), that are found too, query by query."""
+    return float((exact[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
 class LexicalIndex:

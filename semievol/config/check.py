@@ -25,6 +25,7 @@ _POSITIVE = (
         "trainer.poll_s",
         "limits.max_row_bytes",
         "limits.no_progress_s",
+        "retrieve.exact_up_to",
     ),
     *(f"serving.{key}" for key in ("concurrency", "max_body_bytes", "max_tokens", "default_max_tokens", "max_n")),
     *(f"serving.{key}" for key in ("timeout_s", "replicas", "endpoint_replicas")),

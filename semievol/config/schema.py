@@ -124,6 +124,7 @@ class RetrieveConfig:
 
     k: int = 3
     by: str = "embedding"  # embedding: by cosine | bm25: by the words they share
+    exact_up_to: int = 100_000  # labeled rows; above, an inverted file that finds 95 % of the nearest, in less time
 
 
 @dataclass

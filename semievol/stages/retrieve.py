@@ -59,25 +59,31 @@ def run_index(ctx: StageContext) -> StageResult:
     labeled, pool = storage.join(ctx.inputs["ingest"], "labeled"), ctx.config.resources.embed
     cluster.require("embed", 1, pool.num_cpus, pool.num_gpus)
     build = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(build_index)
-    sha256 = ray.get(build.remote(labeled, ctx.out, ctx.config))
+    sha256, recall = ray.get(build.remote(labeled, ctx.out, ctx.config))
     rows = Rows(came_in=storage.count_rows(labeled), out=storage.count_rows(storage.join(ctx.out, "rows")))
-    return StageResult(rows, {"index_sha256": sha256}, f"{_SCORES[ctx.config.retrieve.by]}, exact")
+    how = "exact" if recall == 1.0 else f"recall {recall:.3f}"
+    return StageResult(rows, {"index_sha256": sha256, "recall": recall}, f"{_SCORES[ctx.config.retrieve.by]}, {how}")
 
 
-def build_index(labeled: str, out: str, config: RunConfig) -> str:
-    """Index the labeled rows, write the index and their own neighbours; returns the SHA-256 of what is indexed."""
+def build_index(labeled: str, out: str, config: RunConfig) -> tuple[str, float]:
+    """Index the labeled rows, write the index and their own neighbours.
+
+    Returns:
+        The SHA-256 of what is indexed, and the share of the exact neighbours that it finds.
+    """
     table = storage.read_table(labeled)
     texts, ids = [text_of(to_row(record)) for record in table.to_pylist()], table["row_id"].to_numpy()
     k = config.retrieve.k
     if config.retrieve.by == "bm25":
-        lexical = LexicalIndex(texts, ids)
+        lexical, recall = LexicalIndex(texts, ids), 1.0
         found, sha256 = lexical.search(texts, k, ids), lexical.save(storage.join(out, INDEX))
     else:
         vectors = Embedder(config.embedding).encode(texts)
-        index = LabeledIndex.build(vectors, ids)
+        index = LabeledIndex.build(vectors, ids, exact_up_to=config.retrieve.exact_up_to, k=k)
+        recall = index.recall
         found, sha256 = index.search(vectors, k, ids), index.save(storage.join(out, INDEX))
     storage.write_table(storage.join(out, "rows", "part-0.parquet"), _with_neighbors(table, found, LABELED_RETRIEVED))
-    return sha256
+    return sha256, recall
 
 
 class Searcher:

@@ -103,7 +103,7 @@ def finished(killed: Killed, config: Path) -> Path:
     assert summary == json.loads((killed.run / "summary.json").read_text())
     for stage in STAGES:
         assert stage.name in done.stdout
-    assert done.stdout.count("done before") == 4  # all before labeling
+    assert done.stdout.count("done before") == 6  # all before labeling
     return killed.run
 
 

@@ -30,6 +30,24 @@ def test_k_larger_than_the_index_and_k_zero() -> None:
     assert len(scores) == 4
 
 
+def test_many_rows_get_an_inverted_file_that_finds_nearly_all_of_the_nearest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3000, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = np.arange(3000, dtype=np.int64) * 7
+    exact = LabeledIndex.build(vectors, ids)
+    built = LabeledIndex.build(vectors, ids, exact_up_to=2999)
+    assert exact.recall == 1.0 > built.recall >= 0.95
+    built.save(f"{tmp_path}/index")
+    index = LabeledIndex.load(f"{tmp_path}/index")
+    queries = rng.normal(size=(200, 16)).astype(np.float32)
+    nobody = np.full(200, -1, dtype=np.int64)
+    nearest, found = (one.search(queries, 3, nobody)[0] for one in (exact, index))
+    shared = [len(set(a) & set(b)) / 3 for a, b in zip(nearest, found, strict=True)]
+    assert np.mean(shared) > 0.8  # queries from anywhere are harder than those of the sample
+    assert index.search(vectors[:1], 3, ids[:1])[0][0] == exact.search(vectors[:1], 3, ids[:1])[0][0]
+
+
 TEXTS = ["A cat sleeps.", "The dog barks, the dog runs!", "Zwei Katzen: 7 + 5", "A cat and a dog"]
 
 

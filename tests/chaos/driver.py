@@ -1,0 +1,33 @@
+"""The run that chaos is made in: all of it real but the engine, which follows rules and takes its time.
+
+python -m tests.chaos.driver CONFIG.yaml
+"""
+
+import asyncio
+import sys
+from functools import partial
+
+from semievol import config, runner
+from semievol.errors import UserError
+from semievol.pipeline import Pipeline
+from semievol.stages.context import StageContext
+from tests.ray.fakes import RuleEngine
+
+SECONDS_PER_REQUEST = 1.0
+
+
+class SlowEngine(RuleEngine):
+    """So that there is a middle to be killed in."""
+
+    async def _heard(self, *asked: object) -> tuple[str, int, str]:
+        heard = await super()._heard(*asked)  # type: ignore[arg-type]
+        await asyncio.sleep(SECONDS_PER_REQUEST)
+        return heard
+
+
+if __name__ == "__main__":
+    runner.StageContext = partial(StageContext, engine=SlowEngine)  # type: ignore[misc,assignment]
+    try:
+        Pipeline(config.load(sys.argv[1]), lambda line: print(line, flush=True)).run()
+    except UserError as error:
+        sys.exit(f"semievol: {error}")
