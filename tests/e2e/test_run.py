@@ -124,6 +124,8 @@ def test_every_stage_is_recorded_and_nothing_is_lost(finished: Path) -> None:
         manifest.rows.check(stage.name)
         for file in manifest.files:
             assert (folder / file["path"]).stat().st_size == file["size"]
+    verified = semievol("verify", str(finished))
+    assert ": all as it was written" in verified.stdout
     summary = json.loads((finished / "summary.json").read_text())
     assert {row["stage"] for row in summary["stages"]} == {stage.name for stage in STAGES}
     assert all(0 < model["accuracy"] <= 1 for model in summary["models"].values())

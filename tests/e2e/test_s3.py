@@ -72,6 +72,8 @@ def test_a_run_in_a_bucket_and_the_same_command_again(s3: str, settings: list[st
 
     again = semievol("run", str(DEMO), *settings, "--until", "select")
     assert again.stdout.count("done before") == len(stages), again.stdout + again.stderr
+    verified = semievol("verify", run)
+    assert verified.returncode == 0 and ": all as it was written" in verified.stdout, verified.stdout + verified.stderr
 
 
 @pytest.mark.parametrize(
