@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semievol import lease, paths, storage
-from semievol.config import RunConfig
+from semievol.config import PoolResources, RunConfig
 from semievol.errors import UserError
 
 _STARTS = 3
@@ -85,6 +85,14 @@ def available() -> dict[str, float]:
 
     total, limit = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}  # of an autoscaler
     return {name: max(float(total.get(name, 0)), float(limit.get(name, 0))) for name in ("CPU", "GPU")}
+
+
+def at_most(pool: PoolResources) -> int:
+    """How many actors a pool can grow to: `max_actors`, as far as there is room for them and for a task beside them."""
+    have, limit = available(), pool.max_actors or pool.actors
+    for each, room in ((pool.num_cpus, have["CPU"] - 1), (pool.num_gpus, have["GPU"])):
+        limit = min(limit, int(room // each)) if each else limit
+    return max(limit, pool.actors)
 
 
 def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count_key: str = "actors") -> None:

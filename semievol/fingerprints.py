@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,9 @@ class Fingerprints:
         self._models = {
             "base": _base_identity(run_config),
             "embedding": _model_identity(
-                "embedding.model", embedding.model_path(run_config.embedding.model), begins_with="modules.json"
+                "embedding.model",
+                embedding.model_path(run_config.embedding.model),
+                begins_with=("modules.json", "config.json"),
             ),
             "collaborators": [
                 _model_identity(key, getattr(owner, name))
@@ -72,24 +74,28 @@ def _base_identity(run_config: RunConfig) -> list[Any]:
     return _model_identity("model.base", run_config.model.base)
 
 
-def _model_identity(key: str, model: str, *, begins_with: str = "config.json") -> list[Any]:
+def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
     """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
 
     Args:
-        begins_with: the file that every model has.
+        begins_with: files of which it has one.
 
     Raises:
         UserError: there is no such model, before anything starts.
     """
     if paths.is_path(model) or "://" in model:
-        if not storage.exists(storage.join(model, begins_with)):
-            raise UserError(f"{key}: no model at '{model}' (a folder with {begins_with}, a URI, or a Hugging Face id)")
+        if not any(storage.exists(storage.join(model, name)) for name in begins_with):
+            wanted = " or ".join(begins_with)
+            raise UserError(f"{key}: no model at '{model}' (a folder with {wanted}, a URI, or a Hugging Face id)")
         return [[file.uri, file.size, file.mtime_ns] for file in storage.find(model)]
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        path = hf_hub_download(model, begins_with)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {error}") from None
-    return [model, path.split("/")[-2]]  # .../snapshots/<commit>/<file>
+    problem: Exception | None = None
+    for name in begins_with:
+        try:
+            path = hf_hub_download(model, name)
+            return [model, path.split("/")[-2]]  # .../snapshots/<commit>/<file>
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            problem = error
+    raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {problem}")

@@ -48,14 +48,16 @@ class LabeledIndex:
         exact.add(vectors)
         if len(ids) <= exact_up_to:
             return LabeledIndex(exact, ids)
-        cells = round(4 * len(ids) ** 0.5)
+        cells = min(round(4 * len(ids) ** 0.5), len(ids))
         inverted = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
         inverted.train(vectors[:: max(1, len(ids) // (_VECTORS_PER_CELL * cells))])
         inverted.add(vectors)
         sample = vectors[:: max(1, len(ids) // _SAMPLE)]
-        _, nearest = exact.search(sample, k + 1)
+        _, nearest = exact.search(sample, k + 1)  # the first one is the query itself, which any index finds
         inverted.nprobe = _CELLS
-        while (recall := _overlap(nearest, inverted.search(sample, k + 1)[1])) < _RECALL and inverted.nprobe < cells:
+        while (
+            recall := _overlap(nearest[:, 1:], inverted.search(sample, k + 1)[1])
+        ) < _RECALL and inverted.nprobe < cells:
             inverted.nprobe = min(2 * inverted.nprobe, cells)
         return LabeledIndex(inverted, ids, round(recall, 4))
 

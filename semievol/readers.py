@@ -56,7 +56,7 @@ def columns(uri: str) -> list[str]:
         # A JSON row need not have every key; the first hundred together show what there is.
         rows = [row for _, row in itertools.islice(_jsonl(uri), 100) if isinstance(row, dict)]
         return list(dict.fromkeys(key for row in rows for key in row))
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, _arrow_error()) as error:
         raise UserError(f"{uri}: cannot be read: {error}") from None
 
 
@@ -69,9 +69,16 @@ def read(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     reader = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[format_of(uri)]
     try:
         yield from reader(uri)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, _arrow_error()) as error:
         problem = " ".join(str(error).split()).rstrip(".")  # of Arrow over several lines
         raise UserError(f"{uri}: cannot be read to its end: {problem}. Mend or remove the file") from None
+
+
+def _arrow_error() -> type[Exception]:
+    import pyarrow as pa
+
+    error: type[Exception] = pa.ArrowException  # some of its kinds are neither OSError nor ValueError
+    return error
 
 
 def _lines(uri: str) -> Iterator[str]:

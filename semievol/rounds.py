@@ -50,7 +50,7 @@ _LABELED = (
 )
 _TRAINER = ("trainer.kind", "trainer.endpoint", "trainer.learning_rate_multiplier")
 _EMBEDDED = ("embedding.max_length", "retrieve")
-_INGESTED = ("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes")
+_INGESTED = ("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes", "limits.bad_shards")
 STAGES = (  # in the order in which they run: what asks the warm model stands together, so that it is loaded once
     Stage("ingest", "ingest:run", (), _INGESTED),
     Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),

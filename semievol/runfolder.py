@@ -168,8 +168,15 @@ class RunFolder:
 
     def run_id(self) -> str:
         """What tells this run from all others, however alike; empty before anything is written."""
+        return str(self._asked().get("id", ""))
+
+    def wanted(self) -> dict[str, str]:
+        """The fingerprints that its stages had to have when it was asked last, by `round-N/<stage>`."""
+        return dict(self._asked().get("fingerprints", {}))
+
+    def _asked(self) -> dict[str, Any]:
         uri = storage.join(self.uri, RUN)
-        return str(json.loads(storage.read_text(uri)).get("id", "")) if storage.exists(uri) else ""
+        return dict(json.loads(storage.read_text(uri))) if storage.exists(uri) else {}
 
     def nothing_new(self) -> str | None:
         """The fingerprint of an ingest that found no new row in the files that had arrived."""

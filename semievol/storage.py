@@ -163,7 +163,7 @@ def sha256(uri: str) -> str:
     """Of a file's bytes, which are read in pieces."""
     digest = hashlib.sha256()
     filesystem, path = resolve(uri)
-    with filesystem.open_input_stream(path) as stream:
+    with filesystem.open_input_stream(path, compression=None) as stream:  # the bytes as they are, of .gz too
         while piece := stream.read(1 << 22):
             digest.update(piece)
     return digest.hexdigest()

@@ -39,9 +39,17 @@ def verify(folder: RunFolder, config: RunConfig, echo: Echo) -> Verified:
     check = _Check(folder, config, echo)
     records = folder.records()
     numbers = [int(name.removeprefix("round-")) for name in storage.folders(folder.uri) if name.startswith("round-")]
-    these = [Round(n, records[n].files if n in records else ()) for n in range(max(numbers, default=-1) + 1)]
+    nothing_known = (
+        storage.FileEntry("", 0, 0),
+    )  # round 0 has files of its own, even where nobody knows them any more
+    files = {0: nothing_known} | {number: record.files for number, record in records.items()}
+    these = [Round(n, files.get(n, ())) for n in range(max(numbers, default=-1) + 1)]
     for step in rounds.steps(these, config):
         check.step(step)
+    if not check.stages:
+        check.problems.append(
+            f"{folder.uri}: no finished stage; a run that has one is needed (those of a study lie in its stages/)"
+        )
     return Verified(check.stages, check.files, check.rows, check.problems)
 
 
@@ -50,7 +58,7 @@ class _Check:
         self._folder = folder
         self._config = config
         self._echo = echo
-        self._run_id = folder.run_id()
+        self._run_id, self._fingerprints = folder.run_id(), folder.wanted()
         self.stages = self.files = self.rows = 0
         self.problems: list[str] = []
         self._unsound: set[Key] = set()
@@ -76,11 +84,13 @@ class _Check:
             if not storage.exists(storage.join(self._folder.stage(*key), MANIFEST)):
                 self._say(where, f"made of {key[0]}, which is not finished; `semievol run` goes on with it")
         sound = len(self.problems) == found
-        if sound and not self._unsound & set(step.inputs.values()):  # else the rows are known not to fit
+        current = self._fingerprints.get(where, manifest.fingerprint) == manifest.fingerprint
+        if sound and current and not self._unsound & set(step.inputs.values()):  # else the rows are known not to fit
             self._rows(where, step, manifest)
-        if len(self.problems) > found:
+        if len(self.problems) > found or not current:
             self._unsound.add(step.key)
-        said = "ok" if len(self.problems) == found else f"{len(self.problems) - found} problem(s)"
+        said = "ok" if current else "of other settings or data, and to be made anew; its rows are not compared"
+        said = said if len(self.problems) == found else f"{len(self.problems) - found} problem(s)"
         self._echo(f"{where:<26} {len(manifest.files):>6,} files  {manifest.rows.came_in:>12,} rows in  {said}")
 
     def _say(self, where: str, problem: str) -> None:
@@ -89,8 +99,8 @@ class _Check:
     def _manifest(self, where: str, manifest: Manifest, name: str) -> None:
         if manifest.stage != name:
             self._say(where, f"{MANIFEST} is that of stage {manifest.stage}")
-        if manifest.run != self._run_id:
-            self._say(where, f"{MANIFEST} is that of another run ({manifest.run or 'without id'}); see id in {RUN}")
+        if manifest.run and manifest.run != self._run_id:  # versions before 0.3 wrote none
+            self._say(where, f"{MANIFEST} is that of another run ({manifest.run}); see id in {RUN}")
         rows = manifest.rows
         accounted = rows.out + rows.quarantined + rows.duplicates + rows.leaks
         if accounted != rows.came_in:
@@ -109,7 +119,7 @@ class _Check:
                 if there[file].size != listed[file]["size"]:
                     sizes = f"{there[file].size:,} bytes, not {listed[file]['size']:,}"
                     self._say(where, f"{listed[file]['path']} has {sizes}")
-                elif digest != listed[file].get("sha256"):
+                elif digest != listed[file].get("sha256", digest):  # versions before 0.3 wrote none
                     self._say(where, f"{listed[file]['path']} has other content than it was written with (SHA-256)")
         self.files += len(both)
 
@@ -184,14 +194,18 @@ def _tables(uri: str, column: str) -> Iterator[pa.Table]:
     def read(file: storage.FileEntry) -> pa.Table:
         return storage.read_table(file.uri, [column])
 
+    files = storage.find(uri)
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(read, storage.find(uri))
+        for start in range(0, len(files), _READERS):  # no more of them in memory at a time
+            yield from pool.map(read, files[start : start + _READERS])
 
 
 def _column(uri: str, column: str, bucket: int, buckets: int) -> Ids:
-    parts = [table.column(0).to_numpy() for table in _tables(uri, column)]
-    kept = [part[part.view(np.uint64) % np.uint64(buckets) == bucket] for part in parts]
-    return np.concatenate(kept) if kept else np.empty(0, np.int64)
+    kept = [np.empty(0, np.int64)]
+    for table in _tables(uri, column):
+        ids = table.column(0).to_numpy()
+        kept.append(ids[ids.view(np.uint64) % np.uint64(buckets) == bucket])
+    return np.concatenate(kept)
 
 
 def problems_as_text(verified: Verified) -> str:

@@ -167,7 +167,7 @@ def run_rows(
             compute=ActorPoolStrategy(
                 min_size=pool.actors,
                 max_size=pool.max_actors or pool.actors,
-                max_tasks_in_flight_per_actor=concurrency + 1,
+                max_tasks_in_flight_per_actor=2 * concurrency,
                 max_concurrent_calls_per_actor=concurrency,
             ),
             num_cpus=pool.num_cpus,

@@ -194,6 +194,7 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
     except UserError as error:
         if config.limits.bad_shards == "stop":
             raise
+        storage.sha256(uri)  # raises where it is the store that fails: such a shard is not broken
         yield position + 1, readers.Broken("the shard cannot be read to its end", f"after row {position}: {error}")
 
 

@@ -100,6 +100,7 @@ def answer_rows(
 
     pool = ctx.config.resources.label
     cluster.require("label", pool.actors, pool.num_cpus, pool.num_gpus)
+    pool = replace(pool, max_actors=cluster.at_most(pool))
     engine_config = ctx.config.engine
     figures = []
     for number, work in enumerate(passes):
@@ -123,7 +124,8 @@ def answer_rows(
                 "name": uuid.uuid4().hex,
                 "hosts": ENGINES.hosts(work, ctx.engine, at_endpoint, pool),
                 "labeling": labeling,
-                "no_progress_s": ctx.config.limits.no_progress_s,
+                # An endpoint has time limits and retries of its own.
+                "no_progress_s": None if at_endpoint.kind == "openai" else ctx.config.limits.no_progress_s,
             },
             pool=replace(pool, num_cpus=0.0, num_gpus=0.0),  # the engines reserve them
             concurrency=BATCHES_IN_FLIGHT,

@@ -25,7 +25,9 @@ from semievol.stages.labeler import Labeler, Labeling, Pass
 
 Factory = Callable[[str, EngineConfig], Engine]
 _DEATHS_BY_CHANCE = 1  # of an engine, before the rows that it was asked come under suspicion
-_LEAVES_IN_S = 60.0
+_TRIES = 4
+_STARTS = 3  # of an engine that is lost before it is ready
+_LEAVES_IN_S, _ANSWERS_IN_S = 60.0, 10.0
 
 
 class Engines:
@@ -59,9 +61,11 @@ class Engines:
 
         hosts, self._hosts = self._hosts, None
         if hosts is not None and ray.is_initialized() and _connection() == self._connection:
-            with suppress(ray.exceptions.RayActorError):
-                ray.get(hosts.close.remote())
-            ray.kill(hosts)
+            try:
+                with suppress(ray.exceptions.RayError):
+                    ray.get(hosts.close.remote())
+            finally:
+                ray.kill(hosts)
 
 
 ENGINES = Engines()
@@ -91,53 +95,80 @@ class _Hosts:
         self._start = (model, engine, config)
         self._pool = pool
         self._hosts: list[Any] = []
-        self._of: dict[str, int] = {}  # relay -> place in _hosts
-        self._replaced: dict[Any, asyncio.Task[Any]] = {}
+        self._place_of: dict[Any, int] = {}  # of every engine that there was
+        self._starting: list[asyncio.Lock] = []
+        self._relays: dict[Any, int] = {}  # and their places
 
     def begin(self) -> None:
         """A stage begins: the relays of the one before are gone."""
-        self._of = {}
+        self._relays = {}
 
-    async def claim(self, relay: str) -> Any:
-        """An engine that is ready, the same one whenever a relay asks."""
-        if relay not in self._of:
-            # Where a relay was lost for good its engine is the next one's; more engines than the pool has are never made.
-            taken = list(self._of.values())
-            place = min(range(max(self._pool.actors, self._pool.max_actors or 0)), key=taken.count)
-            self._of[relay] = place
-        place = self._of[relay]
+    async def claim(self, relay: Any) -> Any:
+        """An engine that is ready, at the same place whenever a relay asks.
+
+        Raises:
+            ray.exceptions.RayError: it cannot be started.
+        """
+        if relay not in self._relays:
+            await self._forget_lost_relays()
+            taken = list(self._relays.values())
+            place = min(range(self._pool.max_actors or self._pool.actors), key=taken.count)
+            self._relays[relay] = place
+        place = self._relays[relay]
         while len(self._hosts) <= place:
-            self._hosts.append(self._new())
-        await self._hosts[place].ready.remote()
-        return self._hosts[place]
+            self._hosts.append(self._new(len(self._hosts)))
+            self._starting.append(asyncio.Lock())
+        return await self._ready(place)
 
     async def replace(self, dead: Any) -> Any:
         """A new engine for one that has died or must; the same new one to all who ask."""
-        if dead not in self._replaced:
-            self._replaced[dead] = asyncio.ensure_future(self._replace(dead))
-        return await asyncio.shield(self._replaced[dead])
-
-    async def _replace(self, dead: Any) -> Any:
         import ray
 
-        ray.kill(dead)
-        new = self._hosts[self._hosts.index(dead)] = self._new()
-        await new.ready.remote()
-        return new
+        place = self._place_of[dead]
+        if self._hosts[place] == dead:
+            ray.kill(dead)
+            self._hosts[place] = self._new(place)
+        return await self._ready(place)
 
     async def close(self) -> None:
         """End every engine, and wait until it is gone."""
-        from ray.exceptions import RayActorError
+        leaving = (asyncio.wait_for(host.leave.remote(), _LEAVES_IN_S) for host in self._hosts)
+        await asyncio.gather(*leaving, return_exceptions=True)
 
-        for host in self._hosts:
-            with suppress(RayActorError, asyncio.TimeoutError):
-                await asyncio.wait_for(host.leave.remote(), _LEAVES_IN_S)
+    async def _ready(self, place: int) -> Any:
+        from ray.exceptions import RayError
 
-    def _new(self) -> Any:
+        async with self._starting[place]:
+            for attempt in range(_STARTS):
+                try:
+                    await self._hosts[place].ready.remote()
+                    break
+                except RayError as error:
+                    # Lost with its node, or while it was idle; but what its constructor raises it raises again.
+                    if getattr(error, "actor_init_failed", False) or attempt == _STARTS - 1:
+                        raise
+                    self._hosts[place] = self._new(place)
+            return self._hosts[place]
+
+    async def _forget_lost_relays(self) -> None:
+        from ray.exceptions import RayError
+
+        if len(self._relays) < (self._pool.max_actors or self._pool.actors):
+            return
+        for relay in list(self._relays):
+            with suppress(TimeoutError):
+                try:
+                    await asyncio.wait_for(relay.__ray_ready__.remote(), _ANSWERS_IN_S)
+                except RayError:
+                    del self._relays[relay]
+
+    def _new(self, place: int) -> Any:
         import ray
 
         reserved = {"num_cpus": self._pool.num_cpus, "num_gpus": self._pool.num_gpus}
-        return ray.remote(_Host).options(**reserved, max_restarts=0, max_task_retries=0).remote(*self._start)
+        host = ray.remote(_Host).options(**reserved, max_restarts=0, max_task_retries=0).remote(*self._start)
+        self._place_of[host] = place
+        return host
 
 
 class _Host:
@@ -201,14 +232,14 @@ class _EngineLost(Exception):
 class Relay:
     """Actor of a stage's plan: brings rows to an engine, and sees to it that they are answered once."""
 
-    def __init__(self, name: str, hosts: Any, labeling: Labeling, no_progress_s: float, progress: Any) -> None:
+    def __init__(self, name: str, hosts: Any, labeling: Labeling, no_progress_s: float | None, progress: Any) -> None:
         import ray
 
         self._ask = (name, labeling, progress)
         self._no_progress_s = no_progress_s
         self._progress = progress
         self._hosts = hosts
-        self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().get_actor_id()))
+        self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().current_actor))
         self._gone = False
         self._suspects = asyncio.Lock()  # held while rows are asked that have killed engines: nobody else is to suffer
         self._quiet = asyncio.Condition()
@@ -243,7 +274,7 @@ class Relay:
                 answered.append(await self._asked(batch.slice(place, 1)))
             except _EngineLost as error:
                 lost.append((batch.slice(place, 1), error))
-        if len(lost) == len(places) > 1:
+        if len(lost) == len(places) < len(batch):
             ids = ", ".join(map(str, batch["row_id"][:5].to_pylist()))
             self._gone = True
             await self._progress.stop.remote(
@@ -251,36 +282,46 @@ class Relay:
                 f"at the machine's memory, at engine.* and limits.no_progress_s"
             )
             return [self._ask[1].schema.empty_table()]
-        answered += [await self._refuse(part, error) for part, error in lost]
+        answered += [await self._once_more(part) for part, _ in lost]
         rest = batch.filter(pa.array([place not in places for place in range(len(batch))], pa.bool_()))
         return answered + (await self._bisected(rest) if len(rest) else [])
 
     async def _bisected(self, batch: pa.Table) -> list[pa.Table]:
+        if len(batch) == 1:
+            return [await self._once_more(batch)]
         try:
             return [await self._asked(batch)]
-        except _EngineLost as error:
-            if len(batch) == 1:
-                return [await self._refuse(batch, error)]
-        half = len(batch) // 2
-        return await self._bisected(batch.slice(0, half)) + await self._bisected(batch.slice(half))
+        except _EngineLost:
+            half = len(batch) // 2
+            return await self._bisected(batch.slice(0, half)) + await self._bisected(batch.slice(half))
 
-    async def _refuse(self, row: pa.Table, error: _EngineLost) -> pa.Table:
-        return await self._asked(row, f"the engine failed each time it was asked this row: {error}")
+    async def _once_more(self, row: pa.Table) -> pa.Table:
+        """A row on which engines have died; if they do it again, it is refused. Engines also die by chance."""
+        refused = None
+        for attempt in range(_TRIES):
+            try:
+                return await self._asked(row, refused)
+            except _EngineLost as error:
+                if attempt >= _DEATHS_BY_CHANCE:
+                    refused = f"the engine failed each time it was asked this row: {error}"
+        raise AssertionError("engines die while they are asked nothing")
 
     async def _asked(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
         """
         Raises:
             _EngineLost: the engine failed, and another one is ready.
         """
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayError, RayTaskError
 
         if self._gone:
             return self._ask[1].schema.empty_table()
         host = self._host
         try:
             return await self._in_time(host, batch, refused)
-        except RayActorError as error:
-            problem = f"it died ({str(error).splitlines()[0]})"
+        except RayTaskError:
+            raise  # it lives, and what it raised is a bug
+        except RayError as error:  # it died, was killed for its memory, or what it said was lost with its node
+            problem = f"it died ({(str(error).splitlines() or [type(error).__name__])[0]})"
         except TimeoutError:
             problem = f"no row was finished in {self._no_progress_s:g} s (limits.no_progress_s)"
         self._host = await self._hosts.replace.remote(host)
@@ -292,17 +333,20 @@ class Relay:
             TimeoutError: the engine has not finished a row for too long.
         """
         answer = asyncio.ensure_future(_result(host.answer.remote(*self._ask, batch, refused)))
+        limit = self._no_progress_s
+        if limit is None:
+            return await answer
         finished, since = -1, time.monotonic()
         while True:
-            done, _ = await asyncio.wait({answer}, timeout=self._no_progress_s / 4)
+            done, _ = await asyncio.wait({answer}, timeout=limit / 4)
             if done:
                 return answer.result()
             now = finished
             with suppress(TimeoutError):
-                now = await asyncio.wait_for(_result(host.finished.remote()), self._no_progress_s / 4)
+                now = await asyncio.wait_for(_result(host.finished.remote()), limit / 4)
             if now != finished:
                 finished, since = now, time.monotonic()
-            elif time.monotonic() - since >= self._no_progress_s:
+            elif time.monotonic() - since >= limit:
                 answer.cancel()
                 raise TimeoutError
 

@@ -106,6 +106,10 @@ def test_each_thing_that_may_have_happened_to_it_is_found(run: tuple[RunFolder, 
     assert found(run).problems == [
         "round-0/label: manifest.json is that of another run (other); see id in run.json",
     ]
+    old = json.loads(own) | {"run": ""}  # as version 0.2 wrote them
+    old["files"] = [{name: file[name] for name in ("path", "size")} for file in old["files"]]
+    manifest.write_text(json.dumps(old))
+    assert found(run).problems == []
     manifest.write_text(own.replace('"came_in": 10', '"came_in": 11'))
     assert found(run).problems == ["round-0/label: 11 rows came in, but 10 are accounted for"]
     manifest.write_text("{")
@@ -137,3 +141,18 @@ def test_ids_are_unique_and_those_of_the_stage_before(run: tuple[RunFolder, RunC
     write(before, UNLABELED_IDS, RETRIEVED, neighbor_ids=[1, 77], neighbor_scores=[0.5, 0.4])
     commit_again(folder, "retrieve")
     assert found(run).problems == ["round-0/retrieve: 1 neighbor ids are no labeled rows, 77 first"]
+
+
+def test_stages_of_other_settings_are_not_compared_and_a_folder_without_any_is_no_run(
+    run: tuple[RunFolder, RunConfig], tmp_path: Path
+) -> None:
+    folder, run_config = run
+    write(f"{folder.stage('retrieve')}/rows", range(10), RETRIEVED)
+    commit_again(folder, "retrieve")
+    assert len(found(run).problems) == 2
+    folder.write_json("run.json", {"name": "run", "id": "this-run", "fingerprints": {"round-0/retrieve": "another"}})
+    lines: list[str] = []
+    assert verify(folder, run_config, lines.append).problems == []
+    assert sum("of other settings or data" in line for line in lines) == 1
+    (problem,) = verify(RunFolder(str(tmp_path), "empty"), run_config, lines.append).problems
+    assert "no finished stage" in problem
