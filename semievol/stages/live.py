@@ -12,20 +12,21 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
 from semievol.config import EngineConfig, PoolResources
-from semievol.engines import Engine, EngineDied
+from semievol.engines import Engine, EngineDied, RequestRefused
 from semievol.errors import UserError
+from semievol.prompts import Messages
 from semievol.stages.labeler import Labeler, Labeling, Pass
 
 Factory = Callable[[str, EngineConfig], Engine]
 _DEATHS_BY_CHANCE = 1  # of an engine, before the rows that it was asked come under suspicion
-_TRIES = 4
+_REFUSED_IN_A_ROW = 10  # rows; after so many it is no longer them
 _STARTS = 3  # of an engine that is lost before it is ready
 _LEAVES_IN_S, _ANSWERS_IN_S = 60.0, 10.0
 
@@ -212,6 +213,16 @@ class _Host:
             print(f"the engine died ({error}); leaving", flush=True)
             os._exit(1)
 
+    async def check(self) -> None:
+        """Returns if the engine can answer something; the actor dies if it cannot."""
+        question: Messages = [{"role": "user", "content": "1"}]
+        try:
+            with suppress(RequestRefused, UserError):
+                if self._engine:
+                    await self._engine.generate(question, temperature=0.0, seed=0, max_tokens=1)
+        except EngineDied:
+            os._exit(1)
+
     async def finished(self) -> int:
         """Rows that it has answered in this pass."""
         return self._labeler.finished if self._labeler else 0
@@ -241,6 +252,7 @@ class Relay:
         self._hosts = hosts
         self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().current_actor))
         self._gone = False
+        self._refused_in_a_row = 0
         self._suspects = asyncio.Lock()  # held while rows are asked that have killed engines: nobody else is to suffer
         self._quiet = asyncio.Condition()
         self._asking = 0
@@ -263,61 +275,59 @@ class Relay:
         async with self._suspects:
             async with self._quiet:
                 await self._quiet.wait_for(lambda: not self._asking)
-            return await self._probed(batch)
-
-    async def _probed(self, batch: pa.Table) -> list[pa.Table]:
-        """A few rows by themselves: where engines die on each of them, it is not the rows."""
-        places = sorted({0, len(batch) // 2, len(batch) - 1})
-        answered, lost = [], []
-        for place in places:
-            try:
-                answered.append(await self._asked(batch.slice(place, 1)))
-            except _EngineLost as error:
-                lost.append((batch.slice(place, 1), error))
-        if len(lost) == len(places) < len(batch):
-            ids = ", ".join(map(str, batch["row_id"][:5].to_pylist()))
-            self._gone = True
-            await self._progress.stop.remote(
-                f"Its engine fails whatever it is asked: {lost[-1][1]}. The oldest rows that wait for it: {ids}. Look "
-                f"at the machine's memory, at engine.* and limits.no_progress_s"
-            )
-            return [self._ask[1].schema.empty_table()]
-        answered += [await self._once_more(part) for part, _ in lost]
-        rest = batch.filter(pa.array([place not in places for place in range(len(batch))], pa.bool_()))
-        return answered + (await self._bisected(rest) if len(rest) else [])
+            return await self._bisected(batch)
 
     async def _bisected(self, batch: pa.Table) -> list[pa.Table]:
         if len(batch) == 1:
-            return [await self._once_more(batch)]
+            return [await self._alone(batch)]
         try:
             return [await self._asked(batch)]
         except _EngineLost:
             half = len(batch) // 2
             return await self._bisected(batch.slice(0, half)) + await self._bisected(batch.slice(half))
 
-    async def _once_more(self, row: pa.Table) -> pa.Table:
-        """A row on which engines have died; if they do it again, it is refused. Engines also die by chance."""
-        refused = None
-        for attempt in range(_TRIES):
+    async def _alone(self, row: pa.Table) -> pa.Table:
+        """The row that is left of a batch on which engines died; refused, if they do it again and are well otherwise."""
+        problem = ""
+        for _ in range(1 + _DEATHS_BY_CHANCE):
             try:
-                return await self._asked(row, refused)
+                answered = await self._asked(row)
+                self._refused_in_a_row = 0
+                return answered
             except _EngineLost as error:
-                if attempt >= _DEATHS_BY_CHANCE:
-                    refused = f"the engine failed each time it was asked this row: {error}"
-        raise AssertionError("engines die while they are asked nothing")
+                problem = str(error)
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row > _REFUSED_IN_A_ROW or not await self._well():
+            self._gone = True
+            await self._progress.stop.remote(
+                f"Its engine fails whatever it is asked: {problem}. The oldest row that waits for it: "
+                f"{row['row_id'][0].as_py()}. Look at the machine's memory, at engine.* and limits.no_progress_s"
+            )
+        return await self._asked(row, f"the engine failed each time it was asked this row: {problem}")
+
+    async def _well(self) -> bool:
+        """Whether the engine can answer anything at all."""
+        for _ in range(1 + _DEATHS_BY_CHANCE):
+            with suppress(_EngineLost):
+                await self._survives(lambda host: asyncio.wait_for(_result(host.check.remote()), self._no_progress_s))
+                return True
+        return False
 
     async def _asked(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
         """
         Raises:
             _EngineLost: the engine failed, and another one is ready.
         """
-        from ray.exceptions import RayError, RayTaskError
-
         if self._gone:
             return self._ask[1].schema.empty_table()
+        return await self._survives(lambda host: self._in_time(host, batch, refused))
+
+    async def _survives(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+        from ray.exceptions import RayError, RayTaskError
+
         host = self._host
         try:
-            return await self._in_time(host, batch, refused)
+            return await ask(host)
         except RayTaskError:
             raise  # it lives, and what it raised is a bug
         except RayError as error:  # it died, was killed for its memory, or what it said was lost with its node

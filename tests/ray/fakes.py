@@ -51,6 +51,8 @@ class RuleEngine:
 
     async def _heard(self, messages: Messages, max_tokens: int) -> tuple[str, int, str]:
         text = "".join(message["content"] for message in messages)
+        if self._broken:
+            raise EngineDied("as always")
         if len(text) + max_tokens > WINDOW:
             raise PromptTooLong(f"prompt of {len(text)} tokens")
         # The question comes last; solved examples before it say things of their own.
@@ -63,7 +65,7 @@ class RuleEngine:
         await asyncio.sleep(0.001)
         if "hang" in text:
             time.sleep(600)  # the event loop too
-        if "poison" in text or self._broken:
+        if "poison" in text:
             raise EngineDied("as always")
         marker = self._log.with_suffix(".died")
         if "die" in text and not marker.exists():
