@@ -65,7 +65,11 @@ class Fingerprints:
 def _setting(value: Any, key: str) -> Any:
     for part in key.split("."):
         value = value[part]
-    return {name: v for name, v in value.items() if name not in SPEED} if key == "engine.extra" else value
+    if key == "engine.extra":
+        return {name: v for name, v in value.items() if name not in SPEED}
+    if key == "select" and value["ceiling"]:
+        return {"ceiling": True}  # takes all rows whose truth is known, whatever else is set
+    return value
 
 
 def _base_identity(run_config: RunConfig) -> list[Any]:
