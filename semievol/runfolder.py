@@ -69,13 +69,13 @@ class Manifest:
     stage: str
     fingerprint: str
     rows: Rows
-    run: str = ""  # the id of the run that made it, which stands in run.json
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     headline: str = ""  # the figure that matters, for people
     finished_at: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     files: list[dict[str, Any]] = field(default_factory=list)  # {"path": relative, "size": bytes, "sha256": hex}
+    run: str = ""  # the id of the run that made it, which stands in run.json
 
     @staticmethod
     def from_json(text: str) -> Manifest:
