@@ -1,6 +1,6 @@
 """The run that chaos is made in: all of it real but the engine, which follows rules and takes its time.
 
-python -m tests.chaos.driver CONFIG.yaml
+python -m tests.chaos.driver CONFIG.yaml [LAST STAGE]
 """
 
 import asyncio
@@ -28,6 +28,7 @@ class SlowEngine(RuleEngine):
 if __name__ == "__main__":
     runner.StageContext = partial(StageContext, engine=SlowEngine)  # type: ignore[misc,assignment]
     try:
-        Pipeline(config.load(sys.argv[1]), lambda line: print(line, flush=True)).run()
+        file, *until = sys.argv[1:]
+        Pipeline(config.load(file), lambda line: print(line, flush=True)).run(*until, only_needed=bool(until))
     except UserError as error:
         sys.exit(f"semievol: {error}")

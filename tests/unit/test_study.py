@@ -165,7 +165,12 @@ def test_another_study_may_share_the_stages(file: Path, tmp_path: Path, asked: l
     asked.clear()
     other = study.load(str(file), ["name=other", "shares=s", "select.min_agreement=0.5"])
     study.run(other, lambda _: None)
-    anew = ["select", "finetune", "evaluate/evolved", "evaluate/compare"]  # not of the ceiling, which takes all rows whatever is selected
+    anew = [
+        "select",
+        "finetune",
+        "evaluate/evolved",
+        "evaluate/compare",
+    ]  # not of the ceiling, which takes all rows whatever is selected
     assert asked == anew * len(other.seeds)
     assert (tmp_path / "runs" / "other" / "results.csv").exists()
     assert not (tmp_path / "runs" / "other" / "stages").exists()
