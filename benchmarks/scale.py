@@ -175,6 +175,7 @@ class peak_of_store:
 
     def __enter__(self) -> peak_of_store:
         self._peak = self._spilled = 0.0
+        self._looks = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -185,14 +186,18 @@ class peak_of_store:
         self._thread.join()
 
     def figures(self) -> dict[str, float]:
+        assert self._looks, "nothing is known of the object store"
         return {"object_store_mb": round(self._peak), "spilled_mb": round(self._spilled)}
 
     def _look(self) -> None:
+        import ray
         from ray._private.internal_api import memory_summary
 
+        address = ray.get_runtime_context().gcs_address  # there may be other clusters on this machine
         while not self._over.wait(1.0):
             with suppress(Exception):  # busy
-                text = memory_summary(stats_only=True)
+                text = memory_summary(address, stats_only=True)
+                self._looks += 1
                 for name, figure in re.findall(r"(Plasma memory usage|Spilled) (\d+) MiB", text):
                     if name == "Spilled":
                         self._spilled = max(self._spilled, float(figure))

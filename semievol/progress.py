@@ -19,11 +19,11 @@ class _Counter:
     """Counts what workers have done. Lives in an actor; loses nothing that matters when it dies."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.reset("")
 
-    def reset(self) -> None:
+    def reset(self, note: str) -> None:
         self._done = 0
-        self._note = ""
+        self._note = note
         self._problem = ""
         self._figures: dict[str, dict[str, float]] = {}
 
@@ -58,17 +58,18 @@ def _counter(connection: str) -> Any:
 
 
 @contextmanager
-def reporting(stage: str, total: int, emit: Emit, *, done: int = 0) -> Iterator[Any]:
+def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = "") -> Iterator[Any]:
     """Run a stage while `emit` is called every few seconds; yields the actor handle that workers call `add` on.
 
     Args:
         total: units of work of the stage, of which `done` were done before (by a run that was interrupted).
+        note: what stands behind the count until a worker says otherwise.
     """
     import ray
 
     context = ray.get_runtime_context()
     counter = _counter(f"{context.gcs_address} {context.get_job_id()}")
-    ray.get(counter.reset.remote())
+    ray.get(counter.reset.remote(note))
     stopped = threading.Event()
 
     def poll() -> None:
@@ -105,6 +106,8 @@ class Console:
             return
         # The rate counts from the first progress seen: what comes before is starting up.
         now = time.monotonic()
+        if done < self._last.get(stage, 0):  # another pass over the rows
+            del self._started[stage]
         since, first = self._started.setdefault(stage, (now, done))
         self._last[stage] = done
         rate = (done - first) / (now - since) if done > first else 0.0

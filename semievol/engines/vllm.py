@@ -128,6 +128,8 @@ class VLLMEngine:
                 future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))
 
     def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():  # from here on its result can be set
+            return
         self._waiting[request_id] = future
         try:
             self._engine.add_request(request_id, {"prompt_token_ids": prompt}, sampling)

@@ -112,6 +112,7 @@ def run_rows(
     pool: PoolResources,
     concurrency: int = 1,
     columns: dict[str, str] | None = None,
+    note: str = "",
 ) -> list[dict[str, float]]:
     """Stream Parquet rows through an actor pool to Parquet, committing every `label.rows_per_commit` rows.
 
@@ -128,6 +129,7 @@ def run_rows(
         actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
         concurrency: batches that one actor works on at a time, to keep its engine full across batch borders.
         columns: renames of input columns, old to new.
+        note: what stands behind the progress.
 
     Returns:
         What each actor has counted of itself, in this attempt.
@@ -155,7 +157,7 @@ def run_rows(
         override_filesystem=storage.resolve(commits)[0],
         delete_checkpoint_on_success=False,
     )
-    with reporting(ctx.name, total, ctx.emit, done=done) as progress, DataContext.current(context):
+    with reporting(ctx.name, total, ctx.emit, done=done, note=note) as progress, DataContext.current(context):
         rows = ray.data.read_parquet(source_path, filesystem=filesystem)
         rows = rows.rename_columns(columns) if columns else rows
         rows = rows.repartition(target_num_rows_per_block=rows_per_block).map_batches(
@@ -177,9 +179,10 @@ def run_rows(
         problem, figures = ray.get([progress.problem.remote(), progress.figures.remote()])
     if problem:
         done, _ = _committed(commits)
+        where = f" ({note})" if note else ""
         raise UserError(
-            f"stage {ctx.name}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same command "
-            f"again: it asks for the rest"
+            f"stage {ctx.name}{where}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same "
+            f"command again: it asks for the rest"
         )
     return list(figures)
 

@@ -104,6 +104,7 @@ def answer_rows(
     engine_config = ctx.config.engine
     figures = []
     for number, work in enumerate(passes):
+        names = [settings.collaborators[i].name for i in work.members]
         written = out if work.last else storage.join(ctx.out, f"pass-{number}", "rows")
         at_endpoint = replace(engine_config, kind="openai", endpoint=work.endpoint) if work.endpoint else engine_config
         labeling = Labeling(
@@ -130,6 +131,7 @@ def answer_rows(
             pool=replace(pool, num_cpus=0.0, num_gpus=0.0),  # the engines reserve them
             concurrency=BATCHES_IN_FLIGHT,
             columns=columns,
+            note=f"{', '.join(names)}, pass {number + 1} of {len(passes)}" if len(passes) > 1 else "",
         )
         source = written
     return figures

@@ -45,15 +45,14 @@ class Engines:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         key = (work.model, work.endpoint, engine, repr(config), repr(pool))
-        if key != self._key or _connection() != self._connection or not _alive(self._hosts):
-            self.release()
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            keeper = ray.remote(_Hosts).options(
-                num_cpus=0, scheduling_strategy=here
-            )  # no other node's loss is to end it
-            self._hosts = keeper.remote(work.model, engine, config, pool)
-            self._key, self._connection = key, _connection()
-        ray.get(self._hosts.begin.remote())
+        if key == self._key and _connection() == self._connection and _begun(self._hosts):
+            return self._hosts
+        self.release()
+        # On the driver's node: no other node's loss is to end it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        keeper = ray.remote(_Hosts).options(num_cpus=0, scheduling_strategy=here)
+        self._hosts = keeper.remote(work.model, engine, config, pool)
+        self._key, self._connection = key, _connection()
         return self._hosts
 
     def release(self) -> None:
@@ -79,7 +78,8 @@ def _connection() -> str:
     return f"{context.gcs_address} {context.get_job_id()}"
 
 
-def _alive(hosts: Any) -> bool:
+def _begun(hosts: Any) -> bool:
+    """Whether there are engines, which now know that another stage begins."""
     import ray
 
     try:

@@ -16,3 +16,11 @@ def test_what_is_new_is_printed_also_while_the_store_is_away() -> None:
         console("label", done, 10, "half" if done == 5 else "")
     assert written == [0, 5, 5, 8]
     assert [line.split(",")[0] for line in said] == ["  label: 5 of 10 - half", "  label: 8 of 10"]
+
+
+def test_another_pass_over_the_rows_has_a_rate_of_its_own() -> None:
+    said: list[str] = []
+    console = Console(said.append, lambda **_: None)
+    for done in (4, 10, 2):
+        console("label", done, 10, "")
+    assert said[-1] == "  label: 2 of 10"  # of the first pass the seconds that are left could be told
