@@ -29,8 +29,8 @@ def cpus_needed(config: RunConfig) -> float:
 def connect(config: RunConfig, *, cpus: float = 0) -> None:
     """Connect this process to Ray; does nothing when it is connected already.
 
-    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; without it a local one is started. Ray's token
-    authentication stays as the environment says; Ray 2.60 turns it on by default.
+    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster, `auto` the one on this machine; without it a local
+    one is started. Ray's token authentication stays as the environment says; Ray 2.60 turns it on by default.
 
     Args:
         cpus: what a local Ray has to declare at least, beside what the run's stages need.
@@ -48,7 +48,9 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
         # Each stage uses the same few workers; by default Ray ends them after a second without work, and starting one
         # costs seconds of CPU, which is most of a small run on a small machine.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        options |= {"num_cpus": max(local_cpus(config), math.ceil(cpus)), "include_dashboard": False}
+        # Without an address Ray would take one that was started here by hand, and trip over what is left of a dead one.
+        options |= {"address": "local", "include_dashboard": False}
+        options["num_cpus"] = max(local_cpus(config), math.ceil(cpus))
         if not debug:
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
     for attempt in range(_STARTS):
