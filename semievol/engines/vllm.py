@@ -123,7 +123,9 @@ class VLLMEngine:
             self._dead = error
             waiting = list(self._waiting.values())
             while not self._arriving.empty():
-                waiting.append(self._arriving.get()[-1])
+                *_, future = self._arriving.get()
+                if future.set_running_or_notify_cancel():
+                    waiting.append(future)
             for future in waiting:
                 future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))
 
