@@ -47,7 +47,7 @@ def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: s
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    schema, keys = _schema(kind)
+    schema, keys = _schema(kind)  # type: ignore[arg-type]  # mypy takes the class for unhashable, as its objects are
     try:
         in_file = OmegaConf.create(text)
         if not OmegaConf.is_dict(in_file):
