@@ -107,7 +107,7 @@ def study(
 ) -> None:
     """Compare methods at several seeds on one data set; stages that are equal are run once.
 
-    Writes results.csv, results.md and plots into <storage>/<name>/. Finished runs are skipped, so the same command goes on
+    Writes results.csv, results.md and plots into STORAGE/NAME/. Finished runs are skipped, so the same command goes on
     where the last one stopped. An override is one of the study's own keys (seeds, storage, ...) or else one of its runs.
 
     **Example:** `semievol study configs/studies/fpb.yaml seeds=[0]`
