@@ -121,7 +121,7 @@ def study(
         _print_json(figures)
 
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: <storage>/<name>, a folder or a URI.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: STORAGE/NAME, a folder or a URI.")]
 
 
 @app.command()
