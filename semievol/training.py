@@ -105,6 +105,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     _check_targets(base, spec.config.lora.targets)
     if not spec.use_gpu:
         _score_responses_only()
+        _compile_nothing()
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
         args = _arguments(spec, world, scratch)  # before the weights: under ZeRO-3 it decides how they are loaded
         trainer = SFTTrainer(
@@ -133,6 +134,17 @@ def _score_responses_only() -> None:
     from trl.trainer import utils
 
     utils._use_triton = lambda device: True
+
+
+def _compile_nothing() -> None:
+    """Keep a compiler off every CPU node, and a minute and a half off its first training.
+
+    DeepSpeed 0.19 builds a shared-memory all-reduce when it starts on a CPU, which only inference calls
+    (deepspeed.comm.torch.TorchBackend).
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _metrics(output: Any, state: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ One kill of each kind as part of `make test`; `make chaos` makes 20 and prints t
 """
 
 import json
+import math
 import os
 import random
 import re
@@ -160,21 +161,28 @@ def prepare(folder: Path, address: str) -> Run:
     return Run(folder, address)
 
 
-def finished(run: Run, raylets: Raylets, kills: list[str], chance: random.Random, deadline_s: float = 1000) -> None:
-    """Start the command until it has finished, with these kills on the way, each at a random moment."""
-    pending, deadline = list(kills), time.monotonic() + deadline_s
+def finished(
+    run: Run, raylets: Raylets, kills: list[str], chance: random.Random, every: int = 1, deadline_s: float = 1500
+) -> None:
+    """Start the command until it has finished, with these kills on the way: one at a random moment of labeling, and of
+    each other stage, or of every second one with `every` = 2."""
+    pending, seen, first = list(kills), list[str](), chance.randrange(every)
+    strike, deadline = math.inf, time.monotonic() + deadline_s
     run.start()
-    strike = time.monotonic() + chance.uniform(5, 20)
     while (code := run.state()) != 0:
         assert time.monotonic() < deadline, run.log()[-3000:]
         if code is not None:
             run.start()
+        if (stage := run.stage()) not in seen:
+            seen.append(stage)
+            if stage == "label" or len(seen) % every == first:
+                strike = time.monotonic() + chance.uniform(0, chance.choice([2, 8, 20]))
         if pending and time.monotonic() > strike:
             victim = next((v for v in pending if run.kill(v, raylets, chance)), None)
             if victim:
                 pending.remove(victim)
-                strike = time.monotonic() + chance.uniform(2, 12)
-        time.sleep(0.1)
+                strike = math.inf
+        time.sleep(0.2)
 
 
 def outcome(run: Run) -> dict[str, pa.Table]:
@@ -230,7 +238,7 @@ def test_many_kills(raylets: Raylets, undisturbed: Run, tmp_path: Path) -> None:
     while killed < FULL:
         run = prepare(tmp_path / f"run-{killed}", raylets.address)
         kills = chance.sample([*VICTIMS, "raylet", "driver", "driver", "engine"], 5)
-        finished(run, raylets, kills, chance)
+        finished(run, raylets, kills, chance, every=2)
         twice = check(run, undisturbed)
         killed += len(run.kills)
         told = ", ".join(f"{victim} in {stage}" for victim, stage, _ in run.kills)
