@@ -237,7 +237,7 @@ def test_many_kills(raylets: Raylets, undisturbed: Run, tmp_path: Path) -> None:
     )
     while killed < FULL:
         run = prepare(tmp_path / f"run-{killed}", raylets.address)
-        kills = chance.sample([*VICTIMS, "raylet", "driver", "driver", "engine"], 5)
+        kills = chance.sample([*VICTIMS, "raylet", "driver", "driver", "engine"], 6)
         finished(run, raylets, kills, chance, every=2)
         twice = check(run, undisturbed)
         killed += len(run.kills)
