@@ -53,8 +53,11 @@ class _Counter:
 def _counter(connection: str) -> Any:
     """One for all stages of this driver's connection to Ray: starting a process takes seconds of a core."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1).remote()
+    # On the driver's node: with another one a problem that was told would be lost, and who asks for it with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from semievol import storage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FORMATS = (".csv", ".jsonl", ".parquet")
 _READ_BYTES = 1 << 20
 _LINE_BYTES = 64 << 20  # a longer line is no row, and would be held in memory
+_BYTE_ORDER_MARK = "\ufeff"  # spreadsheets write one
 _EXPANSION = 300  # times its size, which no text reaches: a zip bomb
 
 
@@ -60,13 +62,16 @@ def columns(uri: str) -> list[str]:
         raise UserError(f"{uri}: cannot be read: {error}") from None
 
 
-def read(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+def read(uri: str, wanted: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     """(number, row) of every row of a file. The number is the line it ends on (CSV, JSONL) or the row (Parquet), from 1.
+
+    Args:
+        wanted: the columns that are read from Parquet (the others may be large, or nothing that Python can hold); all.
 
     Raises:
         UserError: the file is missing, truncated or not of its format.
     """
-    reader = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[format_of(uri)]
+    reader = {".csv": _csv, ".jsonl": _jsonl, ".parquet": partial(_parquet, wanted=wanted)}[format_of(uri)]
     try:
         yield from reader(uri)
     except (OSError, ValueError, csv.Error, _arrow_error()) as error:
@@ -104,7 +109,14 @@ def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     csv.field_size_limit(_LINE_BYTES)  # below it the length of a row is the validator's business
     reader = csv.reader(_lines(uri))
     header = _header(reader)
-    for fields in reader:
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a stray carriage return, say; the reader begins anew with the next line
+            yield reader.line_num, Broken(f"no CSV: {error}", "")
+            continue
         if not fields:
             continue  # a blank line
         if len(fields) != len(header):
@@ -114,7 +126,7 @@ def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:
-    return [name.removeprefix("\ufeff").strip() for name in next(reader, [])]  # spreadsheets write a byte-order mark
+    return [name.removeprefix(_BYTE_ORDER_MARK).strip() for name in next(reader, [])]
 
 
 def _jsonl(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
@@ -122,20 +134,20 @@ def _jsonl(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.removeprefix(_BYTE_ORDER_MARK))
         except (ValueError, RecursionError) as error:
             yield number, Broken(f"no JSON: {error}", line)
             continue
         yield (number, row if isinstance(row, dict) else Broken(f"a JSON {type(row).__name__}, not an object", line))
 
 
-def _parquet(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+def _parquet(uri: str, wanted: Collection[str] | None) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     import pyarrow.parquet as pq
 
     filesystem, path = storage.resolve(uri)
     number = 0
     with filesystem.open_input_file(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=wanted and list(wanted)):
             for row in _rows(batch):
                 number += 1
                 yield number, row
@@ -144,9 +156,14 @@ def _parquet(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:  # Parquet files say that their text is UTF-8, which nothing has checked
+    except (
+        ValueError,
+        OverflowError,
+    ):  # text that says it is UTF-8, which nothing has checked; a date in the year 10000
         for i in range(len(batch)):
             try:
                 yield batch.slice(i, 1).to_pylist()[0]
             except UnicodeDecodeError as error:
                 yield Broken("not valid UTF-8", repr(error.object))
+            except (ValueError, OverflowError) as error:
+                yield Broken(f"a value that Python cannot hold: {error}", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -12,6 +13,7 @@ from importlib import import_module
 from semievol import cluster, rounds, storage
 from semievol import config as configuration
 from semievol.config import RunConfig
+from semievol.errors import UserError
 from semievol.progress import Console
 from semievol.rounds import Step
 from semievol.runfolder import RUN, Manifest, RunFolder, StageResult
@@ -69,7 +71,8 @@ class Runner:
         try:
             result = run(self.context(step))
         except BaseException as error:
-            status(state="failed", error=type(error).__name__)
+            with suppress(OSError, UserError):  # a full disk, say: it is the error itself that is to be heard
+                status(state="failed", error=type(error).__name__)
             if mendable := cluster.user_error(error):
                 raise mendable from None
             raise

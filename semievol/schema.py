@@ -114,7 +114,7 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
     if problem:
         raise BadRow(problem)
     if answer_column is not None:
-        text = answer_text(raw.get(answer_column), answer_column, max_bytes)
+        text = cell_text(raw.get(answer_column), answer_column, max_bytes)
         if not text:
             raise BadRow(f"column '{answer_column}' is empty")
         row.answer = task.gold(text, row)
@@ -125,8 +125,8 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
     return row
 
 
-def answer_text(value: Any, column: str, max_bytes: int) -> str:
-    """The cell of an answer column as text; a list (several right answers) as a JSON list.
+def cell_text(value: Any, column: str, max_bytes: int) -> str:
+    """A cell as text, its column given by name; a list (several right answers) as a JSON list.
 
     Raises:
         BadRow: with the reason.
@@ -150,7 +150,7 @@ def _text(value: Any, column: str, max_bytes: int) -> str:
     except UnicodeEncodeError:  # surrogates: what the readers make of bytes that are not UTF-8
         raise BadRow(f"column '{column}' is not valid UTF-8") from None
     if size > max_bytes:
-        raise BadRow(f"column '{column}' has {size:,} bytes, over limits.max_row_bytes = {max_bytes:,}")
+        raise BadRow(f"column '{column}' is longer than limits.max_row_bytes = {max_bytes:,}: {size:,} bytes")
     return text
 
 

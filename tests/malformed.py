@@ -137,6 +137,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "nulls.parquet": lambda: _parquet_of(question=pa.nulls(1)),
     "bytes.parquet": lambda: _parquet_of(question=[b"\xff\xfe"]),
     "dates.parquet": lambda: _parquet_of(question=pa.array([0], pa.timestamp("ns"))),
+    "far_date.parquet": lambda: _parquet_of(question=pa.array([1 << 62], pa.timestamp("us"))),
+    "stray_return.csv": lambda: SHEET.replace(b"good row", b"good\rrow"),
     "dictionary.parquet": lambda: _parquet_of(question=pa.array(["good row"]).dictionary_encode()),
     "struct_options.parquet": lambda: _parquet_of(options=[{"A": "x"}]),
     "null_options.parquet": lambda: _parquet_of(options=pa.nulls(1, pa.list_(pa.string()))),
@@ -159,5 +161,5 @@ LINE_BYTES = 8 << 20  # for `readers._LINE_BYTES`, so that bombs may be small
 UNREADABLE = {
     *("cut_off.jsonl.gz", "cut_off.csv.bz2", "cut_off.parquet", "flipped.parquet", "no_gzip.csv.gz", "empty.parquet"),
     *("jsonl_as.parquet", "random.parquet", "bomb.jsonl.gz", "bomb_of_lines.jsonl.gz"),
-    *("random.csv", "utf16.csv", "carriage_returns.csv"),
+    *("utf16.csv", "carriage_returns.csv"),
 }

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from semievol import readers, storage, tasks
 from semievol.config import DataConfig, LimitsConfig, RunConfig, TaskConfig
 from semievol.errors import UserError
 from semievol.runfolder import Rows, StageResult
-from semievol.schema import BadRow, answer_text, row_id, validate
+from semievol.schema import BadRow, cell_text, row_id, validate
 from semievol.stages.context import StageContext, check_bad_fraction
 from semievol.stages.fold import PARSED, SPLITS, fold, printable
 
@@ -100,10 +101,12 @@ def run(ctx: StageContext) -> StageResult:
         counts[record["split"], record["fate"]] += record["rows"]
         if record["fate"] == "quarantined":
             reasons[f"{record['split']}: {_kind(record['reason'])}"] += record["rows"]
-            examples.append(f"{record['example']}: {record['reason']}")
+            examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[
+                :20
+            ]  # a driver's memory is small
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
-    return _result(ctx, _rows_read(ctx.out, len(read)), counts, reasons, notes, sorted(examples)[:20])
+    return _result(ctx, _rows_read(ctx.out, len(read)), counts, reasons, notes, examples)
 
 
 def _sources(ctx: StageContext) -> tuple[list[tuple[str, storage.FileEntry]], list[tuple[str, storage.FileEntry]]]:
@@ -150,7 +153,7 @@ def _result(
     check_bad_fraction(ctx, rows.quarantined, rows.came_in, examples)
     metrics = {
         "splits": {s: {f: counts[s, f] for f in ("kept", "quarantined", "duplicate", "leak")} for s in splits},
-        "reasons": dict(reasons.most_common()),
+        "reasons": dict(reasons.most_common(100)),
         "notes": dict(notes.most_common()),
         "oracle_rows": storage.count_rows(storage.join(ctx.out, "oracle")),
     }
@@ -160,7 +163,7 @@ def _result(
 
 def _kind(reason: str) -> str:
     """The reason without the value that differs from row to row."""
-    return reason.split(":")[0] if reason.startswith("column '") else reason
+    return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
 
 
 def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> Iterator[pa.Table]:
@@ -186,16 +189,28 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
 
 
 def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
-    """The rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so."""
-    position = 0
-    try:
-        for position, raw in readers.read(uri):
-            yield position, raw
-    except UserError as error:
-        if config.limits.bad_shards == "stop":
-            raise
-        storage.sha256(uri)  # raises where it is the store that fails: such a shard is not broken
-        yield position + 1, readers.Broken("the shard cannot be read to its end", f"after row {position}: {error}")
+    """The rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so.
+
+    A store that fails for a moment does not break a shard: reading goes on where it failed, until it fails there again.
+    """
+    wanted = [column for column in asdict(config.data.columns).values() if column]
+    given, failed_after = 0, -1
+    while True:
+        try:
+            for position, raw in readers.read(uri, wanted):
+                if position > given:
+                    yield position, raw
+                    given = position
+            return
+        except UserError as error:
+            if given > failed_after:
+                failed_after = given
+                continue
+            if config.limits.bad_shards == "stop":
+                raise
+            storage.sha256(uri)  # raises where it is the store that fails: such a shard is not broken
+            yield given + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
+            return
 
 
 def _known(uri: str, split: str, buckets: int) -> pa.Table:
@@ -223,6 +238,7 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
     answer_column = None if split == "unlabeled" else columns.answer
     try:
         row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit)
+        stratum = cell_text(raw.get(columns.stratum), columns.stratum, limit) if columns.stratum else None
     except BadRow as bad:
         text = json.dumps(raw, ensure_ascii=False, default=str)
         return {"row_id": None, "reason": str(bad), "raw": printable(text)}
@@ -231,13 +247,13 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
         "question": row.question,
         "options": row.options,
         "context": row.context,
-        "stratum": str(raw[columns.stratum]) if columns.stratum and raw.get(columns.stratum) is not None else None,
+        "stratum": stratum or None,
         "answer": row.answer,
     }
     if split == "unlabeled" and columns.oracle:
         # A bad oracle costs the measurement of this row, not the row: the method never sees it.
         try:
-            oracle = answer_text(raw.get(columns.oracle), columns.oracle, limit)
+            oracle = cell_text(raw.get(columns.oracle), columns.oracle, limit)
             record["oracle"] = task.gold(oracle, row) if oracle else None
             dropped = bool(oracle) and record["oracle"] is None
         except BadRow:

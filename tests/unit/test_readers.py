@@ -27,7 +27,9 @@ def test_csv_with_quotes_line_breaks_bom_and_gzip(tmp_path: Path) -> None:
 def test_lines_that_are_no_rows_are_broken_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("q,a\n1,2\n1,2,3\n4,5\n")
     assert [isinstance(row, Broken) for _, row in rows(tmp_path / "a.csv")] == [False, True, False]
-    (tmp_path / "b.jsonl").write_text('{"q": 1}\nnot json\n[1]\n\n{"q": 2}')
+    (tmp_path / "c.csv").write_bytes(b"q,a\n1,2\n1\r,2\n4,5\n")
+    assert [isinstance(row, Broken) for _, row in rows(tmp_path / "c.csv")] == [False, True, False]
+    (tmp_path / "b.jsonl").write_text('\ufeff{"q": 1}\nnot json\n[1]\n\n{"q": 2}')
     got = rows(tmp_path / "b.jsonl")
     assert [number for number, _ in got] == [1, 2, 3, 5]
     assert [isinstance(row, Broken) for _, row in got] == [False, True, True, False]
@@ -45,6 +47,15 @@ def test_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"q": ["a", "b"], "options": [["x"], ["y", "z"]]}), tmp_path / "a.parquet")
     assert rows(tmp_path / "a.parquet") == [(1, {"q": "a", "options": ["x"]}), (2, {"q": "b", "options": ["y", "z"]})]
     assert readers.columns(str(tmp_path / "a.parquet")) == ["q", "options"]
+
+
+def test_only_the_columns_that_are_wanted_are_read_from_parquet(tmp_path: Path) -> None:
+    far = pa.array([0, 1 << 62], pa.timestamp("us"))  # no date that Python has
+    pq.write_table(pa.table({"q": ["a", "b"], "at": far}), tmp_path / "a.parquet")
+    first, (number, second) = rows(tmp_path / "a.parquet")
+    assert first[1]["q"] == "a" and number == 2
+    assert isinstance(second, Broken) and second.reason.startswith("a value that Python cannot hold: ")
+    assert list(readers.read(str(tmp_path / "a.parquet"), ["q", "absent"])) == [(1, {"q": "a"}), (2, {"q": "b"})]
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

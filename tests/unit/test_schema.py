@@ -36,7 +36,7 @@ def test_a_good_row_in_every_notation() -> None:
         ({"question": ["a"]}, "column 'question' holds a list"),
         ({"question": "a\x00b"}, "NUL"),
         ({"question": "a\udcff"}, "UTF-8"),
-        ({"question": "x" * 1001}, "over limits.max_row_bytes"),
+        ({"question": "x" * 1001}, "is longer than limits.max_row_bytes = 1,000"),
         ({"options": "x, y"}, "no JSON list"),
         ({"options": "[" * 100_000}, "no JSON list"),
         ({"options": '{"A": "x"}'}, "no list but dict"),
