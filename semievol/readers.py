@@ -11,7 +11,6 @@ import itertools
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from semievol import storage
@@ -71,9 +70,9 @@ def read(uri: str, wanted: Collection[str] | None = None) -> Iterator[tuple[int,
     Raises:
         UserError: the file is missing, truncated or not of its format.
     """
-    reader = {".csv": _csv, ".jsonl": _jsonl, ".parquet": partial(_parquet, wanted=wanted)}[format_of(uri)]
+    form = format_of(uri)
     try:
-        yield from reader(uri)
+        yield from _parquet(uri, wanted) if form == ".parquet" else _csv(uri) if form == ".csv" else _jsonl(uri)
     except (OSError, ValueError, csv.Error, _arrow_error()) as error:
         problem = " ".join(str(error).split()).rstrip(".")  # of Arrow over several lines
         raise UserError(f"{uri}: cannot be read to its end: {problem}. Mend or remove the file") from None
