@@ -11,6 +11,8 @@ import os
 import posixpath
 import shutil
 import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -225,14 +227,20 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
 
 def count_rows(uri: str) -> int:
     """Rows of all Parquet files of a folder, from their footers."""
+    return rows_in(find(uri))
+
+
+def rows_in(files: Iterable[FileEntry]) -> int:
+    """Rows of Parquet files, from their footers."""
     import pyarrow.parquet as pq
 
-    total = 0
-    for entry in find(uri):
+    def rows(entry: FileEntry) -> int:
         filesystem, path = resolve(entry.uri)
         with filesystem.open_input_file(path) as file:
-            total += pq.ParquetFile(file).metadata.num_rows
-    return total
+            return int(pq.ParquetFile(file).metadata.num_rows)
+
+    with ThreadPoolExecutor(16) as several:  # there may be thousands, and a bucket answers in tens of milliseconds
+        return sum(several.map(rows, files))
 
 
 def delete(uri: str) -> None:

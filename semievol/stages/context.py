@@ -177,13 +177,15 @@ def run_rows(
         )
         rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")
         problem, figures = ray.get([progress.problem.remote(), progress.figures.remote()])
+    done, _ = _committed(commits)
     if problem:
-        done, _ = _committed(commits)
         where = f" ({note})" if note else ""
         raise UserError(
             f"stage {ctx.name}{where}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same "
             f"command again: it asks for the rest"
         )
+    # Of a plan that it cannot resume Ray only warns (ray.data: "Checkpointing will be disabled").
+    assert done == total, f"{done:,} of {total:,} rows are committed: the plan ran without row-level resume"
     return list(figures)
 
 
@@ -195,4 +197,4 @@ def _committed(commits: str) -> tuple[int, bool]:
     """
     files = storage.find(commits) if storage.exists(commits) else []
     pending = [file for file in files if file.uri.endswith(".pending.parquet")]
-    return sum(storage.count_rows(file.uri) for file in files if file not in pending), bool(pending)
+    return storage.rows_in(file for file in files if file not in pending), bool(pending)

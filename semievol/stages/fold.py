@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,15 +47,13 @@ def fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
     group = group.set_column(group.schema.get_field_index("reason"), "reason", pa.array(reason, pa.string()))
     new = fate != "known"
     group, fate = group.filter(pa.array(new)), fate[new]
-    raw = [text or printable(json.dumps(row)) for text, row in _texts(group)]  # contradictions were good rows so far
-    group = group.set_column(group.schema.get_field_index("raw"), "raw", pa.array(raw, pa.string()))
-    group = group.append_column("stage", pa.array(["ingest"] * len(group), pa.string()))
     split = group["split"].to_numpy(zero_copy_only=False)
 
     def write(folder: str, chosen: np.ndarray[Any, Any], schema: pa.Schema) -> None:
         if chosen.any():
-            table = group.filter(pa.array(chosen)).select(schema.names).cast(schema)
-            table = table.sort_by("row_id") if folder != "quarantine" else table
+            rows = group.filter(pa.array(chosen))
+            table = rows.sort_by("row_id") if folder != "quarantine" else _told(rows)
+            table = table.select(schema.names).cast(schema)
             storage.write_table(storage.join(out, folder, f"part-{bucket:05d}.parquet"), table)
 
     kept = fate == "kept"
@@ -68,9 +65,13 @@ def fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
     return _counts(group, fate)
 
 
-def _texts(group: pa.Table) -> Iterator[tuple[str | None, dict[str, Any]]]:
-    rows = group.select(["question", "options", "context", "answer"]).to_pylist()
-    return zip(group["raw"].to_pylist(), rows, strict=True)
+def _told(rows: pa.Table) -> pa.Table:
+    """Quarantined rows, with their text also where it is not kept yet, because they were good rows before they met."""
+    records = rows.select(["question", "options", "context", "answer"]).to_pylist()
+    pairs = zip(rows["raw"].to_pylist(), records, strict=True)
+    raw = pa.array([text or printable(json.dumps(record)) for text, record in pairs], pa.string())
+    rows = rows.set_column(rows.schema.get_field_index("raw"), "raw", raw)
+    return rows.append_column("stage", pa.array(["ingest"] * len(rows), pa.string()))
 
 
 def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:
