@@ -236,7 +236,7 @@ class EngineConfig:
         10  # of a request on 429, 5xx and lost connections: after 0.5 s, 1 s, .. 8 s, or Retry-After; about 1 min
     )
     price_per_million: PriceConfig = field(default_factory=PriceConfig)
-    dtype: str = "auto"
+    dtype: str = "auto"  # the model's own; float32 on a CPU that cannot multiply bfloat16
     max_model_len: int | None = None  # default: the model's own limit
     max_num_seqs: int = 128
     top_logprobs: int = 5  # the k of select.confidence: token_entropy

@@ -173,6 +173,8 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
         "trust_remote_code": False,
     }
     if is_cpu_build():
+        import torch
+
         # The CPU build cannot split the prefill of a request that has a seed of its own ("CPU Generator does not
         # use offset"), so every prompt must fit one scheduler step.
         options |= {
@@ -180,6 +182,9 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
             "max_num_batched_tokens": max(4096, max_model_len),
             "enforce_eager": True,
         }
+        # Without AVX-512 bf16 products are emulated: float32 is five times as fast there (benchmarks/RESULTS.md).
+        if config.dtype == "auto" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            options["dtype"] = "float32"
     return options | config.extra
 
 
