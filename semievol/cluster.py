@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -187,14 +188,18 @@ def _sees(uri: str, owner: str) -> bool:
 
 
 def user_error(error: BaseException) -> UserError | None:
-    """The `UserError` that a task or actor raised, out of the wrappers that Ray put around it; else None."""
+    """The `UserError` that a task or actor raised, or a full disk as one, out of the wrappers that Ray put around it;
+    else None."""
     seen: BaseException | None = error
     while seen is not None:
-        cause = getattr(seen, "cause", None)  # ray.exceptions.RayTaskError
-        if isinstance(cause, UserError):
-            return cause
-        if type(seen) is UserError:
-            return seen
+        for one in (getattr(seen, "cause", None), seen):  # ray.exceptions.RayTaskError has a cause
+            if type(one) is UserError:
+                return one
+            if isinstance(one, OSError) and os.strerror(errno.ENOSPC) in str(one):
+                return UserError(
+                    f"{' '.join(str(one).split())}. Make room where the run is stored (storage=...) and in Ray's folder for "
+                    f"temporary files on each node; then run the same command again: it goes on where this one stopped"
+                )
         seen = seen.__cause__
     return None
 

@@ -191,9 +191,13 @@ def write_bytes(uri: str, content: bytes) -> None:
         return
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
     with tempfile.NamedTemporaryFile(dir=posixpath.dirname(path), prefix=".tmp-", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:  # a full disk is not to be filled with beginnings
+            os.unlink(file.name)
+            raise
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 

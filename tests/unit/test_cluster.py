@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from semievol import lease
+from semievol import cluster, lease
 from semievol.cluster import _lacking
 
 
@@ -25,3 +25,12 @@ def test_a_node_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for marker in ((str(file), "another"), (f"{tmp_path}/elsewhere/{lease.FILE}", "me")):  # a folder of its own
         [lack] = _lacking(marker, {}, [])
         assert lack.startswith("storage: ") and "is not the folder that the driver writes to" in lack
+
+
+def test_a_full_disk_is_said_as_such_however_deep_it_was_found() -> None:
+    with pytest.raises(OSError) as found:
+        Path("/dev/full").write_text("x")
+    wrapped = RuntimeError("a task failed")
+    wrapped.__cause__ = found.value
+    assert "No space left on device. Make room where the run is stored" in str(cluster.user_error(wrapped))
+    assert cluster.user_error(OSError(5, "Input/output error")) is None
