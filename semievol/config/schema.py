@@ -191,9 +191,10 @@ class LabelConfig:
 class SelectConfig:
     """Adaptive selection by entropy."""
 
-    # nll: mean negative log-probability a token (the authors' released estimate) | token_entropy: of the next-token
-    # distributions (engine.top_logprobs) | vote_entropy: of the collaborators' mean distribution over answers
-    confidence: str = "nll"
+    # token_entropy: of the next-token distributions (engine.top_logprobs) | nll: mean negative log-probability a token (the
+    # authors' released estimate) | vote_entropy: of the collaborators' mean distribution over answers, best where each of
+    # them has a whole one (label.mode: score, neighbors)
+    confidence: str = "token_entropy"
     min_agreement: float = 0.0  # of the rows whose answer at least this share of the responses gave,
     theta: float = 0.5  # keep those up to this quantile of the entropy,
     keep_unanimous: bool = (

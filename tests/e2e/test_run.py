@@ -142,8 +142,8 @@ def test_pseudo_labels_have_what_the_method_needs(finished: Path) -> None:
     rows = select_rows(finished)
     assert [row["row_id"] for row in rows] == sorted(ingested["row_id"].to_pylist())
     assert sum(row["selected"] for row in rows) == -(-len(rows) // 2)  # theta = 0.5, rounded up
-    limit = max(row["nll"] for row in rows if row["selected"])
-    assert all(row["nll"] >= limit for row in rows if not row["selected"])
+    limit = max(row["token_entropy"] for row in rows if row["selected"])
+    assert all(row["token_entropy"] >= limit for row in rows if not row["selected"])
     assert any(row["justified"] for row in rows)
     assert all(len(row["responses"]) == 3 for row in rows)
     for row in rows:

@@ -205,7 +205,7 @@ def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConf
         table = pa.Table.from_pylist(rows[part::5], schema=PSEUDO_LABELED)
         storage.write_table(f"{tmp_path}/label/rows/part-{part}.parquet", table)
     ctx = StageContext("select", run_config, f"{tmp_path}/out", {"label": f"{tmp_path}/label"}, lambda *_: None)
-    run_config.select.theta = 0.25
+    run_config.select.confidence, run_config.select.theta = "nll", 0.25
     result = select.run(ctx)
     answered = sorted((row for row in rows if row["answer"]), key=lambda row: row["nll"])
     assert (result.rows.came_in, result.rows.out, result.metrics["selected"]) == (999, 999, 250)
@@ -225,7 +225,7 @@ def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConf
     assert result.metrics["rejected"]["entropy above the theta-quantile"] == len(agreeing) - len(passing)
     assert sum(result.metrics["rejected"].values()) + result.metrics["selected"] == 999
 
-    run_config.select = SelectConfig(theta=0.25, per="stratum", sample=0.5)
+    run_config.select = SelectConfig(confidence="nll", theta=0.25, per="stratum", sample=0.5)
     result = select.run(ctx)
     table = storage.read_table(f"{tmp_path}/out/rows")
     # Ids as small as these are no hashes, and all of them are in any sample.
