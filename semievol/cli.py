@@ -263,6 +263,10 @@ def main(arguments: list[str] | None = None) -> None:
             fail(error.format_message(), code=error.exit_code)
         if os.environ.get("SEMIEVOL_DEBUG"):
             raise
+        from semievol import cluster
+
+        if mendable := cluster.user_error(error):  # a disk that was full before a stage began
+            fail(str(mendable), code=2)
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
         fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
 

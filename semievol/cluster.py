@@ -195,9 +195,9 @@ def user_error(error: BaseException) -> UserError | None:
         for one in (getattr(seen, "cause", None), seen):  # ray.exceptions.RayTaskError has a cause
             if type(one) is UserError:
                 return one
-            if isinstance(one, OSError) and os.strerror(errno.ENOSPC) in str(one):
+            if os.strerror(errno.ENOSPC) in str(one):  # of Arrow and of safetensors, which has errors of its own
                 return UserError(
-                    f"{' '.join(str(one).split())}. Make room where the run is stored (storage=...) and in Ray's folder for "
+                    f"{str(one).strip().splitlines()[-1]}. Make room where the run is stored (storage=...) and in Ray's folder for "
                     f"temporary files on each node; then run the same command again: it goes on where this one stopped"
                 )
         seen = seen.__cause__

@@ -16,7 +16,7 @@ _EVERY_S = 5.0
 
 
 class _Counter:
-    """Counts what workers have done. Lives in an actor; loses nothing that matters when it dies."""
+    """Counts what workers have done. Lives in an actor; loses only a problem that was told when it dies."""
 
     def __init__(self) -> None:
         self.reset("")
@@ -55,7 +55,7 @@ def _counter(connection: str) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # On the driver's node: with another one a problem that was told would be lost, and who asks for it with it.
+    # On the driver's node: no other node's loss is to end it, and with it what it was told.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 

@@ -106,7 +106,14 @@ def _lines(uri: str) -> Iterator[str]:
 
 def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     csv.field_size_limit(_LINE_BYTES)  # below it the length of a row is the validator's business
-    reader = csv.reader(_lines(uri))
+    line = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for line in _lines(uri):  # noqa: UP028 - `yield from` would not keep it
+            yield line
+
+    reader = csv.reader(lines())
     header = _header(reader)
     while True:
         try:
@@ -114,7 +121,7 @@ def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
         except StopIteration:
             return
         except csv.Error as error:  # a stray carriage return, say; the reader begins anew with the next line
-            yield reader.line_num, Broken(f"no CSV: {error}", "")
+            yield reader.line_num, Broken(f"no CSV: {error}", line)
             continue
         if not fields:
             continue  # a blank line
@@ -155,10 +162,8 @@ def _parquet(uri: str, wanted: Collection[str] | None) -> Iterator[tuple[int, di
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:
     try:
         yield from batch.to_pylist()
-    except (
-        ValueError,
-        OverflowError,
-    ):  # text that says it is UTF-8, which nothing has checked; a date in the year 10000
+    # Text says that it is UTF-8, which nothing has checked; a date may be in the year 10000.
+    except (ValueError, OverflowError):
         for i in range(len(batch)):
             try:
                 yield batch.slice(i, 1).to_pylist()[0]

@@ -87,7 +87,8 @@ def check(config: RunConfig) -> None:
         )
     require(
         config.select.confidence != "token_entropy" or config.engine.top_logprobs > 0,
-        "select.confidence: token_entropy is made of engine.top_logprobs, which is 0",
+        "select.confidence: token_entropy (the default) is made of engine.top_logprobs, which is 0; nll and vote_entropy "
+        "need none",
     )
     for key in ("select.theta", "select.sample"):
         value = getattr(config.select, key.removeprefix("select."))

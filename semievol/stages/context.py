@@ -185,7 +185,7 @@ def run_rows(
             f"command again: it asks for the rest"
         )
     # Of a plan that it cannot resume Ray only warns (ray.data: "Checkpointing will be disabled").
-    assert done == total, f"{done:,} of {total:,} rows are committed: the plan ran without row-level resume"
+    assert done == total, f"{done:,} of {total:,} rows are committed, and no actor has said why"
     return list(figures)
 
 

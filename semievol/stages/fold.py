@@ -69,7 +69,7 @@ def _told(rows: pa.Table) -> pa.Table:
     """Quarantined rows, with their text also where it is not kept yet, because they were good rows before they met."""
     records = rows.select(["question", "options", "context", "answer"]).to_pylist()
     pairs = zip(rows["raw"].to_pylist(), records, strict=True)
-    raw = pa.array([text or printable(json.dumps(record)) for text, record in pairs], pa.string())
+    raw = pa.array([printable(json.dumps(record)) if text is None else text for text, record in pairs], pa.string())
     rows = rows.set_column(rows.schema.get_field_index("raw"), "raw", raw)
     return rows.append_column("stage", pa.array(["ingest"] * len(rows), pa.string()))
 

@@ -10,6 +10,7 @@ alone, and it writes unlabeled/, oracle/ and quarantine/.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from semievol.stages.context import StageContext, check_bad_fraction
 from semievol.stages.fold import PARSED, SPLITS, fold, printable
 
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
+_WAITS_S = (1.0, 10.0)  # before a file in a store is read again
 _READ = "_read"  # one small file for each input file
 
 
@@ -101,9 +103,7 @@ def run(ctx: StageContext) -> StageResult:
         counts[record["split"], record["fate"]] += record["rows"]
         if record["fate"] == "quarantined":
             reasons[f"{record['split']}: {_kind(record['reason'])}"] += record["rows"]
-            examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[
-                :20
-            ]  # a driver's memory is small
+            examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[:20]
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
     return _result(ctx, _rows_read(ctx.out, len(read)), counts, reasons, notes, examples)
@@ -191,20 +191,23 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
 def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
     """The rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so.
 
-    A store that fails for a moment does not break a shard: reading goes on where it failed, until it fails there again.
+    A store that fails for a moment does not break a shard: reading goes on where it failed, until it fails there again
+    and again.
     """
     wanted = [column for column in asdict(config.data.columns).values() if column]
-    given, failed_after = 0, -1
+    waits_s = _WAITS_S if "://" in uri else ()
+    given, failures = 0, 0
     while True:
         try:
             for position, raw in readers.read(uri, wanted):
                 if position > given:
                     yield position, raw
-                    given = position
+                    given, failures = position, 0
             return
         except UserError as error:
-            if given > failed_after:
-                failed_after = given
+            if failures < len(waits_s):
+                time.sleep(waits_s[failures])
+                failures += 1
                 continue
             if config.limits.bad_shards == "stop":
                 raise

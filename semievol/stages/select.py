@@ -111,8 +111,8 @@ def _answered(ctx: StageContext, source: str) -> int:
         raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
     if answered - measured > ctx.config.limits.max_bad_fraction * answered:
         raise UserError(
-            f"select.confidence: {answered - measured:,} of {answered:,} pseudo-labels have no {config.confidence} (the "
-            f"engine gave no log-probabilities). vote_entropy needs none"
+            f"select.confidence: {answered - measured:,} of {answered:,} pseudo-labels have no {config.confidence}, because "
+            f"the engine gave no log-probabilities for it. nll needs those of the chosen tokens only, vote_entropy none"
         )
     return answered
 

@@ -40,12 +40,15 @@ def test_a_store_that_fails_for_a_moment_does_not_break_a_shard(monkeypatch: pyt
                 raise UserError(f"{uri}: cannot be read to its end: connection reset")
             yield position, {"question": str(position)}
 
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
     monkeypatch.setattr(readers, "read", read)
-    assert [position for position, _ in ingest._readable("f", CONFIG)] == [1, 2, 4, 5]
+    assert [position for position, _ in ingest._readable("s3://f", CONFIG)] == [1, 2, 4, 5]
     assert len(reads) == 2 and set(reads[0]) == {"question", "options", "answer", "source"}
 
     monkeypatch.setattr(readers, "read", lambda uri, wanted: read(uri, wanted, lasting=True))
     monkeypatch.setattr(storage, "sha256", lambda uri: "")
-    *rows, (position, broken) = ingest._readable("f", CONFIG)
+    *rows, (position, broken) = ingest._readable("s3://f", CONFIG)
     assert [number for number, _ in rows] == [1, 2] and position == 3
-    assert isinstance(broken, readers.Broken) and "after row 2: f: cannot be read" in broken.raw
+    assert waits == [1.0, 1.0, 10.0]  # once after the first reset, and twice before the second one is believed
+    assert isinstance(broken, readers.Broken) and "after row 2: s3://f: cannot be read" in broken.raw
