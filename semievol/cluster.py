@@ -187,6 +187,14 @@ def _sees(uri: str, owner: str) -> bool:
     return False
 
 
+def drivers_node() -> Any:
+    """Where an actor is started that no other node's loss is to end: beside the driver (or whoever calls this)."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def user_error(error: BaseException) -> UserError | None:
     """The `UserError` that a task or actor raised, or a full disk as one, out of the wrappers that Ray put around it;
     else None."""

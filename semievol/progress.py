@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
+from semievol import cluster
 from semievol.errors import UserError
 
 Emit = Callable[[str, int, int, str], None]  # stage, done, total (0: unknown), note
@@ -53,11 +54,9 @@ class _Counter:
 def _counter(connection: str) -> Any:
     """One for all stages of this driver's connection to Ray: starting a process takes seconds of a core."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # On the driver's node: no other node's loss is to end it, and with it what it was told.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    beside = cluster.drivers_node()  # with its process would go what it was told
+    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=beside).remote()
 
 
 @contextmanager

@@ -241,9 +241,8 @@ class EngineConfig:
     max_model_len: int | None = None  # default: the model's own limit
     max_num_seqs: int = 128
     top_logprobs: int = 5  # the k of select.confidence: token_entropy
-    kv_cache_gib: float = (
-        1.0  # CPU build only, and twice as much is needed in float32; on a GPU use extra.gpu_memory_utilization
-    )
+    # CPU build only, where float32 needs twice as much; on a GPU use extra.gpu_memory_utilization
+    kv_cache_gib: float = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from semievol import cluster
 from semievol.config import EngineConfig, PoolResources
 from semievol.engines import Engine, EngineDied, RequestRefused
 from semievol.errors import UserError
@@ -42,15 +43,12 @@ class Engines:
     def hosts(self, work: Pass, engine: Factory | None, config: EngineConfig, pool: PoolResources) -> Any:
         """The actor (`_Hosts`) that keeps those of a pass; they are started when a `Relay` claims one."""
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         key = (work.model, work.endpoint, engine, repr(config), repr(pool))
         if key == self._key and _connection() == self._connection and _begun(self._hosts):
             return self._hosts
         self.release()
-        # On the driver's node: no other node's loss is to end it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        keeper = ray.remote(_Hosts).options(num_cpus=0, scheduling_strategy=here)
+        keeper = ray.remote(_Hosts).options(num_cpus=0, scheduling_strategy=cluster.drivers_node())
         self._hosts = keeper.remote(work.model, engine, config, pool)
         self._key, self._connection = key, _connection()
         return self._hosts
