@@ -70,9 +70,11 @@ PSEUDO_LABELED = pa.schema([*_TEXT, *_VERDICT])
 # Of open-ended tasks also the mean log-probability of the true response's tokens.
 PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT, ("likelihood", pa.float32())])
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
-# Rendered training rows, as the chat messages that TRL's SFTTrainer takes (prompt / completion format).
+# Rendered training rows: chat messages in TRL's prompt / completion format, and the tokens that they are to the model that
+# is trained, with labels of -100 where no loss is taken (null for a row that is too long, or with a training at an endpoint).
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-TRAINING = pa.schema([ROW_ID, ("prompt", _MESSAGES), ("completion", _MESSAGES)])
+_TOKENS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
+TRAINING = pa.schema([ROW_ID, ("prompt", _MESSAGES), ("completion", _MESSAGES), *_TOKENS])
 
 
 def row_id(question: str, options: list[str], context: str | None) -> int:

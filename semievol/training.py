@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from semievol import cluster, storage
 from semievol.config import TrainConfig, TrainResources
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
+from semievol.prompts import Messages
 
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
 NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint} (semievol.finetuning_api)
@@ -95,7 +97,6 @@ def _per_worker(resources: TrainResources) -> dict[str, float]:
 def _worker(arguments: dict[str, Any]) -> None:
     """What each rank runs."""
     import ray.train
-    from transformers import AutoTokenizer
     from trl import SFTTrainer
 
     spec, progress = arguments["spec"], arguments["progress"]
@@ -112,7 +113,7 @@ def _worker(arguments: dict[str, Any]) -> None:
             model=_load(base, spec.use_gpu),
             args=args,
             train_dataset=_dataset(spec.rows, scratch),
-            processing_class=AutoTokenizer.from_pretrained(base, trust_remote_code=False),
+            processing_class=load_tokenizer(base),
             peft_config=_lora(spec.config),
             callbacks=[_progress_callback(progress)] if rank == 0 else None,
         )
@@ -168,14 +169,33 @@ def _load(base: str, use_gpu: bool) -> Any:
 
 
 def _dataset(rows: str, scratch: str) -> Any:
-    """The usable training rows, memory-mapped, in an order that does not depend on how they were written."""
+    """The tokens of the usable rows, memory-mapped, in an order that does not depend on how they were written."""
     import pyarrow.compute as pc
     from datasets import load_dataset
 
     files = [str(file) for file in sorted(Path(storage.local_copy(rows)).glob("*.parquet"))]
     usable = pc.field("quarantine_reason").is_null()
     dataset = load_dataset("parquet", data_files=files, split="train", cache_dir=scratch, filters=usable)
-    return dataset.sort("row_id").select_columns(["prompt", "completion"])
+    return dataset.sort("row_id").select_columns(["input_ids", "labels"])
+
+
+def load_tokenizer(base: str) -> Any:
+    """Args: base: a local folder or hub id."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+
+
+def encode(tokenizer: Any, prompt: Messages, completion: Messages) -> dict[str, list[int]]:
+    """The token ids of a training row, and its labels: the response's tokens, and -100 for those of the prompt.
+
+    As TRL's SFTTrainer makes them of a prompt and a completion. It does so in each worker for all rows, this is done
+    once for each row while rows are rendered, on all nodes.
+    """
+    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
+    return {"input_ids": whole, "labels": [-100] * shared + whole[shared:]}
 
 
 def _arguments(spec: TrainSpec, world: int, scratch: str) -> Any:
@@ -194,7 +214,7 @@ def _arguments(spec: TrainSpec, world: int, scratch: str) -> Any:
         per_device_train_batch_size=config.per_device_batch_size,
         gradient_accumulation_steps=config.batch_size // (config.per_device_batch_size * world),
         max_length=config.max_length,
-        completion_only_loss=True,
+        dataset_kwargs={"skip_prepare_dataset": True},  # see `encode`
         gradient_checkpointing=gpu,
         bf16=gpu,
         use_cpu=not gpu,
@@ -266,7 +286,7 @@ def _progress_callback(progress: Any) -> Any:
 def _publish(base: str, spec: TrainSpec, adapter: Path, merged: Path) -> None:
     """Upload the adapter, and the base with the adapter merged in, which is what bulk inference runs on."""
     from peft import PeftModel
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     for pickle in adapter.glob("*.bin"):
         pickle.unlink()  # training_args.bin: a pickle that nobody needs
@@ -276,7 +296,7 @@ def _publish(base: str, spec: TrainSpec, adapter: Path, merged: Path) -> None:
     dtype = AutoConfig.from_pretrained(base, trust_remote_code=False).dtype
     model = model.to(dtype) if dtype is not None else model
     model.save_pretrained(str(merged), safe_serialization=True)
-    AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(str(merged))
+    load_tokenizer(base).save_pretrained(str(merged))
     (merged / "training.json").write_text(json.dumps(asdict(spec), indent=1))
     storage.upload(str(adapter), storage.join(spec.out, ADAPTER))
     storage.upload(str(merged), storage.join(spec.out, MODEL))

@@ -7,7 +7,6 @@ endpoint, model.json.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,10 @@ import pyarrow as pa
 from semievol import prompts, storage, tasks
 from semievol.config import TaskConfig, TrainConfig
 from semievol.finetuning_api import fine_tune
-from semievol.prompts import Messages
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import TRAINING, to_row
 from semievol.stages.context import StageContext, check_bad_fraction, summarize
-from semievol.training import TrainSpec, train
+from semievol.training import TrainSpec, encode, load_tokenizer, train
 
 _RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
 _COLUMNS = ["row_id", "question", "options", "context", "answer"]
@@ -122,7 +120,7 @@ def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: 
 
 
 def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str | None, max_length: int) -> pa.Table:
-    length_of = _token_counter(model) if model else None
+    tokenizer = load_tokenizer(storage.local_copy(model) if "://" in model else model) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
     solved = {}
@@ -135,21 +133,14 @@ def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str | No
         shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if _shows_examples(source, record) else []
         for shorter, fewer in prompts.shorter(row, shown):
             prompt = prompts.messages(kind, shorter, examples=fewer)
-            fits = length_of is None or length_of([*prompt, *completion]) <= max_length
+            tokens = encode(tokenizer, prompt, completion) if tokenizer else {}
+            fits = len(tokens.get("input_ids", ())) <= max_length
             if fits:
                 break
         reason = None if fits else f"over max_length = {max_length} tokens of prompt and response"
         ids = {"row_id": record["row_id"], "cut": shorter is not row, "quarantine_reason": reason}
-        rendered.append(ids | {"prompt": prompt, "completion": completion})
+        rendered.append(ids | {"prompt": prompt, "completion": completion} | (tokens if fits else {}))
     return pa.Table.from_pylist(rendered, schema=_RENDERED)
-
-
-def _token_counter(model: str) -> Callable[[Messages], int]:
-    from transformers import AutoTokenizer
-
-    path = storage.local_copy(model) if "://" in model else model
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    return lambda messages: len(tokenizer.apply_chat_template(messages, return_dict=False))
 
 
 def _shows_examples(source: Source, record: dict[str, Any]) -> bool:

@@ -1,0 +1,38 @@
+"""Training rows against TRL, which makes the same of them in each worker."""
+
+from pathlib import Path
+
+import pytest
+
+from semievol.config import TaskConfig
+from semievol.prompts import completion, messages
+from semievol.tasks import Row, make
+from semievol.training import encode, load_tokenizer
+
+MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
+pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
+
+
+def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    task = make(TaskConfig())
+    questions = ["Profit rose by a third.", "Sales fell.", "هل ارتفع الربح؟ 📈"]
+    rows = [Row(question, ["negative", "neutral", "positive"], None, None) for question in questions]
+    exchanges = [
+        {"prompt": messages(task, row), "completion": completion(task, answer)}
+        for row, answer in zip(rows, "CAC", strict=True)
+    ]
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(MODEL),
+        args=SFTConfig(output_dir=str(tmp_path), completion_only_loss=True, use_cpu=True, bf16=False, report_to=[]),
+        train_dataset=Dataset.from_list(exchanges),
+        processing_class=load_tokenizer(str(MODEL)),
+    )
+    tokenizer = load_tokenizer(str(MODEL))
+    for exchange, expected in zip(exchanges, trainer.train_dataset, strict=True):
+        encoded = encode(tokenizer, exchange["prompt"], exchange["completion"])
+        assert encoded == {name: expected[name] for name in ("input_ids", "labels")}
+        assert tokenizer.decode([token for token in encoded["labels"] if token != -100]).startswith("Answer: ")
