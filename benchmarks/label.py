@@ -373,6 +373,7 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
         settings=replace(settings.label, collaborators=[who], justify=False, max_tokens=TOKENS),
         seed=0,
         schema=PSEUDO_LABELED,
+        key="engine.endpoint",
     )
     engine = NullEngine(str(MODEL), EngineConfig())
     labeler = Labeler(engine, labeling, SimpleNamespace(add=silent, report=silent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -134,6 +135,13 @@ def check(config: RunConfig) -> None:
         require(c.samples > 0, f"{key}.samples: {c.samples} is not positive")
         one_of(f"{key}.order", c.order, ("nearest_last", "nearest_first"))
         one_of(f"{key}.prompt", c.prompt, STYLES)
+    parallel = (config.engine.extra.get(f"{how}_parallel_size", 1) for how in ("tensor", "pipeline"))
+    split, gpus = math.prod(map(int, parallel)), config.resources.label.num_gpus
+    require(
+        gpus in (0, split) or 0 < gpus < split == 1,
+        f"resources.label.num_gpus: is {gpus:g}, where engine.extra splits a model over {split} GPUs of a node "
+        "(tensor_parallel_size x pipeline_parallel_size)",
+    )
     for key, pool in (("embed", config.resources.embed), ("label", config.resources.label)):
         require(
             pool.max_actors is None or pool.max_actors >= pool.actors,

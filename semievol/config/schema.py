@@ -267,7 +267,7 @@ class TrainResources:
 
 @dataclass
 class ServeResources:
-    """What each replica of a served model reserves (serving.replicas of each)."""
+    """What each replica of a served model reserves (serving.replicas of each), for each GPU that it is split over."""
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0

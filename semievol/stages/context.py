@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +111,7 @@ def run_rows(
     actor: type,
     arguments: dict[str, Any],
     pool: PoolResources,
-    concurrency: int = 1,
+    rows_in_flight: int = 0,
     columns: dict[str, str] | None = None,
     note: str = "",
 ) -> list[dict[str, float]]:
@@ -127,7 +128,8 @@ def run_rows(
 
     Args:
         actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
-        concurrency: batches that one actor works on at a time, to keep its engine full across batch borders.
+        rows_in_flight: at least so many wait at an actor for an answer at a time, whatever waits for the last row of a
+            block, so that its engine stays full across their borders. 0: an actor works on one block at a time.
         columns: renames of input columns, old to new.
         note: what stands behind the progress.
 
@@ -147,6 +149,7 @@ def run_rows(
     rows_per_block = ctx.config.label.rows_per_commit or max(_ROWS_PER_COMMIT, total // _COMMITS)
     if done == total > 0 and not pending:
         return []  # all was committed before a crash: no need to start an engine
+    concurrency = 1 + math.ceil(rows_in_flight / rows_per_block)
     filesystem, source_path = storage.resolve(source)
     out_filesystem, out_path = storage.resolve(out)
     out_filesystem.create_dir(out_path, recursive=True)

@@ -22,8 +22,6 @@ from semievol.stages.context import StageContext, check_bad_fraction, run_rows, 
 from semievol.stages.labeler import Labeling, Pass
 from semievol.stages.live import ENGINES, Relay
 
-BATCHES_IN_FLIGHT = 2  # so that the engine does not run dry at the end of a batch
-
 
 def run(ctx: StageContext) -> StageResult:
     source, out = (storage.join(ctx.inputs["retrieve"], "rows"), storage.join(ctx.out, "rows"))
@@ -107,6 +105,7 @@ def answer_rows(
         names = [settings.collaborators[i].name for i in work.members]
         written = out if work.last else storage.join(ctx.out, f"pass-{number}", "rows")
         at_endpoint = replace(engine_config, kind="openai", endpoint=work.endpoint) if work.endpoint else engine_config
+        whose = f"label.collaborators[{work.members[0]}]" if work.endpoint else "engine"
         labeling = Labeling(
             work=work,
             task=ctx.config.task,
@@ -115,6 +114,7 @@ def answer_rows(
             settings=settings,
             seed=ctx.config.seed,
             schema=schema if work.last else ANSWERED_IN_PART,
+            key=f"{whose}.endpoint" if at_endpoint.kind == "openai" else f"model {work.model}",
         )
         figures += run_rows(
             ctx,
@@ -129,7 +129,7 @@ def answer_rows(
                 "no_progress_s": None if at_endpoint.kind == "openai" else ctx.config.limits.no_progress_s,
             },
             pool=replace(pool, num_cpus=0.0, num_gpus=0.0),  # the engines reserve them
-            concurrency=BATCHES_IN_FLIGHT,
+            rows_in_flight=at_endpoint.concurrency if at_endpoint.kind == "openai" else engine_config.max_num_seqs,
             columns=columns,
             note=f"{', '.join(names)}, pass {number + 1} of {len(passes)}" if len(passes) > 1 else "",
         )

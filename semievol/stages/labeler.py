@@ -47,6 +47,7 @@ class Labeling:
     settings: LabelConfig
     seed: int
     schema: pa.Schema  # of what comes out
+    key: str  # of the config, where what makes the engine unusable is mended
 
 
 class Labeler:
@@ -81,6 +82,7 @@ class Labeler:
         self._settings = labeling.settings
         self._seed = labeling.seed
         self._schema = labeling.schema
+        self._key = labeling.key
         self._progress = progress
         self.finished = 0  # rows
 
@@ -96,8 +98,7 @@ class Labeler:
         records = sorted(batch.to_pylist(), key=self._shown)
         asked = await asyncio.gather(*(self._label_if_usable(record, refused) for record in records))
         if self._unusable:
-            where = f"label.collaborators[{self._work.members[0]}]" if self._work.endpoint else "engine"
-            await self._progress.stop.remote(f"{where}.endpoint: {self._unusable}")
+            await self._progress.stop.remote(f"{self._key}: {self._unusable}")
         answered = [record for record in asked if record is not None]
         if answered:
             self._progress.add.remote(len(answered))

@@ -39,6 +39,7 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("zzz=1", "valid keys here: name, preset, storage"),
         ("select.theta=high", "select.theta"),
         ("seed=[1]", "seed"),
+        ("resources.label.num_gpus=2", "num_gpus: is 2, where engine.extra splits a model over 1 GPUs"),
         ("select.theta=0", r"select.theta: 0.0 is not in \(0, 1\]"),
         ("select.max_per_answer=0", "select.max_per_answer"),
         ("select.ceiling=true", "select.ceiling: needs data.columns.oracle"),
@@ -89,6 +90,14 @@ def test_what_needs_a_closed_answer_set_is_refused_without_one(path: Path, setti
     config.load(str(path), [setting])
     with pytest.raises(UserError, match=f"{setting.split('=')[0]}.* needs answers from a closed set"):
         config.load(str(path), [setting, "task.kind=open_ended", "data.columns.options=null"])
+
+
+def test_gpus_of_an_engine_are_those_that_its_model_is_split_over(path: Path) -> None:
+    split = ["engine.extra.tensor_parallel_size=2", "engine.extra.pipeline_parallel_size=2"]
+    config.load(str(path), [*split, "resources.label.num_gpus=4"])
+    config.load(str(path), ["resources.label.num_gpus=0.5"])
+    with pytest.raises(UserError, match="num_gpus: is 1, where engine.extra splits a model over 4 GPUs"):
+        config.load(str(path), [*split, "resources.label.num_gpus=1"])
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:

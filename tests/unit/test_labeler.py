@@ -28,6 +28,7 @@ def answered(
         settings=LabelConfig([Collaborator("greedy", k=0, temperature=0.0)], justify=False),
         seed=0,
         schema=PREDICTED,
+        key="label.collaborators[0].endpoint",
     )
     engine = labeler.pop("engine", RuleEngine("m", EngineConfig(extra={"log": f"{tmp_path}/log"})))
     progress = SimpleNamespace(add=silent, report=silent, stop=SimpleNamespace(remote=labeler.pop("stop", None)))
