@@ -5,7 +5,7 @@ Reads files only, from anywhere: no cluster is needed. Ids are compared in bucke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -135,14 +135,15 @@ class _Check:
             self._equal(where, "rows quarantined", quarantined, manifest.rows.quarantined)
             for split, folder in splits.items():
                 self._ids(f"{where}/{split}", folder)
-            self._ids(f"{where}/oracle", storage.join(uri, "oracle"), within=splits["unlabeled"])
+            self._ids(f"{where}/oracle", storage.join(uri, "oracle"), within=[splits["unlabeled"]])
             return
         if name == "evaluate/compare":
             return  # nothing but figures
         lost = manifest.rows.quarantined
         if name in ("warmup", "finetune"):
             self._equal(where, "rows rendered", storage.count_rows(rows), manifest.rows.came_in)
-            self._ids(where, rows)
+            selected = [storage.join(inputs["select"], "rows")] if "select" in inputs else []
+            self._ids(where, rows, within=[storage.join(self._folder.stage("ingest"), "labeled"), *selected])
             return
         self._equal(where, "rows written", storage.count_rows(rows), manifest.rows.out + lost)
         ingested = inputs.get("ingest", "")
@@ -155,7 +156,7 @@ class _Check:
             self._ids(where, rows, equal=storage.join(inputs["retrieve"], "rows"))
         elif name == "select":
             source = storage.join(inputs["label"], "rows") if "label" in inputs else storage.join(ingested, "unlabeled")
-            self._ids(where, rows, within=source)
+            self._ids(where, rows, within=[source])
         else:
             self._ids(where, rows, equal=storage.join(ingested, "test"))
 
@@ -164,8 +165,8 @@ class _Check:
         if found != said:
             self._say(where, f"{found:,} {what}, and its {MANIFEST} says {said:,}")
 
-    def _ids(self, where: str, uri: str, *, equal: str = "", within: str = "") -> None:
-        """Ids are unique, and those of another folder: all of them, or some."""
+    def _ids(self, where: str, uri: str, *, equal: str = "", within: Sequence[str] = ()) -> None:
+        """Ids are unique, and those of another folder: all of them, or some of several."""
         buckets = 1 + storage.count_rows(uri) // _IDS_AT_A_TIME
         for bucket in range(buckets):
             ids = np.sort(_column(uri, "row_id", bucket, buckets))
@@ -173,9 +174,10 @@ class _Check:
                 self._say(where, f"{len(doubled):,} row ids stand there more than once, {doubled[0]} first")
             if not (equal or within):
                 continue
-            others = _column(equal or within, "row_id", bucket, buckets)
+            known = [equal] if equal else within
+            others = np.concatenate([_column(folder, "row_id", bucket, buckets) for folder in known])
             if strange := np.setdiff1d(ids, others).tolist():
-                self._say(where, f"{len(strange):,} row ids are not in {equal or within}, {strange[0]} first")
+                self._say(where, f"{len(strange):,} row ids are not in {' or '.join(known)}, {strange[0]} first")
             if equal and (missing := np.setdiff1d(others, ids).tolist()):
                 self._say(where, f"{len(missing):,} row ids of {equal} are missing, {missing[0]} first")
 

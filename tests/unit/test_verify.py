@@ -141,6 +141,12 @@ def test_ids_are_unique_and_those_of_the_stage_before(run: tuple[RunFolder, RunC
     write(before, UNLABELED_IDS, RETRIEVED, neighbor_ids=[1, 77], neighbor_scores=[0.5, 0.4])
     commit_again(folder, "retrieve")
     assert found(run).problems == ["round-0/retrieve: 1 neighbor ids are no labeled rows, 77 first"]
+    write(before, UNLABELED_IDS, RETRIEVED, neighbor_ids=[1], neighbor_scores=[0.5])
+    commit_again(folder, "retrieve")
+    write(f"{folder.stage('finetune')}/rows", [*LABELED_IDS, *UNLABELED_IDS[:4], 999], TRAINING)
+    commit_again(folder, "finetune")
+    labeled, selected = f"{folder.stage('ingest')}/labeled", f"{folder.stage('select')}/rows"
+    assert found(run).problems == [f"round-0/finetune: 1 row ids are not in {labeled} or {selected}, 999 first"]
 
 
 def test_stages_of_other_settings_are_not_compared_and_a_folder_without_any_is_no_run(
