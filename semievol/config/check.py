@@ -19,6 +19,7 @@ _POSITIVE = (
     *(
         "engine.max_model_len",
         "engine.max_num_seqs",
+        "engine.start_timeout_s",
         "engine.kv_cache_gib",
         "engine.concurrency",
         "engine.timeout_s",

@@ -240,6 +240,7 @@ class EngineConfig:
     dtype: str = "auto"  # the model's own; float32 on a CPU that cannot multiply bfloat16
     max_model_len: int | None = None  # default: the model's own limit
     max_num_seqs: int = 128
+    start_timeout_s: float = 3600.0  # loading that takes longer hangs: it is tried again, three times in all
     top_logprobs: int = 5  # the k of select.confidence: token_entropy
     # CPU build only, where float32 needs twice as much; on a GPU use extra.gpu_memory_utilization
     kv_cache_gib: float = 1.0

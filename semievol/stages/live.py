@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -177,10 +178,14 @@ class _Host:
         self._engine: Engine | None = None
         self._unusable: UserError | None = None
         started = time.monotonic()
+        hangs = threading.Timer(config.start_timeout_s, _leave, ["the engine does not start; leaving"])
+        hangs.start()
         try:
             self._engine = engine(model, config) if engine and model else None
         except UserError as error:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
+        finally:
+            hangs.cancel()
         # What torch and vLLM have made lives as long as the process; without this, looking through it again and again
         # took a third of the labeler's own time.
         gc.collect()
@@ -208,8 +213,8 @@ class _Host:
             return await self._labeler.answer(batch, refused)
         except EngineDied as error:
             # Rather no actor than one without an engine, which would fail the rows of all that come after.
-            print(f"the engine died ({error}); leaving", flush=True)
-            os._exit(1)
+            _leave(f"the engine died ({error}); leaving")
+            raise  # is not reached
 
     async def check(self) -> None:
         """Returns if the engine can answer something; the actor dies if it cannot."""
@@ -234,6 +239,12 @@ class _Host:
         ray.actor.exit_actor()
 
 
+def _leave(why: str) -> None:
+    """End this process at once, whatever its threads are at."""
+    print(why, flush=True)
+    os._exit(1)
+
+
 class _EngineLost(Exception):
     """An engine died or hung while it was asked some rows."""
 
@@ -248,8 +259,12 @@ class Relay:
         self._no_progress_s = no_progress_s
         self._progress = progress
         self._hosts = hosts
-        self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().current_actor))
         self._gone = False
+        self._host = None
+        try:
+            self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().current_actor))
+        except ray.exceptions.RayActorError as error:
+            ray.get(self._never_ready(error))
         self._refused_in_a_row = 0
         self._suspects = asyncio.Lock()  # held while rows are asked that have killed engines: nobody else is to suffer
         self._quiet = asyncio.Condition()
@@ -321,7 +336,7 @@ class Relay:
         return await self._survives(lambda host: self._in_time(host, batch, refused))
 
     async def _survives(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import RayActorError, RayError, RayTaskError
 
         host = self._host
         try:
@@ -332,8 +347,21 @@ class Relay:
             problem = f"it died ({(str(error).splitlines() or [type(error).__name__])[0]})"
         except TimeoutError:
             problem = f"no row was finished in {self._no_progress_s:g} s (limits.no_progress_s)"
-        self._host = await self._hosts.replace.remote(host)
+        try:
+            self._host = await self._hosts.replace.remote(host)
+        except RayActorError as error:
+            await self._never_ready(error)
         raise _EngineLost(problem)
+
+    def _never_ready(self, error: Any) -> Any:
+        """Ends the stage; returns a reference to wait for."""
+        if getattr(error, "actor_init_failed", False):
+            raise error  # its own words say why
+        self._gone = True
+        return self._progress.stop.remote(
+            f"Its engine was lost {_STARTS} times before it was ready ({str(error).splitlines()[0]}). Look at the log of the "
+            f"actor, the machine's memory, and engine.*, of which engine.start_timeout_s is the time that it has"
+        )
 
     async def _in_time(self, host: Any, batch: pa.Table, refused: str | None) -> pa.Table:
         """

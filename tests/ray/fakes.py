@@ -17,7 +17,7 @@ class RuleEngine:
     """Answers with the letter in `say=X`; `split` makes samples differ, `mumble` cannot be parsed.
 
     `die` kills it once, `poison` each time, `hang` hangs it. `engine.extra.log` names a file to which each request adds a
-    line, so that a test can count them, and each start one to a file beside it; with `engine.extra.broken` all it does is die.
+    line, so that a test can count them, and each start one to a file beside it; with `engine.extra.broken` all it does is die, with `engine.extra.stuck` it never starts.
     """
 
     def __init__(self, model: str, config: EngineConfig) -> None:
@@ -25,6 +25,8 @@ class RuleEngine:
         self._broken = bool(config.extra.get("broken"))
         with self._log.with_suffix(".starts").open("a") as starts:
             starts.write(f"{model}\n")
+        if config.extra.get("stuck"):
+            time.sleep(600)
         self.figures: dict[str, float] = {}
 
     async def generate(

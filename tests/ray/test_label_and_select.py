@@ -146,6 +146,17 @@ def test_an_engine_that_always_dies_ends_the_stage_and_quarantines_nothing(
     assert label.run(ctx).rows.out == 20
 
 
+def test_an_engine_that_never_starts_ends_the_stage(run_config: RunConfig, tmp_path: Path) -> None:
+    ctx = prepare(tmp_path, run_config, {10: "say=B row=10"})
+    run_config.engine.extra["stuck"], run_config.engine.start_timeout_s = True, 1.0
+    with pytest.raises(UserError, match=r"0 of 1 rows are answered.*lost 3 times before it was ready.*start_timeout_s"):
+        label.run(ctx)
+    assert len((tmp_path / "requests.starts").read_text().split()) == 3
+    ENGINES.release()
+    run_config.engine.extra["stuck"] = False
+    assert label.run(ctx).rows.out == 1
+
+
 def test_stages_with_the_same_weights_load_them_once(run_config: RunConfig, tmp_path: Path) -> None:
     ctx = prepare(tmp_path, run_config, {10: "say=B row=10", 11: "say=C row=11"})
     first = label.run(ctx)

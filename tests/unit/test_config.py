@@ -96,7 +96,7 @@ def test_gpus_of_an_engine_are_those_that_its_model_is_split_over(path: Path) ->
     split = ["engine.extra.tensor_parallel_size=2", "engine.extra.pipeline_parallel_size=2"]
     config.load(str(path), [*split, "resources.label.num_gpus=4"])
     config.load(str(path), ["resources.label.num_gpus=0.5"])
-    with pytest.raises(UserError, match="num_gpus: is 1, where engine.extra splits a model over 4 GPUs"):
+    with pytest.raises(UserError, match=r"num_gpus: is 1, where .* splits a model over 4 GPUs"):
         config.load(str(path), [*split, "resources.label.num_gpus=1"])
 
 
