@@ -121,7 +121,7 @@ class Retriever:
     """Actor: rows in, rows with their neighbours out."""
 
     def __init__(self, index: str, config: RunConfig, k: int, schema: pa.Schema, progress: Any) -> None:
-        self._searcher = Searcher(index, config)
+        self._searcher = Searcher(index, config) if k else None  # nobody asks for neighbours: embed nothing
         self._k = k
         self._schema = schema
         self._progress = progress
@@ -129,7 +129,9 @@ class Retriever:
     def __call__(self, batch: pa.Table) -> pa.Table:
         if len(batch) == 0:
             return self._schema.empty_table()
-        rows = [to_row(record) for record in batch.to_pylist()]
-        found = self._searcher.nearest(rows, self._k, batch["row_id"].to_numpy())
+        found: Hits = ([[]] * len(batch), [[]] * len(batch))
+        if self._searcher:
+            rows = [to_row(record) for record in batch.to_pylist()]
+            found = self._searcher.nearest(rows, self._k, batch["row_id"].to_numpy())
         self._progress.add.remote(len(batch))
         return _with_neighbors(batch, found, self._schema)

@@ -56,3 +56,9 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     # Run again over its own leftovers: everything is committed, so no row is written twice.
     retrieve.run(ctx)
     assert storage.count_rows(f"{tmp_path}/out/rows") == 3
+
+    run_config.retrieve.k = 0
+    run_config.embedding.model = "nowhere/to-be-found"  # and nobody looks for it
+    retrieve.run(StageContext("retrieve", run_config, f"{tmp_path}/none", inputs, lambda *_: None))
+    none = storage.read_table(f"{tmp_path}/none/rows").to_pylist()
+    assert [(row["neighbor_ids"], row["neighbor_scores"]) for row in none] == [([], [])] * 3
