@@ -38,16 +38,17 @@ class EngineDied(RuntimeError):
 
 
 class Engine(Protocol):
-    """One model; built in the actor that uses it.
-
-    Attributes:
-        figures: what it has counted of itself, to be summed over actors; vLLM counts `prompt_tokens` and, of those,
-            `cached_tokens`, which the prefix cache had.
-    """
-
-    figures: dict[str, float]
+    """One model; built in the actor that uses it."""
 
     def __init__(self, model: str, config: EngineConfig) -> None: ...
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What it has counted of itself, to be summed over actors.
+
+        vLLM counts `prompt_tokens`, those of a prompt once for each of its samples, and of these `cached_tokens`, which the
+        prefix cache had.
+        """
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1

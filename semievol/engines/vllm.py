@@ -23,6 +23,8 @@ from semievol.config import EngineConfig
 from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.prompts import Messages
 
+_COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # of the prefix cache, in vLLM's own metrics
+
 
 class VLLMEngine:
     """One loaded model; see `semievol.engines.Engine`."""
@@ -37,17 +39,21 @@ class VLLMEngine:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         path = storage.local_copy(model) if "://" in model else model
-        options = engine_options(path, config)
+        options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
         self.max_model_len = options["max_model_len"]
         self._engine = LLMEngine.from_engine_args(EngineArgs(model=path, **options))
         self.tokenizer = self._engine.get_tokenizer()
-        self.figures = {"prompt_tokens": 0.0, "cached_tokens": 0.0}
         self._ids = itertools.count()
         self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Any]]] = queue.SimpleQueue()
         self._waiting: dict[str, Future[Any]] = {}
         self._dead: BaseException | None = None
         self._top_logprobs = config.top_logprobs
         threading.Thread(target=self._loop, daemon=True, name="vllm-steps").start()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        counted = {metric.name: getattr(metric, "value", 0.0) for metric in self._engine.get_metrics()}
+        return {name: counted[f"vllm:prefix_cache_{what}"] for name, what in _COUNTED.items()}
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
@@ -105,10 +111,7 @@ class VLLMEngine:
         sampling = SamplingParams(max_tokens=max_tokens, **options)
         future: Future[Any] = Future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
-        done = await asyncio.wrap_future(future)
-        self.figures["prompt_tokens"] += len(prompt)
-        self.figures["cached_tokens"] += done.num_cached_tokens or 0
-        return done
+        return await asyncio.wrap_future(future)
 
     def _loop(self) -> None:
         """Admit what has arrived, step, hand out what is finished; block while there is nothing to do."""
