@@ -182,8 +182,8 @@ class LabelConfig:
     mode: str = "sample"
     justify: bool = True  # the warm model decides where answers differ; off: the majority stands, ties go to the surer
     max_tokens: int = 16
-    # What a crash can cost: rows are committed in units of this many. Default: 256, or a 2,000th of all where that is more,
-    # as each commit is a file
+    # What a crash can cost: rows are committed in units of this many, each a file. Default: 256, or where that is more a
+    # 500th of all (of more than ten actors a 50th of the share of each)
     rows_per_commit: int | None = None
 
 

@@ -17,7 +17,9 @@ from semievol.progress import Emit, reporting
 from semievol.tasks import Task
 from semievol.training import trained
 
-_ROWS_PER_COMMIT, _COMMITS = 256, 2_000  # at least so many rows, at most about so many commits
+# Rows of a commit: at least so many; else as many as make so many commits, or so many for each actor. Each commit is a file,
+# and Ray Data keeps some 50 KB of each on the driver.
+_ROWS_PER_COMMIT, _COMMITS, _COMMITS_PER_ACTOR = 256, 500, 50
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
 
@@ -146,7 +148,8 @@ def run_rows(
     commits = storage.join(ctx.out, "_commits", *out.removeprefix(ctx.out).strip("/").split("/"))
     total = storage.count_rows(source)
     done, pending = _committed(commits)
-    rows_per_block = ctx.config.label.rows_per_commit or max(_ROWS_PER_COMMIT, total // _COMMITS)
+    commits_wanted = max(_COMMITS, _COMMITS_PER_ACTOR * (pool.max_actors or pool.actors))
+    rows_per_block = ctx.config.label.rows_per_commit or max(_ROWS_PER_COMMIT, total // commits_wanted)
     if done == total > 0 and not pending:
         return []  # all was committed before a crash: no need to start an engine
     concurrency = 1 + math.ceil(rows_in_flight / rows_per_block)
