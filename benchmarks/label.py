@@ -329,6 +329,8 @@ def _request_of(row: dict[str, Any], top: int) -> dict[str, Any]:
 class NullEngine(VLLMEngine):
     """Tokenizes prompts and reduces responses as ours does, and has the responses at once."""
 
+    figures = property(lambda self: {})
+
     def __init__(self, model: str, settings: EngineConfig) -> None:
         from transformers import AutoTokenizer
         from vllm.logprobs import FlatLogprobs, Logprob
@@ -343,7 +345,6 @@ class NullEngine(VLLMEngine):
         for token in said:
             top.append({token + i: Logprob(-1.0 - i) for i in range(self._top_logprobs + 1)})
         said_so = {"token_ids": said, "cumulative_logprob": -4.0, "logprobs": top, "finish_reason": "length"}
-        self.figures = {}
         self._done = SimpleNamespace(outputs=[SimpleNamespace(**said_so)] * SAMPLES)
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:

@@ -5,16 +5,18 @@
 The protocol: the labeled rows are cut into folds once; for each fold every candidate is trained on the others (and all
 unlabeled rows, without their answers) and judged on that fold, so that each labeled row is answered once, by a model that
 did not see it. The test set and the oracle are never read. Stages that are equal are run once, and what is done is skipped.
-Prints one JSON object as its last line: for each candidate the rows right of all and of each fold, beside SFT (the warm model).
+Prints one JSON object as its last line: for each candidate, and SFT (the warm model), the accuracy over all folds and of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import shlex
 import sys
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,10 @@ def main() -> None:
 
 def judge(options: argparse.Namespace, fold: int) -> dict[str, Any]:
     """The figures of a study of all candidates at one fold."""
-    folder = Path(options.storage).absolute() / f"fold-{fold}-of-{options.folds}"
-    cut(config.load(options.config, []).data.labeled, folder, fold, options.folds)
+    files = storage.find(config.load(options.config, []).data.labeled)
+    source = hashlib.sha256(repr(files).encode()).hexdigest()[:8]
+    folder = Path(options.storage).absolute() / f"{source}-{fold}-of-{options.folds}"
+    cut(files, folder, fold, options.folds)
     candidates = {f"candidate-{i}": study.Method(shlex.split(text)) for i, text in enumerate(options.candidate)}
     one = study.StudyConfig(
         name="study",
@@ -62,11 +66,11 @@ def judge(options: argparse.Namespace, fold: int) -> dict[str, Any]:
     return {name: (figure["mean"], rows) for name, figure in zip(names, methods.values(), strict=True)}
 
 
-def cut(labeled: str, folder: Path, fold: int, folds: int) -> None:
+def cut(files: list[storage.FileEntry], folder: Path, fold: int, folds: int) -> None:
     """Write every `folds`-th labeled row, in an order drawn once, as held out, and the others as labeled."""
     if (folder / "labeled.jsonl").exists():
         return  # as new files they would be another data set, and all be run again
-    rows = [row for file in storage.find(labeled) for _, row in readers.read(file.uri)]
+    rows = [row for file in files for _, row in readers.read(file.uri) if not isinstance(row, readers.Broken)]
     random.Random(0).shuffle(rows)
     parts: dict[str, list[Any]] = {"held-out": [], "labeled": []}
     for number, row in enumerate(rows):
@@ -77,11 +81,12 @@ def cut(labeled: str, folder: Path, fold: int, folds: int) -> None:
 
 
 def summary(results: list[dict[str, tuple[float, int]]]) -> dict[str, Any]:
-    def right(name: str) -> list[int]:
-        return [round(fold[name][0] * fold[name][1]) for fold in results]
-
     rows = [rows for _, rows in (fold["sft"] for fold in results)]
-    figures = {name: {"accuracy": round(sum(right(name)) / sum(rows), 4), "right": right(name)} for name in results[0]}
+    by_fold = {name: [fold[name][0] for fold in results] for name in results[0]}
+    figures = {
+        name: {"accuracy": round(sum(map(mul, accuracies, rows)) / sum(rows), 4), "by_fold": accuracies}
+        for name, accuracies in by_fold.items()
+    }
     return {"rows": rows, "candidates": figures}
 
 

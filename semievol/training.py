@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -175,8 +176,11 @@ def _dataset(rows: str, scratch: str) -> Any:
 
     files = [str(file) for file in sorted(Path(storage.local_copy(rows)).glob("*.parquet"))]
     usable = pc.field("quarantine_reason").is_null()
-    dataset = load_dataset("parquet", data_files=files, split="train", cache_dir=scratch, filters=usable)
-    return dataset.sort("row_id").select_columns(["input_ids", "labels"])
+    columns = ["input_ids", "labels"]
+    dataset = load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=scratch, filters=usable, columns=["row_id", *columns]
+    )
+    return dataset.sort("row_id").select_columns(columns)
 
 
 def load_tokenizer(base: str) -> Any:
@@ -195,6 +199,12 @@ def encode(tokenizer: Any, prompt: Messages, completion: Messages) -> dict[str, 
     asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
     whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
+    if shared < len(asked):
+        warnings.warn(
+            "the chat template renders a prompt otherwise when a response follows, so the model is trained on other prompts "
+            "than it will be asked",
+            stacklevel=2,
+        )
     return {"input_ids": whole, "labels": [-100] * shared + whole[shared:]}
 
 

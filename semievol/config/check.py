@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -136,8 +135,10 @@ def check(config: RunConfig) -> None:
         require(c.samples > 0, f"{key}.samples: {c.samples} is not positive")
         one_of(f"{key}.order", c.order, ("nearest_last", "nearest_first"))
         one_of(f"{key}.prompt", c.prompt, STYLES)
-    parallel = (config.engine.extra.get(f"{how}_parallel_size", 1) for how in ("tensor", "pipeline"))
-    split, gpus = math.prod(map(int, parallel)), config.resources.label.num_gpus
+    for how in ("tensor", "pipeline"):
+        size = config.engine.extra.get(f"{how}_parallel_size", 1)
+        require(type(size) is int and size > 0, f"engine.extra.{how}_parallel_size: {size} is no positive whole number")
+    split, gpus = config.engine.split, config.resources.label.num_gpus
     require(
         gpus in (0, split) or 0 < gpus < split == 1,
         f"resources.label.num_gpus: is {gpus:g}, where engine.extra splits a model over {split} GPUs of a node "

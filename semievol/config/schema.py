@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,8 +183,8 @@ class LabelConfig:
     mode: str = "sample"
     justify: bool = True  # the warm model decides where answers differ; off: the majority stands, ties go to the surer
     max_tokens: int = 16
-    # What a crash can cost: rows are committed in units of this many, each a file. Default: 256, or where that is more a
-    # 500th of all (of more than ten actors a 50th of the share of each)
+    # What a crash can cost: rows are committed in units of this many, each a file. Default: a 500th of all (with more than
+    # ten actors a 50th of the share of each), but no less than 256 and no more than 10,000
     rows_per_commit: int | None = None
 
 
@@ -245,6 +246,11 @@ class EngineConfig:
     # CPU build only, where float32 needs twice as much; on a GPU use extra.gpu_memory_utilization
     kv_cache_gib: float = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def split(self) -> int:
+        """GPUs that a model is split over."""
+        return math.prod(self.extra.get(f"{how}_parallel_size", 1) for how in ("tensor", "pipeline"))
 
 
 @dataclass

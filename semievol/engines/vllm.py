@@ -184,6 +184,9 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, max_model_len),
             "enforce_eager": True,
+            # Its default of 128 tokens is more than many prompts have, and only whole blocks are shared by the samples of a
+            # prompt and by prompts that begin alike (benchmarks/RESULTS.md).
+            "block_size": 32,
         }
         # Without AVX-512 bf16 products are emulated: float32 is five times as fast there (benchmarks/RESULTS.md).
         if config.dtype == "auto" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():

@@ -74,14 +74,15 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
 def cpus_needed(config: RunConfig) -> float:
     """CPUs of all replicas, one more round than is served at a time included (a promotion runs two for a while)."""
     serving, resources = config.serving, config.resources
-    models = (len(serving.models) + 1) * serving.replicas * (resources.serve.num_cpus + 1)
+    one = config.engine.split * resources.serve.num_cpus + 1
+    models = (len(serving.models) + 1) * serving.replicas * one
     front = serving.endpoint_replicas * (0.1 + (resources.embed.num_cpus if serving.neighbors else 0))
     return models + front + 1
 
 
 def _require(config: RunConfig, cpus: float) -> None:
     """Say at once that there is no room, instead of waiting for ever."""
-    gpus = len(config.serving.models) * config.serving.replicas * config.resources.serve.num_gpus
+    gpus = len(config.serving.models) * config.serving.replicas * config.resources.serve.num_gpus * config.engine.split
     have = cluster.available()
     for kind, needed in (("CPU", cpus), ("GPU", gpus)):
         if have[kind] < needed:

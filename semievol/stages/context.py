@@ -17,9 +17,9 @@ from semievol.progress import Emit, reporting
 from semievol.tasks import Task
 from semievol.training import trained
 
-# Rows of a commit: at least so many; else as many as make so many commits, or so many for each actor. Each commit is a file,
-# and Ray Data keeps some 50 KB of each on the driver.
-_ROWS_PER_COMMIT, _COMMITS, _COMMITS_PER_ACTOR = 256, 500, 50
+# Rows of a commit: at least and at most so many (an engine has two of them at a time); between these as many as make so many
+# commits, or so many for each actor. Each commit is a file, and Ray Data keeps some 50 KB of each on the driver.
+_LEAST_ROWS, _MOST_ROWS, _COMMITS, _COMMITS_PER_ACTOR = 256, 10_000, 500, 50
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
 
@@ -149,7 +149,7 @@ def run_rows(
     total = storage.count_rows(source)
     done, pending = _committed(commits)
     commits_wanted = max(_COMMITS, _COMMITS_PER_ACTOR * (pool.max_actors or pool.actors))
-    rows_per_block = ctx.config.label.rows_per_commit or max(_ROWS_PER_COMMIT, total // commits_wanted)
+    rows_per_block = ctx.config.label.rows_per_commit or min(max(_LEAST_ROWS, total // commits_wanted), _MOST_ROWS)
     if done == total > 0 and not pending:
         return []  # all was committed before a crash: no need to start an engine
     concurrency = 1 + math.ceil(rows_in_flight / rows_per_block)

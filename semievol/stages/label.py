@@ -100,6 +100,7 @@ def answer_rows(
     cluster.require("label", pool.actors, pool.num_cpus, pool.num_gpus)
     pool = replace(pool, max_actors=cluster.at_most(pool))
     engine_config = ctx.config.engine
+    max_seqs = int(engine_config.extra.get("max_num_seqs", engine_config.max_num_seqs))
     figures = []
     for number, work in enumerate(passes):
         names = [settings.collaborators[i].name for i in work.members]
@@ -129,7 +130,7 @@ def answer_rows(
                 "no_progress_s": None if at_endpoint.kind == "openai" else ctx.config.limits.no_progress_s,
             },
             pool=replace(pool, num_cpus=0.0, num_gpus=0.0),  # the engines reserve them
-            rows_in_flight=at_endpoint.concurrency if at_endpoint.kind == "openai" else engine_config.max_num_seqs,
+            rows_in_flight=at_endpoint.concurrency if at_endpoint.kind == "openai" else max_seqs,
             columns=columns,
             note=f"{', '.join(names)}, pass {number + 1} of {len(passes)}" if len(passes) > 1 else "",
         )

@@ -263,8 +263,9 @@ class Relay:
         self._host = None
         try:
             self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().current_actor))
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             ray.get(self._never_ready(error))
+        self._replacing = asyncio.Lock()
         self._refused_in_a_row = 0
         self._suspects = asyncio.Lock()  # held while rows are asked that have killed engines: nobody else is to suffer
         self._quiet = asyncio.Condition()
@@ -309,6 +310,8 @@ class Relay:
                 return answered
             except _EngineLost as error:
                 problem = str(error)
+        if self._gone:
+            return await self._asked(row)
         self._refused_in_a_row += 1
         if self._refused_in_a_row > _REFUSED_IN_A_ROW or not await self._well():
             self._gone = True
@@ -336,7 +339,7 @@ class Relay:
         return await self._survives(lambda host: self._in_time(host, batch, refused))
 
     async def _survives(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
-        from ray.exceptions import RayActorError, RayError, RayTaskError
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
         host = self._host
         try:
@@ -347,10 +350,12 @@ class Relay:
             problem = f"it died ({(str(error).splitlines() or [type(error).__name__])[0]})"
         except TimeoutError:
             problem = f"no row was finished in {self._no_progress_s:g} s (limits.no_progress_s)"
-        try:
-            self._host = await self._hosts.replace.remote(host)
-        except RayActorError as error:
-            await self._never_ready(error)
+        async with self._replacing:  # one block asks for a new engine, the others that were on this one find it
+            if self._host == host and not self._gone:
+                try:
+                    self._host = await self._hosts.replace.remote(host)
+                except (RayActorError, OutOfMemoryError) as error:
+                    await self._never_ready(error)
         raise _EngineLost(problem)
 
     def _never_ready(self, error: Any) -> Any:
@@ -358,8 +363,10 @@ class Relay:
         if getattr(error, "actor_init_failed", False):
             raise error  # its own words say why
         self._gone = True
+        cause = getattr(error, "cause", None) or error  # what Ray raised in the task that waited for it
+        why = (str(cause).splitlines() or [type(cause).__name__])[0]
         return self._progress.stop.remote(
-            f"Its engine was lost {_STARTS} times before it was ready ({str(error).splitlines()[0]}). Look at the log of the "
+            f"Its engine was lost {_STARTS} times before it was ready ({why}). Look at the log of the "
             f"actor, the machine's memory, and engine.*, of which engine.start_timeout_s is the time that it has"
         )
 

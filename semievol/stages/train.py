@@ -113,7 +113,7 @@ def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: 
     out_filesystem, out_path = storage.resolve(out)
     rows.map_batches(
         _messages,
-        batch_size=4096,
+        batch_size=1024,
         batch_format="pyarrow",
         fn_kwargs={"source": source, "task": ctx.config.task, "model": base, "max_length": max_length},
     ).write_parquet(out_path, filesystem=out_filesystem)

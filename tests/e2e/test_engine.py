@@ -65,7 +65,7 @@ def test_samples_share_a_request_and_repeat(engine: Engine) -> None:
     before = engine.figures
     four, again, third = asyncio.run(_together(sample(5, 4), sample(5, 4), sample(7, 1)))
     asked, cached = (engine.figures[name] - before[name] for name in ("prompt_tokens", "cached_tokens"))
-    assert asked == 9 * four[0].prompt_tokens and cached > asked / 2  # samples of a prompt share its prefill
+    assert asked == 9 * four[0].prompt_tokens and cached >= 8 * 32  # what makes a whole block is prefilled once
     assert len(four) == 4 and four == again
     assert four[2].text == third[0].text  # sample i draws with seed + i, whatever it is asked together with
     for done in four:

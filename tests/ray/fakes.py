@@ -17,7 +17,8 @@ class RuleEngine:
     """Answers with the letter in `say=X`; `split` makes samples differ, `mumble` cannot be parsed.
 
     `die` kills it once, `poison` each time, `hang` hangs it. `engine.extra.log` names a file to which each request adds a
-    line, so that a test can count them, and each start one to a file beside it; with `engine.extra.broken` all it does is die, with `engine.extra.stuck` it never starts.
+    line, so that a test can count them, and each start one to a file beside it; with `engine.extra.broken` all it does is die, with `engine.extra.stuck` the first so many
+    starts are all that there are.
     """
 
     def __init__(self, model: str, config: EngineConfig) -> None:
@@ -25,7 +26,7 @@ class RuleEngine:
         self._broken = bool(config.extra.get("broken"))
         with self._log.with_suffix(".starts").open("a") as starts:
             starts.write(f"{model}\n")
-        if config.extra.get("stuck"):
+        if len(self._log.with_suffix(".starts").read_text().split()) > config.extra.get("stuck", 1000):
             time.sleep(600)
         self.figures: dict[str, float] = {}
 

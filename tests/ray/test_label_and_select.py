@@ -148,13 +148,26 @@ def test_an_engine_that_always_dies_ends_the_stage_and_quarantines_nothing(
 
 def test_an_engine_that_never_starts_ends_the_stage(run_config: RunConfig, tmp_path: Path) -> None:
     ctx = prepare(tmp_path, run_config, {10: "say=B row=10"})
-    run_config.engine.extra["stuck"], run_config.engine.start_timeout_s = True, 1.0
+    run_config.engine.extra["stuck"], run_config.engine.start_timeout_s = 0, 1.0
     with pytest.raises(UserError, match=r"0 of 1 rows are answered.*lost 3 times before it was ready.*start_timeout_s"):
         label.run(ctx)
     assert len((tmp_path / "requests.starts").read_text().split()) == 3
     ENGINES.release()
-    run_config.engine.extra["stuck"] = False
+    run_config.engine.extra["stuck"] = 1000
     assert label.run(ctx).rows.out == 1
+
+
+def test_an_engine_that_dies_and_never_starts_again_ends_the_stage(run_config: RunConfig, tmp_path: Path) -> None:
+    questions = {100 + i: f"say=B row={100 + i} {'die' if i == 17 else ''}" for i in range(40)}
+    run_config.label.rows_per_commit = 4  # several are asked when it dies
+    ctx = prepare(tmp_path, run_config, questions)
+    run_config.engine.extra["stuck"], run_config.engine.start_timeout_s = 1, 1.0
+    with pytest.raises(UserError, match=r"of 40 rows are answered.*lost 3 times before it was ready"):
+        label.run(ctx)
+    assert len((tmp_path / "requests.starts").read_text().split()) == 1 + 3
+    ENGINES.release()
+    run_config.engine.extra["stuck"] = 1000
+    assert label.run(ctx).rows.out == 40
 
 
 def test_stages_with_the_same_weights_load_them_once(run_config: RunConfig, tmp_path: Path) -> None:
