@@ -6,12 +6,13 @@ All label the same questions with the same model, sampling parameters and number
 sequence is ignored). Each measurement is a process of its own, in turns, `--repeats` times; figures are medians.
 
 vs_engine               rows/s over vLLM's `LLM.chat` with n = 4 on all prompts at once, both without their starts
+vs_engine_in_process    the same, with the engine in the process of its caller; only with --only
 vs_ray_data_llm         rows/s over `ray.data.llm`, a row for each sample, both without their starts
 vs_ray_data_llm_all_in  the same with process, Ray and engine starts
 vs_sequential           over the way of the authors' code, all in: four passes with n = 1 and one of justification, each
                         in a new engine
 score_mode              rows/s of `label.mode: score` over sampling
-cpu_overhead_us_per_row one core's time for a row with an engine that answers at once
+cpu_overhead_us_per_row processor time for a row with an engine that answers at once, and its largest parts, in us
 two_actors              rows/s of two actors over one, with a CPU each, and the share of the rows that each has done
 
 Prints one JSON object as its last line.
@@ -32,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -44,7 +46,7 @@ import pyarrow as pa
 from semievol import config, prompts, storage, tasks
 from semievol.confidence import sampling_seed
 from semievol.config import Collaborator, Columns, EngineConfig, RunConfig, TaskConfig
-from semievol.engines.vllm import VLLMEngine, engine_environment, engine_options
+from semievol.engines.vllm import PromptBatches, VLLMEngine, engine_environment, engine_options
 from semievol.schema import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, validate
 from semievol.tasks import Row
 
@@ -52,11 +54,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 MODEL = SHARED / "models" / "tiny-lm"
 TASK = tasks.make(TaskConfig())
 SAMPLES, TOKENS, TEMPERATURE = 4, 16, 1.0
+WARM_UP = "arc"  # other questions than those that are measured
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="mmlu", choices=["mmlu", "fpb"])
+    parser.add_argument("--data", default="fpb", choices=["fpb", "mmlu"])
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=[*PARTS], help="measure these parts; ratios need both sides")
@@ -67,7 +70,7 @@ def main() -> None:
         return
     seen: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.repeats):
-        for name in options.only or PARTS:
+        for name in options.only or [name for name in PARTS if name != "engine_in_process"]:
             seen.setdefault(name, []).append(measured(name, options))
             print(name, seen[name][-1], flush=True)
     print(json.dumps(summary(seen) | {"data": options.data, "rows": options.rows, "repeats": options.repeats}))
@@ -91,6 +94,8 @@ def summary(seen: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if {"ours", "engine"} <= set(seen):
         figures["vs_engine"] = over("ours", "engine", "rows_per_s")
+    if {"ours", "engine_in_process"} <= set(seen):
+        figures["vs_engine_in_process"] = over("ours", "engine_in_process", "rows_per_s")
     if {"ours", "ray_data_llm"} <= set(seen):
         figures["vs_ray_data_llm"] = over("ours", "ray_data_llm", "rows_per_s")
         figures["vs_ray_data_llm_all_in"] = over("ray_data_llm", "ours", "all_in_s")
@@ -132,11 +137,19 @@ def id_of(row: Row) -> int:
 
 
 class FixedLength(VLLMEngine):
-    """Our engine, which ignores the end of sequence, and notes when each request came."""
+    """Our engine, warm; it ignores the end of sequence, and notes when each request came."""
 
     def __init__(self, model: str, settings: EngineConfig, log: str) -> None:
         super().__init__(model, settings)
+        self._note = Path(os.devnull)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, self._warm_up()).result()
         self._note = Path(log, str(os.getpid()))
+
+    async def _warm_up(self) -> None:
+        asked = (prompts.messages(TASK, row) for row in rows_of(WARM_UP, 50))
+        sampled = {"temperature": TEMPERATURE, "seed": 0, "max_tokens": TOKENS, "n": SAMPLES}
+        await asyncio.gather(*(self.generate(prompt, **sampled) for prompt in asked))
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
         with self._note.open("a") as note:
@@ -201,8 +214,12 @@ def run_config(folder: str) -> RunConfig:
     )
 
 
+def one_actor(rows: list[Row]) -> dict[str, Any]:
+    return ours(rows[: len(rows) // 2], cpus=1)
+
+
 def two_actors(rows: list[Row]) -> dict[str, Any]:
-    return ours(rows, actors=2, cpus=1)
+    return ours(rows[: len(rows) // 2], actors=2, cpus=1)
 
 
 # The peers.
@@ -233,13 +250,19 @@ def engine(rows: list[Row]) -> dict[str, Any]:
     started = time.time()
     llm = bare()
     start_s = time.time() - started
-    llm.chat(chats(rows[:50]), sampling(rows[:50], SAMPLES), use_tqdm=False)
+    first = rows_of(WARM_UP, 50)
+    llm.chat(chats(first), sampling(first, SAMPLES), use_tqdm=False)
     begun = time.perf_counter()
     done = llm.chat(chats(rows), sampling(rows, SAMPLES), use_tqdm=False)
     seconds = time.perf_counter() - begun
     tokens = sum(len(output.token_ids) for request in done for output in request.outputs)
     assert tokens == len(rows) * SAMPLES * TOKENS
     return {"rows_per_s": round(len(rows) / seconds, 2), "start_s": round(start_s, 2), "output_tokens": tokens}
+
+
+def engine_in_process(rows: list[Row]) -> dict[str, Any]:
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return engine(rows)
 
 
 def sequential(rows: list[Row]) -> dict[str, Any]:
@@ -287,7 +310,7 @@ def ray_data_llm(rows: list[Row]) -> dict[str, Any]:
 
     settings = EngineConfig()
     with tempfile.TemporaryDirectory() as folder:
-        cluster.connect(run_config(folder))
+        cluster.connect(run_config(folder), cpus=8)  # each of its stages wants one
     processor = build_processor(
         vLLMEngineProcessorConfig(
             model_source=str(MODEL),
@@ -336,6 +359,7 @@ class NullEngine(VLLMEngine):
         from vllm.logprobs import FlatLogprobs, Logprob
 
         self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self._batches = PromptBatches(self.tokenizer)
         self.max_model_len = 2048
         self._top_logprobs = settings.top_logprobs
         said = self.tokenizer.encode(
@@ -386,33 +410,40 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
         assert len(await labeler.answer(table)) == len(rows)
 
     asyncio.run(label())
-    began = time.process_time()
+    began, began_here = time.process_time(), time.thread_time()
     asyncio.run(label())
+    here = time.thread_time() - began_here
     seconds = time.process_time() - began
     profile = cProfile.Profile()
     profile.runcall(asyncio.run, label())
-    return {"us_per_row": round(seconds / len(rows) * 1e6, 1), "parts": parts_of(profile)}
+    parts = {"tokenizer, in its own thread": seconds - here} | {
+        name: share * here for name, share in shares_of(profile).items()
+    }
+    listed = sorted(parts.items(), key=lambda pair: -pair[1])
+    each = 1e6 / len(rows)
+    return {"us_per_row": round(seconds * each, 1), "parts": {name: round(part * each, 1) for name, part in listed}}
 
 
-def parts_of(profile: cProfile.Profile) -> dict[str, float]:
+def shares_of(profile: cProfile.Profile) -> dict[str, float]:
     """Share of the time under some functions of the labeler, by name."""
     stats: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     total = sum(own for _, _, own, _, _ in stats.values())
-    wanted = ("_tokenize", "messages", "parse", "_reduce", "from_pylist", "to_pylist", "verdict", "_to_record")
-    shares = {
-        name: sum(one[3] for key, one in stats.items() if key[2] == name or name in key[2].split()) for name in wanted
+    wanted = ("messages", "parse", "batch_decode", "_reduce", "from_pylist", "to_pylist", "verdict", "_to_record")
+    return {
+        name: sum(one[3] for key, one in stats.items() if key[2] == name or name in key[2].split()) / total
+        for name in wanted
     }
-    return {name: round(share / total, 3) for name, share in sorted(shares.items(), key=lambda pair: -pair[1])}
 
 
 PARTS: dict[str, Any] = {
     "engine": engine,
+    "engine_in_process": engine_in_process,
     "ours": ours,
     "ray_data_llm": ray_data_llm,
     "ours_justified": partial(ours, justify=True),
     "sequential": sequential,
     "ours_score": partial(ours, mode="score"),
-    "one_actor": partial(ours, cpus=1),
+    "one_actor": one_actor,
     "two_actors": two_actors,
     "overhead": overhead,
 }

@@ -67,13 +67,19 @@ def token_entropy(logprobs: npt.ArrayLike) -> float:
     Args:
         logprobs: shape (tokens of the response, k), the log-probabilities of the likeliest tokens; -inf for none.
     """
+    each = token_entropies(logprobs)
+    return float(each.mean()) if each.size else 0.0
+
+
+def token_entropies(logprobs: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """As `token_entropy`, of each position: shape (tokens,)."""
     top = np.atleast_2d(np.asarray(logprobs, dtype=np.float64))
     if not top.size:
-        return 0.0
+        return np.empty(0)
     shares = np.exp(top)
     rest = np.maximum(1.0 - shares.sum(axis=1), 0.0)
     each = (shares * np.where(shares > 0, top, 0.0)).sum(axis=1) + rest * np.log(np.where(rest > 0, rest, 1.0))
-    return float(-each.mean()) + 0.0  # never -0.0
+    return -each + 0.0  # never -0.0
 
 
 def entropy(shares: Iterable[float]) -> float:

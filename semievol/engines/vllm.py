@@ -8,17 +8,20 @@ its own; the CPU build runs it in the actor's process, which saves a second 15 s
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import os
 import queue
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from semievol import storage
-from semievol.confidence import token_entropy
+from semievol.confidence import token_entropies
 from semievol.config import EngineConfig
 from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.prompts import Messages
@@ -43,6 +46,7 @@ class VLLMEngine:
         self.max_model_len = options["max_model_len"]
         self._engine = LLMEngine.from_engine_args(EngineArgs(model=path, **options))
         self.tokenizer = self._engine.get_tokenizer()
+        self._batches = PromptBatches(self.tokenizer)
         self._ids = itertools.count()
         self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Any]]] = queue.SimpleQueue()
         self._waiting: dict[str, Future[Any]] = {}
@@ -61,13 +65,10 @@ class VLLMEngine:
         # Lists of floats in place of an object for each log-probability; see `_reduce`.
         options: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
         options |= {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
-        prompt = self._tokenize(messages)
+        prompt = await self._batches.tokenize(messages)
         outputs = (await self._request(prompt, max_tokens, **options)).outputs
         texts = self.tokenizer.batch_decode([_said(output) for output in outputs], skip_special_tokens=True)
-        return [
-            _reduce(output, text, 0 if i else len(prompt))
-            for i, (output, text) in enumerate(zip(outputs, texts, strict=True))
-        ]
+        return _reduce(outputs, texts, len(prompt))
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
@@ -78,22 +79,21 @@ class VLLMEngine:
                 f"label.mode: score needs responses that one token tells apart, and {responses} are not so in this model's "
                 f"vocabulary. Use label.mode: sample"
             )
-        done = await self._request(self._tokenize(messages) + shared, 1, temperature=0.0, logprob_token_ids=heads)
+        prompt = await self._batches.tokenize(messages) + shared
+        done = await self._request(prompt, 1, temperature=0.0, logprob_token_ids=heads)
         logprobs = np.array([done.outputs[0].logprobs[0][head].logprob for head in heads], dtype=np.float64)
         shares = np.exp(logprobs - logprobs.max())
         return [float(share) for share in shares / shares.sum()]
 
     async def likelihood(self, messages: Messages, response: str) -> float:
-        prompt, said = self._tokenize(messages), self.tokenizer.encode(response, add_special_tokens=False)
+        prompt = await self._batches.tokenize(messages)
+        said = self.tokenizer.encode(response, add_special_tokens=False)
         done = await self._request(prompt + said, 1, temperature=0.0, prompt_logprobs=0)
         given = zip(said, done.prompt_logprobs[len(prompt) :], strict=True)
         return sum(position[token].logprob for token, position in given) / len(said)
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()
-
-    def _tokenize(self, messages: Messages) -> list[int]:
-        return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
         """The vllm.outputs.RequestOutput of one request to the running engine."""
@@ -142,21 +142,59 @@ class VLLMEngine:
             self._waiting.pop(request_id).set_exception(RequestRefused(str(error)))
 
 
+class PromptBatches:
+    """Makes tokens of chat prompts: of all that are asked for at the same time together, in a thread.
+
+    A fast tokenizer lets go of the interpreter meanwhile, so neither the engine's steps nor responses wait for it.
+    """
+
+    _TOGETHER = 64  # at most, so that the first prompts of a large block are with the engine soon
+
+    def __init__(self, tokenizer: Any) -> None:
+        alone = copy.deepcopy(tokenizer)  # two threads must not use the same one
+        self._apply = partial(alone.apply_chat_template, add_generation_prompt=True, return_dict=False)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._prompts: list[Messages] = []
+        self._tokens: asyncio.Task[list[list[int]]]
+
+    async def tokenize(self, messages: Messages) -> list[int]:
+        if len(self._prompts) in (0, self._TOGETHER):
+            self._prompts = []
+            self._tokens = asyncio.create_task(self._together(self._prompts))
+        self._prompts.append(messages)
+        place, tokens = len(self._prompts) - 1, self._tokens
+        return list((await asyncio.shield(tokens))[place])
+
+    async def _together(self, prompts: list[Messages]) -> list[list[int]]:
+        """Begins when all that was ready to run before has added its prompt."""
+        if prompts is self._prompts:
+            self._prompts = []
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, prompts)
+
+
 def _said(output: Any) -> list[int]:
     """The tokens that are text: all but the one that ended the response."""
     return list(output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids)
 
 
-def _reduce(output: Any, text: str, prompt_tokens: int) -> Completion:
-    tokens = len(output.token_ids)
-    if not tokens:
-        return Completion(text, 0.0, 0.0, 0, prompt_tokens)
-    nll = -float(output.cumulative_logprob) / tokens
+def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Completion]:
+    """The responses to a request, all at once: for arrays this small, NumPy takes no longer for four than for one."""
+    lengths = [len(output.token_ids) for output in outputs]
+    listed = [output.logprobs for output in outputs if output.token_ids]
     # Of each position: the sampled token, then the likeliest ones, among which the sampled one may be again.
-    top = np.array(output.logprobs.logprobs).reshape(tokens, -1)
-    ids = np.array(output.logprobs.token_ids).reshape(tokens, -1)
-    top[:, 0] = np.where((ids[:, 1:] == ids[:, :1]).any(axis=1), -np.inf, top[:, 0])
-    return Completion(text, nll, token_entropy(top), tokens, prompt_tokens)
+    top, ids = (
+        np.array([value for one in listed for value in getattr(one, name)]).reshape(sum(lengths), -1 if listed else 0)
+        for name in ("logprobs", "token_ids")
+    )
+    if listed:
+        top[:, 0] = np.where((ids[:, 1:] == ids[:, :1]).any(axis=1), -np.inf, top[:, 0])
+    entropies = iter(token_entropies(top).tolist())
+    done: list[Completion] = []
+    for output, text, tokens in zip(outputs, texts, lengths, strict=True):
+        nll = -float(output.cumulative_logprob) / tokens if tokens else 0.0
+        mean = sum(islice(entropies, tokens)) / max(tokens, 1)
+        done.append(Completion(text, nll, mean, tokens, 0 if done else prompt_tokens))
+    return done
 
 
 def engine_environment(config: EngineConfig) -> dict[str, str]:
