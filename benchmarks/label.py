@@ -159,7 +159,14 @@ class FixedLength(VLLMEngine):
 
 
 def ours(
-    rows: list[Row], *, justify: bool = False, mode: str = "sample", actors: int = 1, cpus: int = 2
+    rows: list[Row],
+    *,
+    justify: bool = False,
+    mode: str = "sample",
+    actors: int = 1,
+    cpus: int = 2,
+    max_num_seqs: int = EngineConfig().max_num_seqs,
+    per_commit: int = 250,
 ) -> dict[str, Any]:
     from semievol import cluster
     from semievol.stages import label
@@ -178,7 +185,8 @@ def ours(
             Collaborator("base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
         ]
         settings.label.max_tokens, settings.label.justify, settings.label.mode = TOKENS, justify, mode
-        settings.label.rows_per_commit = min(256, max(len(rows) // (4 * actors), 1))
+        settings.engine.max_num_seqs = max_num_seqs
+        settings.label.rows_per_commit = per_commit
         settings.resources.label.actors, settings.resources.label.num_cpus = actors, cpus
         cluster.connect(settings)
         os.mkdir(f"{folder}/log")
@@ -214,12 +222,9 @@ def run_config(folder: str) -> RunConfig:
     )
 
 
-def one_actor(rows: list[Row]) -> dict[str, Any]:
-    return ours(rows[: len(rows) // 2], cpus=1)
-
-
-def two_actors(rows: list[Row]) -> dict[str, Any]:
-    return ours(rows[: len(rows) // 2], actors=2, cpus=1)
+def actors(rows: list[Row], count: int) -> dict[str, Any]:
+    """Half of the rows, and few at a time, so that the end, where actors run out of them, is a small part."""
+    return ours(rows[: len(rows) // 2], actors=count, cpus=1, max_num_seqs=64, per_commit=20)
 
 
 # The peers.
@@ -443,8 +448,8 @@ PARTS: dict[str, Any] = {
     "ours_justified": partial(ours, justify=True),
     "sequential": sequential,
     "ours_score": partial(ours, mode="score"),
-    "one_actor": one_actor,
-    "two_actors": two_actors,
+    "one_actor": partial(actors, count=1),
+    "two_actors": partial(actors, count=2),
     "overhead": overhead,
 }
 
