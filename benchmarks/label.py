@@ -77,11 +77,12 @@ def main() -> None:
 
 
 def measured(part: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What a part says, and the wall time (s) of its process."""
+    """What a part says, and the wall time (s) of its process, without that of our warm-up, which a run does not have."""
     command = [sys.executable, "-m", "benchmarks.label", "--part", part, "--data", options.data]
     started = time.perf_counter()
     done = subprocess.run([*command, "--rows", str(options.rows)], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1]) | {"all_in_s": round(time.perf_counter() - started, 2)}
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures | {"all_in_s": round(time.perf_counter() - started - figures.get("warm_up_s", 0.0), 2)}
 
 
 def summary(seen: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -142,8 +143,10 @@ class FixedLength(VLLMEngine):
     def __init__(self, model: str, settings: EngineConfig, log: str) -> None:
         super().__init__(model, settings)
         self._note = Path(os.devnull)
+        started = time.perf_counter()
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, self._warm_up()).result()
+        Path(f"{log}.warm-up").write_text(str(time.perf_counter() - started))
         self._note = Path(log, str(os.getpid()))
 
     async def _warm_up(self) -> None:
@@ -189,6 +192,7 @@ def ours(
         settings.label.rows_per_commit = per_commit
         settings.resources.label.actors, settings.resources.label.num_cpus = actors, cpus
         cluster.connect(settings)
+        connected = time.time()
         os.mkdir(f"{folder}/log")
         inputs = {name: f"{folder}/{name}" for name in ("ingest", "retrieve", "warmup")}
         engine: Any = partial(FixedLength, log=f"{folder}/log")
@@ -202,6 +206,9 @@ def ours(
         figures = {
             "rows_per_s": round(len(rows) / seconds, 2),
             "start_s": round(first - started, 2),
+            "ray_start_s": round(connected - started, 2),
+            "warm_up_s": round(float(Path(folder, "log.warm-up").read_text()), 2),
+            "engine_start_s": result.metrics["engine"]["start_s"],
             "output_tokens": result.metrics["output_tokens"],
             "justified": result.metrics["justified"],
             "prefix_cache_hits": result.metrics["engine"]["prefix_cache_hits"],

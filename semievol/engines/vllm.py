@@ -39,20 +39,21 @@ class VLLMEngine:
         for name, value in environment.items():
             os.environ.setdefault(name, value)
         from vllm import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
 
         path = storage.local_copy(model) if "://" in model else model
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
         self.max_model_len = options["max_model_len"]
-        self._engine = LLMEngine.from_engine_args(EngineArgs(model=path, **options))
-        self.tokenizer = self._engine.get_tokenizer()
-        self._batches = PromptBatches(self.tokenizer)
+        self._top_logprobs = config.top_logprobs
         self._ids = itertools.count()
         self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Any]]] = queue.SimpleQueue()
         self._waiting: dict[str, Future[Any]] = {}
         self._dead: BaseException | None = None
-        self._top_logprobs = config.top_logprobs
-        threading.Thread(target=self._loop, daemon=True, name="vllm-steps").start()
+        loaded: Future[None] = Future()
+        arguments = EngineArgs(model=path, **options)
+        threading.Thread(target=self._run, args=[loaded, arguments], daemon=True, name="vllm-steps").start()
+        loaded.result()
+        self.tokenizer = self._engine.get_tokenizer()
+        self._batches = PromptBatches(self.tokenizer)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -112,6 +113,19 @@ class VLLMEngine:
         future: Future[Any] = Future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
         return await asyncio.wrap_future(future)
+
+    def _run(self, loaded: Future[None], arguments: Any) -> None:
+        """Load and step in one thread: OpenMP keeps a pool of threads for each that computes, and they would be in each
+        other's way."""
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        try:
+            self._engine = LLMEngine.from_engine_args(arguments)
+            loaded.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            loaded.set_exception(error)
+            return
+        self._loop()
 
     def _loop(self) -> None:
         """Admit what has arrived, step, hand out what is finished; block while there is nothing to do."""
