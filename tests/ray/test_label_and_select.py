@@ -152,9 +152,6 @@ def test_an_engine_that_never_starts_ends_the_stage(run_config: RunConfig, tmp_p
     with pytest.raises(UserError, match=r"0 of 1 rows are answered.*lost 3 times before it was ready.*start_timeout_s"):
         label.run(ctx)
     assert len((tmp_path / "requests.starts").read_text().split()) == 3
-    ENGINES.release()
-    run_config.engine.extra["stuck"] = 1000
-    assert label.run(ctx).rows.out == 1
 
 
 def test_an_engine_that_dies_and_never_starts_again_ends_the_stage(run_config: RunConfig, tmp_path: Path) -> None:
@@ -165,9 +162,6 @@ def test_an_engine_that_dies_and_never_starts_again_ends_the_stage(run_config: R
     with pytest.raises(UserError, match=r"of 40 rows are answered.*lost 3 times before it was ready"):
         label.run(ctx)
     assert len((tmp_path / "requests.starts").read_text().split()) == 1 + 3
-    ENGINES.release()
-    run_config.engine.extra["stuck"] = 1000
-    assert label.run(ctx).rows.out == 40
 
 
 def test_stages_with_the_same_weights_load_them_once(run_config: RunConfig, tmp_path: Path) -> None:
