@@ -117,9 +117,9 @@ class VLLMEngine:
     def _run(self, loaded: Future[None], arguments: Any) -> None:
         """Load and step in one thread: OpenMP keeps a pool of threads for each that computes, and they would be in each
         other's way."""
-        from vllm.v1.engine.llm_engine import LLMEngine
-
         try:
+            from vllm.v1.engine.llm_engine import LLMEngine
+
             self._engine = LLMEngine.from_engine_args(arguments)
             loaded.set_result(None)
         except BaseException as error:  # noqa: BLE001 - it is the caller's
@@ -159,14 +159,13 @@ class VLLMEngine:
 class PromptBatches:
     """Makes tokens of chat prompts: of all that are asked for at the same time together, in a thread.
 
-    A fast tokenizer lets go of the interpreter meanwhile, so neither the engine's steps nor responses wait for it.
+    A fast tokenizer lets go of the interpreter for most of that time.
     """
 
-    _TOGETHER = 64  # at most, so that the first prompts of a large block are with the engine soon
+    _TOGETHER = 64  # at most, so that the first ones of a large block need not wait for the tokens of its last
 
     def __init__(self, tokenizer: Any) -> None:
-        alone = copy.deepcopy(tokenizer)  # two threads must not use the same one
-        self._apply = partial(alone.apply_chat_template, add_generation_prompt=True, return_dict=False)
+        self._tokenizer = copy.deepcopy(tokenizer)  # two threads must not use the same one
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._prompts: list[Messages] = []
         self._tokens: asyncio.Task[list[list[int]]]
@@ -177,13 +176,21 @@ class PromptBatches:
             self._tokens = asyncio.create_task(self._together(self._prompts))
         self._prompts.append(messages)
         place, tokens = len(self._prompts) - 1, self._tokens
-        return list((await asyncio.shield(tokens))[place])
+        return (await asyncio.shield(tokens))[place]
 
     async def _together(self, prompts: list[Messages]) -> list[list[int]]:
         """Begins when all that was ready to run before has added its prompt."""
         if prompts is self._prompts:
             self._prompts = []
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, prompts)
+
+    def _apply(self, prompts: list[Messages]) -> list[list[int]]:
+        from transformers import PreTrainedTokenizerBase
+
+        apply = partial(self._tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
+        if type(self._tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template:
+            return list(apply(prompts))
+        return [list(apply(prompt)) for prompt in prompts]  # vLLM's own for Mistral and DeepSeek take one at a time
 
 
 def _said(output: Any) -> list[int]:

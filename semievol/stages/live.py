@@ -42,7 +42,7 @@ class Engines:
         self._hosts: Any = None
 
     def hosts(self, work: Pass, engine: Factory | None, config: EngineConfig, pool: PoolResources) -> Any:
-        """The actor (`_Hosts`) that keeps those of a pass, and starts them."""
+        """The actor (`_Hosts`) that keeps those of a pass; they are started when a `Relay` claims one."""
         import ray
 
         key = (work.model, work.endpoint, engine, repr(config), repr(pool))
@@ -94,9 +94,9 @@ class _Hosts:
     def __init__(self, model: str, engine: Factory | None, config: EngineConfig, pool: PoolResources) -> None:
         self._start = (model, engine, config)
         self._pool = pool
+        self._hosts: list[Any] = []
         self._place_of: dict[Any, int] = {}  # of every engine that there was
-        self._hosts = [self._new(place) for place in range(pool.actors)]  # they load while Ray Data makes its plan
-        self._starting = [asyncio.Lock() for _ in self._hosts]
+        self._starting: list[asyncio.Lock] = []
         self._relays: dict[Any, int] = {}  # and their places
 
     def begin(self) -> None:

@@ -32,8 +32,9 @@ pytestmark = [
     pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here"),
     pytest.mark.timeout(7200 if FULL else 1200),
 ]
-ROWS, TEST_ROWS, COLLABORATORS, PER_COMMIT, ACTORS, IN_FLIGHT = 300, 16, 2, 10, 2, 2
-# Requests that a kill may have made twice, by the stage that it fell into: of the rows in flight, and a justification for each.
+ROWS, TEST_ROWS, COLLABORATORS, PER_COMMIT, ACTORS, IN_FLIGHT = 300, 16, 2, 10, 2, 4
+# Requests that a kill may have made twice, by the stage that it fell into, with a justification for each row. In flight are two
+# blocks that an engine is asked, as engine.max_num_seqs is one block, and as many that are answered and not committed yet.
 TWICE = {"label": ACTORS * IN_FLIGHT * PER_COMMIT * (COLLABORATORS + 1), "evaluate": TEST_ROWS}
 VICTIMS = {"engine": r"ray::_Host\b", "relay": r"ray::MapWorker\b", "trainer": r"ray::RayTrainWorker\b"}
 
@@ -156,7 +157,7 @@ def prepare(folder: Path, address: str) -> Run:
         label:
           rows_per_commit: {PER_COMMIT}
           collaborators: [{{name: a, k: 0}}, {{name: b, k: 0, prompt: careful}}]
-        engine: {{extra: {{log: {folder}/requests}}}}
+        engine: {{max_num_seqs: {PER_COMMIT}, extra: {{log: {folder}/requests}}}}
         resources: {{label: {{actors: {ACTORS}}}}}
         """
     )
