@@ -105,13 +105,13 @@ class VLLMEngine:
             raise PromptTooLong(
                 f"prompt of {len(prompt):,} tokens + {max_tokens} to answer exceeds {self.max_model_len:,}"
             )
-        if self._dead is not None:
-            raise EngineDied(str(self._dead))
         # Text is made once of all tokens of a response: vLLM would do it for each token, and for the likeliest ones too.
         options |= {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
         sampling = SamplingParams(max_tokens=max_tokens, **options)
         future: Future[Any] = Future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
+        if self._dead is not None:  # asked after the put: its loop may have looked for the last time before it
+            raise EngineDied(str(self._dead))
         return await asyncio.wrap_future(future)
 
     def _run(self, loaded: Future[None], arguments: Any) -> None:
