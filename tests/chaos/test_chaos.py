@@ -120,7 +120,7 @@ class Run:
 
     def stage(self) -> str:
         status = self.folder / "runs" / "run" / "status.json"
-        return str(json.loads(status.read_text())["stage"]) if status.exists() else "before the first stage"
+        return str(json.loads(status.read_text())["stage"]) if status.exists() else "the beginning"
 
     def log(self) -> str:
         return (self.folder / "driver.log").read_text()
@@ -238,7 +238,7 @@ def test_many_kills(raylets: Raylets, undisturbed: Run, tmp_path: Path) -> None:
         finished(run, raylets, kills, chance, deadline_s=2400)
         twice = check(run, undisturbed)
         killed += len(run.kills)
-        told = ", ".join(f"{victim} in {stage}" for victim, stage, _ in run.kills)
+        told = ", ".join(f"{victim} {f'in {stage}' if stage else 'at the end'}" for victim, stage, _ in run.kills)
         lines.append(
             f"| {len(lines) - 1} | {told} | {run.starts} | {twice} of {len(requests(f'{run.folder}/requests'))} |"
         )
