@@ -137,11 +137,11 @@ def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> No
 
     for override in overrides or []:
         key = override.partition("=")[0]
-        if not key.startswith("select.") or key == "select.ceiling":
-            raise UserError(
-                f"{key}: `semievol select` takes overrides of select.* only, and no ceiling; `semievol run` takes all"
-            )
+        if not key.startswith("select."):
+            raise UserError(f"{key}: `semievol select` takes overrides of select.* only; `semievol run` takes all")
     folder, config = promotion.open_run(run, overrides)
+    if config.select.ceiling:
+        raise UserError("select.ceiling: selects by true answers and not by pseudo-labels; use `semievol run`")
     config.storage, _, config.name = folder.uri.rpartition("/")  # where it is now
     figures = _pipeline_of(config).select()
     report.print_selection(figures)

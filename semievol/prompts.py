@@ -68,6 +68,14 @@ def justification(task: Task, row: Row, answers: list[str]) -> Messages:
     return prompt
 
 
+def without_system(prompt: Messages) -> Messages:
+    """The prompt for a model that knows no system message: what it says opens the user's message."""
+    if prompt[0]["role"] != "system":
+        return prompt
+    system, user, *rest = prompt
+    return [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+
+
 def completion(task: Task, answer: str) -> Messages:
     """The response a model is trained to give."""
     return [{"role": "assistant", "content": task.respond(answer)}]

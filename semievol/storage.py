@@ -5,10 +5,10 @@ Everything that a run keeps goes through here, so no code assumes a disk that no
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -117,11 +117,15 @@ def _refusal(uri: str, error: Exception) -> UserError:
 def find(pattern: str) -> list[FileEntry]:
     """The files that a path, folder or glob names, sorted; hidden ones (starting with . or _) are left out.
 
-    Folders are searched recursively; a glob may stand in any part of the path. Empty where nothing matches.
+    Folders are searched recursively. A glob may stand in any part of the path: `*` is of one folder, `**` of all below,
+    as in fsspec. A path that is there means itself, whatever its characters. Empty where nothing matches.
     """
+    from fsspec.utils import glob_translate
     from pyarrow.fs import FileSelector, FileType
 
     magic = min((pattern.find(c) for c in "*?[" if c in pattern), default=-1)
+    if magic >= 0 and exists(pattern):
+        magic = -1
     start = pattern if magic < 0 else pattern[: pattern.rfind("/", 0, magic) + 1] or "."
     filesystem, path = resolve(start)
     info = filesystem.get_file_info(path)
@@ -130,11 +134,14 @@ def find(pattern: str) -> list[FileEntry]:
     if info.type == FileType.NotFound:
         return []
     prefix = "" if "://" not in start else start[: len(start.rstrip("/")) - len(path.rstrip("/"))]
-    glob = None if magic < 0 else posixpath.join(path, pattern[len(start) if start != "." else 0 :])
+    glob = None
+    if magic >= 0:
+        glob = re.compile(glob_translate(pattern[len(start) if start != "." else 0 :]))
     found = []
     for entry in filesystem.get_file_info(FileSelector(path, recursive=True)):
-        hidden = any(part[0] in "._" for part in posixpath.relpath(entry.path, path).split("/"))
-        if entry.type == FileType.File and not hidden and (glob is None or fnmatch.fnmatch(entry.path, glob)):
+        inside = posixpath.relpath(entry.path, path)
+        hidden = any(part[0] in "._" for part in inside.split("/"))
+        if entry.type == FileType.File and not hidden and (glob is None or glob.match(inside)):
             found.append(FileEntry(prefix + entry.path, entry.size, entry.mtime_ns or 0))
     return sorted(found, key=lambda e: e.uri)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from semievol import cluster, storage
+from semievol.chat import load_tokenizer
 from semievol.config import TrainConfig, TrainResources
 from semievol.errors import UserError
 from semievol.progress import Emit, reporting
-from semievol.prompts import Messages
 
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
 NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint} (semievol.finetuning_api)
@@ -183,31 +181,6 @@ def _dataset(rows: str, scratch: str) -> Any:
     return dataset.sort("row_id").select_columns(columns)
 
 
-def load_tokenizer(base: str) -> Any:
-    """Args: base: a local folder or hub id."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-
-
-def encode(tokenizer: Any, prompt: Messages, completion: Messages) -> dict[str, list[int]]:
-    """The token ids of a training row, and its labels: the response's tokens, and -100 for those of the prompt.
-
-    As TRL's SFTTrainer makes them of a prompt and a completion. It does so in each worker for all rows, this is done
-    once for each row while rows are rendered, on all nodes.
-    """
-    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-    whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=False)
-    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
-    if shared < len(asked):
-        warnings.warn(
-            "the chat template renders a prompt otherwise when a response follows, so the model is trained on other prompts "
-            "than it will be asked",
-            stacklevel=2,
-        )
-    return {"input_ids": whole, "labels": [-100] * shared + whole[shared:]}
-
-
 def _arguments(spec: TrainSpec, world: int, scratch: str) -> Any:
     from trl import SFTConfig
 
@@ -224,7 +197,7 @@ def _arguments(spec: TrainSpec, world: int, scratch: str) -> Any:
         per_device_train_batch_size=config.per_device_batch_size,
         gradient_accumulation_steps=config.batch_size // (config.per_device_batch_size * world),
         max_length=config.max_length,
-        dataset_kwargs={"skip_prepare_dataset": True},  # see `encode`
+        dataset_kwargs={"skip_prepare_dataset": True},  # they are tokens already (semievol.chat)
         gradient_checkpointing=gpu,
         bf16=gpu,
         use_cpu=not gpu,

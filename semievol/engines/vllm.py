@@ -14,13 +14,13 @@ import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from semievol import storage
+from semievol.chat import ChatTemplate
 from semievol.confidence import token_entropies
 from semievol.config import EngineConfig
 from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
@@ -165,7 +165,7 @@ class PromptBatches:
     _TOGETHER = 64  # at most, so that the first ones of a large block need not wait for the tokens of its last
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = copy.deepcopy(tokenizer)  # two threads must not use the same one
+        self._template = ChatTemplate(copy.deepcopy(tokenizer))  # two threads must not use the same one
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._prompts: list[Messages] = []
         self._tokens: asyncio.Task[list[list[int]]]
@@ -182,15 +182,7 @@ class PromptBatches:
         """Begins when all that was ready to run before has added its prompt."""
         if prompts is self._prompts:
             self._prompts = []
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, prompts)
-
-    def _apply(self, prompts: list[Messages]) -> list[list[int]]:
-        from transformers import PreTrainedTokenizerBase
-
-        apply = partial(self._tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
-        if type(self._tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template:
-            return list(apply(prompts))
-        return [list(apply(prompt)) for prompt in prompts]  # vLLM's own for Mistral and DeepSeek take one at a time
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._template.prompts, prompts)
 
 
 def _said(output: Any) -> list[int]:
@@ -266,4 +258,5 @@ def is_cpu_build() -> bool:
 def _model_limit(path: str) -> int:
     from transformers import AutoConfig
 
-    return int(AutoConfig.from_pretrained(path, trust_remote_code=False).max_position_embeddings)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    return int(config.get_text_config().max_position_embeddings)  # one for text alone, or the part for it

@@ -169,9 +169,8 @@ def run_rows(
         rows = rows.repartition(target_num_rows_per_block=rows_per_block).map_batches(
             actor,
             fn_constructor_kwargs=arguments | {"progress": progress},
-            batch_size=None,
+            batch_size=rows_per_block if pool.num_gpus else None,  # the same; but with GPUs Ray wants a number
             batch_format="pyarrow",
-            zero_copy_batch=True,
             compute=ActorPoolStrategy(
                 min_size=pool.actors,
                 max_size=pool.max_actors or pool.actors,
@@ -181,7 +180,7 @@ def run_rows(
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
         )
-        rows.write_parquet(out_path, filesystem=out_filesystem, mode="append")
+        rows.write_parquet(out_path, filesystem=out_filesystem)
         problem, figures = ray.get([progress.problem.remote(), progress.figures.remote()])
     done, _ = _committed(commits)
     if problem:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
 from semievol import prompts, storage, tasks
+from semievol.chat import ChatTemplate, load_tokenizer
 from semievol.config import TaskConfig, TrainConfig
 from semievol.finetuning_api import fine_tune
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import TRAINING, to_row
 from semievol.stages.context import StageContext, check_bad_fraction, summarize
-from semievol.training import TrainSpec, encode, load_tokenizer, train
+from semievol.training import TrainSpec, train
 
 _RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
 _COLUMNS = ["row_id", "question", "options", "context", "answer"]
@@ -120,7 +122,7 @@ def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: 
 
 
 def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str | None, max_length: int) -> pa.Table:
-    tokenizer = load_tokenizer(storage.local_copy(model) if "://" in model else model) if model else None
+    template = _template(model) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
     solved = {}
@@ -133,7 +135,7 @@ def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str | No
         shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if _shows_examples(source, record) else []
         for shorter, fewer in prompts.shorter(row, shown):
             prompt = prompts.messages(kind, shorter, examples=fewer)
-            tokens = encode(tokenizer, prompt, completion) if tokenizer else {}
+            tokens = template.exchange(prompt, completion) if template else {}
             fits = len(tokens.get("input_ids", ())) <= max_length
             if fits:
                 break
@@ -141,6 +143,12 @@ def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str | No
         ids = {"row_id": record["row_id"], "cut": shorter is not row, "quarantine_reason": reason}
         rendered.append(ids | {"prompt": prompt, "completion": completion} | (tokens if fits else {}))
     return pa.Table.from_pylist(rendered, schema=_RENDERED)
+
+
+@cache
+def _template(model: str) -> ChatTemplate:
+    """Loaded once in each process, for all batches that it renders."""
+    return ChatTemplate(load_tokenizer(storage.local_copy(model) if "://" in model else model))
 
 
 def _shows_examples(source: Source, record: dict[str, Any]) -> bool:

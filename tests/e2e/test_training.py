@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from semievol.chat import ChatTemplate, load_tokenizer
 from semievol.config import TaskConfig
 from semievol.prompts import completion, messages
 from semievol.tasks import Row, make
-from semievol.training import encode, load_tokenizer
 
 MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
 pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
@@ -33,6 +33,6 @@ def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:
     )
     tokenizer = load_tokenizer(str(MODEL))
     for exchange, expected in zip(exchanges, trainer.train_dataset, strict=True):
-        encoded = encode(tokenizer, exchange["prompt"], exchange["completion"])
+        encoded = ChatTemplate(tokenizer).exchange(exchange["prompt"], exchange["completion"])
         assert encoded == {name: expected[name] for name in ("input_ids", "labels")}
         assert tokenizer.decode([token for token in encoded["labels"] if token != -100]).startswith("Answer: ")

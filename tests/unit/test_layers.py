@@ -11,7 +11,7 @@ LAYERS = {
     "pure": {"errors", "config", "schema", "tasks", "prompts", "confidence", "selection", "statistics", "network"},
     "adapters": {
         *("storage", "readers", "embedding", "index", "engines", "training", "cluster", "progress", "runfolder"),
-        *("paths", "lease", "submission", "endpoint", "finetuning_api"),
+        *("paths", "lease", "submission", "endpoint", "finetuning_api", "chat"),
     },
     "stages": {"stages"},
     "driver": {

@@ -23,13 +23,24 @@ def test_find_takes_files_folders_globs_and_uris(tree: Path) -> None:
     assert names(tree / "b.csv") == ["b.csv"]
     assert names(tree / "a") == ["1.csv", "2.jsonl", "3.csv"]
     assert names(f"{tree}/a/") == ["1.csv", "2.jsonl", "3.csv"]
-    assert names(tree / "a" / "*.csv") == ["1.csv", "3.csv"]
+    assert names(tree / "a" / "*.csv") == ["1.csv"]  # as in a shell: a run folder beside the data is no data
+    assert names(tree / "a" / "**" / "*.csv") == ["1.csv", "3.csv"]
+    assert names(tree / "**") == ["1.csv", "2.jsonl", "3.csv", "b.csv"]
+    assert names(tree / "[ab]" / "?.csv") == ["1.csv"]
     assert names(tree / "*" / "1.csv") == ["1.csv"]
     assert names(f"file://{tree}/a") == ["1.csv", "2.jsonl", "3.csv"]
     assert storage.find(f"file://{tree}/a")[0].uri == f"file://{tree}/a/1.csv"
     assert names(f"file://{tree}/a/*.jsonl") == ["2.jsonl"]
     assert names(tree / "none") == names(tree / "none" / "*.csv") == []
     assert storage.find(str(tree / "b.csv"))[0].size == 1
+
+
+def test_a_path_that_is_there_means_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "a[1]*"
+    for name in ("x.csv", "_commits/rows/y.csv"):
+        storage.write_text(f"{folder}/{name}", "x")
+    assert names(folder) == names(folder / "x.csv") == ["x.csv"]
+    assert names(folder / "_commits") == ["y.csv"]
 
 
 def test_write_is_all_or_nothing_and_makes_folders(tmp_path: Path) -> None:

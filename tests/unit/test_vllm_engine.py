@@ -6,12 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
+from semievol.chat import ChatTemplate
 from semievol.engines.vllm import PromptBatches, _reduce
-
-TEMPLATE = "{% for m in messages %}{% if m.role == 'bad' %}{{ raise_exception('no such role') }}{% endif %}{{ m.content }}{% endfor %}"
+from tests.unit.test_chat import numbers
 
 
 class OneAtATime:
@@ -25,38 +23,29 @@ def prompt(text: str, role: str = "user") -> list[dict[str, str]]:
     return [{"role": role, "content": text}]
 
 
-def numbers() -> PreTrainedTokenizerFast:
-    """The token of a number is the number."""
-    words = Tokenizer(models.WordLevel({str(n): n for n in range(200)} | {"?": 200}, unk_token="?"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
 def test_prompts_of_the_same_moment_become_tokens_together(monkeypatch: pytest.MonkeyPatch) -> None:
     together: list[int] = []
-    apply = PromptBatches._apply
-    monkeypatch.setattr(
-        PromptBatches, "_apply", lambda self, asked: (together.append(len(asked)), apply(self, asked))[1]
-    )
+    apply = ChatTemplate.prompts
     batches, others = PromptBatches(numbers()), PromptBatches(OneAtATime())
+    monkeypatch.setattr(
+        ChatTemplate, "prompts", lambda self, asked: (together.append(len(asked)), apply(self, asked))[1]
+    )
 
     async def ask() -> None:
         assert await asyncio.gather(*(batches.tokenize(prompt(f"{n} 7")) for n in range(150))) == [
-            [n, 7] for n in range(150)
+            [n, 7, 0] for n in range(150)
         ]
         assert together == [64, 64, 22]
 
         waiting = [asyncio.create_task(batches.tokenize(prompt(str(n)))) for n in range(3)]
         await asyncio.sleep(0)
         waiting[1].cancel()  # the others do not feel it
-        assert [await waiting[0], await waiting[2]] == [[0], [2]]
+        assert [await waiting[0], await waiting[2]] == [[0, 0], [2, 0]]
 
         asked = (batches.tokenize(prompt("1", role)) for role in ("user", "bad"))
         failed = await asyncio.gather(*asked, return_exceptions=True)
         assert ["no such role" in str(error) for error in failed] == [True, True]
-        assert await batches.tokenize(prompt("5")) == [5]
+        assert await batches.tokenize(prompt("5")) == [5, 0]
         assert await asyncio.gather(*(others.tokenize(prompt("x" * n)) for n in (1, 2))) == [[1], [2]]
 
     asyncio.run(ask())
