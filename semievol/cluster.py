@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from semievol import lease, paths, storage
@@ -98,8 +98,11 @@ def at_most(pool: PoolResources) -> int:
     return max(limit, pool.actors)
 
 
-def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count_key: str = "actors") -> None:
-    """Say at once that a stage can never be placed, instead of waiting for ever.
+def require(config: RunConfig, pools: Iterable[str]) -> None:
+    """Say at once that there is no room for a pool, instead of waiting for ever once its stage has come.
+
+    Args:
+        pools: keys of `resources`: embed, label, train.
 
     Raises:
         UserError: the cluster is too small, with both figures and the keys to change.
@@ -110,20 +113,23 @@ def require(stage: str, workers: int, num_cpus: float, num_gpus: float, *, count
     have = available()
     fixed = state.get_max_resources_from_cluster_config() is None  # no autoscaler that could bring larger nodes
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if fixed else []
-    # Actors that take every CPU leave none for the tasks that read and write around them.
-    for resource, each, key, spare in (("CPU", num_cpus, "num_cpus", 1), ("GPU", num_gpus, "num_gpus", 0)):
-        if each and each * workers + spare > have[resource]:
-            beside = f" and {spare} more beside them" if spare else ""
-            raise UserError(
-                f"resources.{stage} asks for {workers} x {each:g} {resource}{beside}; the cluster has {have[resource]:g}: "
-                f"lower resources.{stage}.{count_key} or resources.{stage}.{key}"
-            )
-        largest = max((node.get(resource, 0) for node in nodes), default=each)
-        if each > largest:
-            raise UserError(
-                f"resources.{stage}.{key} is {each:g}, and the largest node has {largest:g} {resource}: lower it, or add "
-                f"larger nodes"
-            )
+    for name in pools:
+        pool = getattr(config.resources, name)
+        key, count = ("workers", pool.workers) if name == "train" else ("actors", pool.actors)
+        # Actors that take every CPU leave none for the tasks that read and write around them.
+        for resource, each, spare in (("CPU", pool.num_cpus, 1), ("GPU", pool.num_gpus, 0)):
+            if each and each * count + spare > have[resource]:
+                beside = f" and {spare} more beside them" if spare else ""
+                raise UserError(
+                    f"resources.{name} asks for {count} x {each:g} {resource}{beside}; the cluster has {have[resource]:g}: "
+                    f"lower resources.{name}.{key} or resources.{name}.num_{resource.lower()}s"
+                )
+            largest = max((node.get(resource, 0) for node in nodes), default=each)
+            if each > largest:
+                raise UserError(
+                    f"resources.{name}.num_{resource.lower()}s is {each:g}, and the largest node has {largest:g} {resource}: "
+                    f"lower it, or add larger nodes"
+                )
 
 
 def check_nodes(config: RunConfig, run: str, owner: str, variables: Sequence[str]) -> None:
@@ -219,7 +225,12 @@ def describe(config: RunConfig) -> str:
         return f"none running; a local Ray with {local_cpus(config)} CPU would be started"
     connect(config)
     have = available()
-    return f"{address}: {have['CPU']:g} CPU, {have['GPU']:g} GPU"
+    has = f"{address}: {have['CPU']:g} CPU, {have['GPU']:g} GPU"
+    try:
+        require(config, ("embed", "train", "label"))
+    except UserError as error:
+        return f"{has}. {error}"
+    return has
 
 
 def local_cpus(config: RunConfig) -> int:

@@ -9,8 +9,7 @@ import typer
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="The run's config; see configs/ for examples.")]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file, e.g. select.theta=0.3 seed=1."),
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file.")
 ]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; see `plan`.")]
 Env = Annotated[

@@ -14,7 +14,7 @@ from semievol import cluster, endpoint, lease, paths, report, rounds, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
 from semievol.fingerprints import Fingerprints
-from semievol.rounds import Files, Round
+from semievol.rounds import Files, Round, Step
 from semievol.runfolder import Key, Manifest, RunFolder
 from semievol.runner import Echo, Planned, Runner
 from semievol.stages.evaluate import measure_pseudo_labels
@@ -159,11 +159,14 @@ class Pipeline:
             steps = [step for step in self._steps if step.round == one]
             wanted = rounds.until(steps, until)
             wanted = rounds.needed(wanted) if only_needed else wanted
-            if not all(self._runner.done(step) for step in wanted):
+            if ahead := [step for step in wanted if not self._runner.done(step)]:
                 self._require(one)
                 connect()
+                cluster.require(self.config, self._pools(ahead))  # before hours of work, and again at each stage
             self._begin(one)
             for step in wanted:
+                if step in ahead:
+                    cluster.require(self.config, self._pools([step]))
                 manifests[step.key] = self._runner.done_or_run(step)
                 if number and step.stage.name == "ingest" and not manifests[step.key].rows.out:
                     del manifests[step.key]
@@ -176,6 +179,11 @@ class Pipeline:
             self._settle()  # what this round has shown decides what follows
             number += 1
         return manifests
+
+    def _pools(self, steps: list[Step]) -> list[str]:
+        """The actor pools of these stages, in their order; a training at an endpoint needs none here."""
+        there = {"train"} if self.config.trainer.kind == "openai" else set()
+        return [pool for pool in dict.fromkeys(step.stage.actors for step in steps) if pool and pool not in there]
 
     def _begin(self, one: Round) -> None:
         self._record(one, finished=False)

@@ -95,6 +95,8 @@ def load(path: str, overrides: list[str] | None = None) -> StudyConfig:
     own_keys = {key.name for key in fields(StudyConfig)}
     given = overrides or []
     own = [text for text in given if re.split(r"[.\[=]", text)[0] in own_keys]
+    if seeds := [text for text in given if text.startswith("seed=")]:
+        raise UserError(f"{seeds[0]}: a study runs at several seeds; write seeds=[{seeds[0].removeprefix('seed=')}]")
     study = configuration.structured(StudyConfig, Path(path).read_text("utf-8"), own, path)
     study.config = str(Path(path).parent / study.config)
     study.overrides += [text for text in given if text not in own]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from operator import attrgetter
 
 from semievol.config.schema import CONFIDENCES, RunConfig, ServingConfig
 from semievol.errors import UserError
@@ -31,6 +31,12 @@ _POSITIVE = (
     *(f"serving.{key}" for key in ("concurrency", "max_body_bytes", "max_tokens", "default_max_tokens", "max_n")),
     *(f"serving.{key}" for key in ("timeout_s", "replicas", "endpoint_replicas")),
     *("resources.embed.actors", "resources.label.actors", "resources.train.workers", "resources.local_num_cpus"),
+    *("warmup.lora.alpha", "finetune.lora.alpha"),
+)
+_NOT_NEGATIVE = (
+    *("retrieve.k", "evaluate.k", "engine.retries", "serving.neighbors", "serving.tolerance"),
+    *("warmup.weight_decay", "finetune.weight_decay"),
+    *(f"resources.{pool}.{what}" for pool in ("embed", "label", "train", "serve") for what in ("num_cpus", "num_gpus")),
 )
 
 
@@ -51,10 +57,11 @@ def check(config: RunConfig) -> None:
         f"name: '{config.name}' names a folder: letters, digits, . _ -",
     )
     for key in _POSITIVE:
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
+        value = attrgetter(key)(config)
         require(value is None or value > 0, f"{key}: {value} is not positive")
+    for key in _NOT_NEGATIVE:
+        value = attrgetter(key)(config)
+        require(value is None or value >= 0, f"{key}: must not be negative, is {value}")
     require(0 < config.evaluate.confidence_level < 1, "evaluate.confidence_level: not between 0 and 1")
     one_of("task.kind", config.task.kind, KINDS)
     require(0 <= config.task.tolerance < 1, f"task.tolerance: {config.task.tolerance} is not in [0, 1)")
@@ -102,9 +109,7 @@ def check(config: RunConfig) -> None:
     one_of("finetune.start_from", config.finetune.start_from, ("base", "warm"))
     require(0 <= config.limits.max_bad_fraction <= 1, "limits.max_bad_fraction: not in [0, 1]")
     one_of("limits.bad_shards", config.limits.bad_shards, ("stop", "quarantine"))
-    require(config.retrieve.k >= 0, "retrieve.k: must not be negative")
     one_of("retrieve.by", config.retrieve.by, ("embedding", "bm25"))
-    require(config.evaluate.k >= 0, "evaluate.k: must not be negative")
     _check_serving(config.serving, require)
     _check_endpoints(config, require)
     collaborators = config.label.collaborators
@@ -153,6 +158,7 @@ def check(config: RunConfig) -> None:
         per_step = train.per_device_batch_size * config.resources.train.workers
         one_of(f"{key}.scheduler", train.scheduler, SCHEDULERS)
         require(0 <= train.warmup_ratio < 1, f"{key}.warmup_ratio: {train.warmup_ratio} is not in [0, 1)")
+        require(0 <= train.lora.dropout < 1, f"{key}.lora.dropout: {train.lora.dropout} is not in [0, 1)")
         require(train.zero_stage in (0, 1, 2, 3), f"{key}.zero_stage: {train.zero_stage} is none of 0, 1, 2, 3")
         require(
             config.trainer.kind == "openai" or (train.batch_size >= per_step and train.batch_size % per_step == 0),
@@ -169,9 +175,7 @@ def _check_serving(serving: ServingConfig, require: Callable[[bool, str], None])
     rate = re.fullmatch(r"[1-9]\d*/(second|minute|hour|day)", serving.rate)
     require(rate is not None, f"serving.rate: '{serving.rate}' is not like 600/minute (second, minute, hour, day)")
     require(0 < serving.port < 65536, f"serving.port: {serving.port} is no port")
-    require(serving.neighbors >= 0, "serving.neighbors: must not be negative")
     require(0 <= serving.min_confidence <= 1, "serving.min_confidence: not in [0, 1]")
-    require(serving.tolerance >= 0, "serving.tolerance: must not be negative")
     require(
         not serving.in_context or serving.neighbors > 0, "serving.in_context: needs serving.neighbors of at least 1"
     )
@@ -205,7 +209,6 @@ def _check_endpoints(config: RunConfig, require: Callable[[bool, str], None]) ->
             f"label.mode: score needs the exact probabilities of given responses, which only engine.kind: vllm gives; "
             f"{key} names an endpoint. Use label.mode: sample",
         )
-    require(config.engine.retries >= 0, "engine.retries: must not be negative")
     for kind, price in (
         ("input", config.engine.price_per_million.input),
         ("output", config.engine.price_per_million.output),

@@ -52,11 +52,12 @@ def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: s
         in_file = OmegaConf.create(text)
         if not OmegaConf.is_dict(in_file):
             raise UserError(f"{path}: a config is a mapping of keys to values")
-        given = OmegaConf.merge(in_file, OmegaConf.from_dotlist(overrides or []))
     except (YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
-    _reject_unknown_keys(OmegaConf.to_container(given), keys, prefix="")
+    _reject_unknown_keys(OmegaConf.to_container(in_file), keys, path)
+    by_hand = _overrides(overrides or [], keys)
     try:
+        given = OmegaConf.merge(in_file, by_hand)
         merged = OmegaConf.merge(schema, _preset(OmegaConf.select(given, "preset", default="default")), given)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
@@ -104,12 +105,47 @@ def to_dict(config: Any) -> Any:
     return dataclasses.asdict(config)
 
 
-def _reject_unknown_keys(given: Any, schema: Any, *, prefix: str) -> None:
-    if not isinstance(given, dict) or not schema or not isinstance(schema, dict):
-        return  # an empty mapping takes any key
-    for key, value in given.items():
-        if key not in schema:
-            near = difflib.get_close_matches(str(key), list(schema), n=1, cutoff=0.5)
+def _overrides(texts: list[str], keys: Any) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    made: Any = OmegaConf.create()
+    for text in texts:
+        if "=" not in text:
+            raise UserError(f"{text}: an override is written KEY=VALUE")
+        try:
+            one = OmegaConf.from_dotlist([text])
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"{text}: not a value in YAML's notation: {str(error).splitlines()[0]}") from None
+        _reject_unknown_keys(OmegaConf.to_container(one), keys, text)
+        made = OmegaConf.merge(made, one)
+    return made
+
+
+# Keys that only the other kind of file has.
+_KINDS = {"methods": "a study; use `semievol study`", "model": "the config of a run; use `semievol run`"}
+
+
+def _reject_unknown_keys(given: Any, schema: Any, where: str, prefix: str = "") -> None:
+    """Args: where: the file or the override that it stands in; prefix: the key of `given`, with its dot."""
+    key = prefix.rstrip(".")
+    if isinstance(schema, list):
+        if not isinstance(given, list):
+            raise UserError(f"{where}: {key} is a list, and only replaced as a whole: {key}=[..]")
+        for i, one in enumerate(given if schema else ()):
+            _reject_unknown_keys(one, schema[0], where, f"{key}[{i}].")
+    if not isinstance(schema, dict) or not schema:
+        return  # a value; an empty mapping takes any key
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: {key} is a group of settings ({', '.join(schema)}), and not '{given}'")
+    for name, kind in _KINDS.items():
+        if not prefix and name in given and name not in schema:
+            raise UserError(f"{where}: this is {kind}")
+    for name, value in given.items():
+        if name not in schema:
+            near = difflib.get_close_matches(str(name), list(schema), n=1, cutoff=0.5)
             hint = f"; did you mean '{prefix}{near[0]}'?" if near else f"; valid keys here: {', '.join(schema)}"
-            raise UserError(f"unknown key '{prefix}{key}'{hint}")
-        _reject_unknown_keys(value, schema[key], prefix=f"{prefix}{key}.")
+            raise UserError(f"{where}: unknown key '{prefix}{name}'{hint}")
+        if value is not None:  # an empty group is one without settings
+            _reject_unknown_keys(value, schema[name], where, f"{prefix}{name}.")

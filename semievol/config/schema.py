@@ -277,7 +277,7 @@ class ServeResources:
     """What each replica of a served model reserves (serving.replicas of each), for each GPU that it is split over."""
 
     num_cpus: float = 1.0
-    num_gpus: float = 0.0
+    num_gpus: float | None = None  # default: as a labeler
 
 
 @dataclass
@@ -352,3 +352,9 @@ class RunConfig:
     serving: ServingConfig = field(default_factory=ServingConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+    @property
+    def serving_gpus(self) -> float:
+        """GPUs that each replica of a served model reserves, for each one that it is split over."""
+        given = self.resources.serve.num_gpus
+        return self.resources.label.num_gpus / self.engine.split if given is None else given

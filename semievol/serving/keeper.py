@@ -155,8 +155,8 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
 
     from semievol.serving.model_server import ModelServer
 
-    reserved = config.resources.serve
-    bundle = {"CPU": reserved.num_cpus} | ({"GPU": reserved.num_gpus} if reserved.num_gpus else {})
+    gpus = config.serving_gpus
+    bundle = {"CPU": config.resources.serve.num_cpus} | ({"GPU": gpus} if gpus else {})
     llm_config = LLMConfig(
         model_loading_config={"model_id": name, "model_source": weights},
         placement_group_config={"bundle_per_worker": bundle},

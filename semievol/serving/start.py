@@ -82,13 +82,16 @@ def cpus_needed(config: RunConfig) -> float:
 
 def _require(config: RunConfig, cpus: float) -> None:
     """Say at once that there is no room, instead of waiting for ever."""
-    gpus = len(config.serving.models) * config.serving.replicas * config.resources.serve.num_gpus * config.engine.split
+    serving = config.serving
+    gpus = len(serving.models) * serving.replicas * config.serving_gpus * config.engine.split
+    neighbors = serving.endpoint_replicas * config.resources.embed.num_gpus if serving.neighbors else 0.0
     have = cluster.available()
-    for kind, needed in (("CPU", cpus), ("GPU", gpus)):
+    for kind, needed in (("CPU", cpus), ("GPU", gpus + neighbors)):
         if have[kind] < needed:
+            also = f", {neighbors:g} of them to embed questions (resources.embed.num_gpus)" if kind == "GPU" else ""
             raise UserError(
-                f"serving {', '.join(config.serving.models)} takes {needed:g} {kind} (of CPUs for a promotion's second "
-                f"round too); the cluster has {have[kind]:g}. Serve fewer --models, or lower resources.serve"
+                f"serving {', '.join(serving.models)} takes {needed:g} {kind}{also}; the cluster has {have[kind]:g}. Serve "
+                f"fewer --models, or lower resources.serve, or resources.embed or serving.neighbors"
             )
 
 

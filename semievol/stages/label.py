@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from semievol import storage
+from semievol import cluster, storage
 from semievol.config import EngineConfig, LabelConfig
 from semievol.runfolder import Rows, StageResult
 from semievol.schema import ANSWERED_IN_PART, PSEUDO_LABELED
@@ -94,10 +94,7 @@ def answer_rows(
     Returns:
         What each actor's engine has counted of itself, with `start_s`, the seconds that it took to start.
     """
-    from semievol import cluster
-
     pool = ctx.config.resources.label
-    cluster.require("label", pool.actors, pool.num_cpus, pool.num_gpus)
     pool = replace(pool, max_actors=cluster.at_most(pool))
     engine_config = ctx.config.engine
     max_seqs = int(engine_config.extra.get("max_num_seqs", engine_config.max_num_seqs))

@@ -42,11 +42,8 @@ def run(ctx: StageContext) -> StageResult:
 
 def retrieve_rows(ctx: StageContext, *, source: str, out: str, k: int, schema: pa.Schema) -> None:
     """Write the rows of `source` with their k nearest labeled rows; also what evaluation with examples begins with."""
-    from semievol import cluster
-
     ENGINES.release()  # of the stage before, which this one may need the room of
     pool = ctx.config.resources.embed
-    cluster.require("embed", pool.actors, pool.num_cpus, pool.num_gpus)
     arguments = {"index": storage.join(ctx.inputs["index"], INDEX), "config": ctx.config, "k": k, "schema": schema}
     run_rows(ctx, source=source, out=out, actor=Retriever, arguments=arguments, pool=pool)
 
@@ -54,10 +51,7 @@ def retrieve_rows(ctx: StageContext, *, source: str, out: str, k: int, schema: p
 def run_index(ctx: StageContext) -> StageResult:
     import ray
 
-    from semievol import cluster
-
     labeled, pool = storage.join(ctx.inputs["ingest"], "labeled"), ctx.config.resources.embed
-    cluster.require("embed", 1, pool.num_cpus, pool.num_gpus)
     build = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(build_index)
     sha256, recall = ray.get(build.remote(labeled, ctx.out, ctx.config))
     rows = Rows(came_in=storage.count_rows(labeled), out=storage.count_rows(storage.join(ctx.out, "rows")))

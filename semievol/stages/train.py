@@ -56,12 +56,8 @@ def run_finetune(ctx: StageContext) -> StageResult:
 
 
 def _run(ctx: StageContext, sources: list[Source], base: str, config: TrainConfig) -> StageResult:
-    from semievol import cluster
-
     pool = ctx.config.resources.train
     at_endpoint = ctx.config.trainer.kind == "openai"
-    if not at_endpoint:
-        cluster.require("train", pool.workers, pool.num_cpus, pool.num_gpus, count_key="workers")
     rendered = storage.join(ctx.out, "rows")
     storage.delete(rendered)  # of an attempt that was cut off
     for source in sources:

@@ -99,6 +99,7 @@ def test_neighbours_vote_without_the_engine(run_config: RunConfig, tmp_path: Pat
 def test_a_dead_engine_is_replaced_and_no_row_is_lost_or_doubled(run_config: RunConfig, tmp_path: Path) -> None:
     questions = {100 + i: f"say=B row={100 + i} {'die' if i == 37 else ''}" for i in range(60)}
     run_config.label.rows_per_commit = 10
+    run_config.resources.label.num_gpus = 2  # all there are: the next engine waits until the dead one has let go
     label.run(prepare(tmp_path, run_config, questions))
     rows = storage.read_table(f"{tmp_path}/label/rows")
     assert sorted(rows["row_id"].to_pylist()) == sorted(questions)

@@ -31,6 +31,7 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     storage.write_table(f"{tmp_path}/ingest/labeled/part-0.parquet", table(LABELED_TEXTS, LABELED))
     storage.write_table(f"{tmp_path}/ingest/unlabeled/part-0.parquet", table(unlabeled, UNLABELED))
     run_config.retrieve.k = 2
+    run_config.resources.embed.num_gpus = 1
     inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "index")}
     built = retrieve.run_index(StageContext("index", run_config, inputs["index"], inputs, lambda *_: None))
     assert (built.rows.came_in, built.rows.out) == (4, 4)

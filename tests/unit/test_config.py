@@ -38,6 +38,10 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("warmup.lora.rnk=3", "'warmup.lora.rank'"),
         ("zzz=1", "valid keys here: name, preset, storage"),
         ("select.theta=high", "select.theta"),
+        ("select.theta", "select.theta: an override is written KEY=VALUE"),
+        ("select.theta=[1", r"select.theta=\[1: not a value in YAML's notation"),
+        ("select=0.3", r"select is a group of settings \(confidence, .*\), and not '0.3'"),
+        ("label.collaborators[0].k=3", r"label.collaborators is a list, and only replaced as a whole"),
         ("seed=[1]", "seed"),
         ("resources.label.num_gpus=2", "num_gpus: is 2, where engine.extra splits a model over 1 GPUs"),
         ("select.theta=0", r"select.theta: 0.0 is not in \(0, 1\]"),
@@ -58,6 +62,8 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("warmup.zero_stage=4", "warmup.zero_stage"),
         ("resources.label.actors=0", "resources.label.actors"),
         ("resources.train.workers=0", "resources.train.workers: 0 is not positive"),
+        ("resources.serve.num_gpus=-1", "resources.serve.num_gpus: must not be negative, is -1"),
+        ("finetune.lora.dropout=1", r"finetune.lora.dropout: 1.0 is not in \[0, 1\)"),
         ("warmup.per_device_batch_size=0", "warmup.per_device_batch_size: 0 is not positive"),
         ("evaluate.confidence_level=1.0", "evaluate.confidence_level"),
         ("warmup.warmup_ratio=5", r"warmup.warmup_ratio: 5.0 is not in \[0, 1\)"),
@@ -67,7 +73,11 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("label.collaborators=[{name: a, kind: oracle}]", "none of model, neighbors"),
         ("label.collaborators=[{name: a, prompt: loud}]", r"collaborators\[0\].prompt: 'loud' is none of plain"),
         ("label.collaborators=[{name: a}, {name: a}]", "names must differ"),
-        ("label.collaborators=[{name: a, temprature: 1}]", "temprature"),
+        (
+            "label.collaborators=[{name: a, temprature: 1}]",
+            r"'label.collaborators\[0\].temprature'; did you mean .*ature'",
+        ),
+        ("methods={}", "this is a study; use `semievol study`"),
         ("label.collaborators=[{k: 1}]", "label.collaborators"),
         ("label.collaborators=[{name: a, model: round-0}]", "label.collaborators: none takes part in round 0"),
         ("rounds=0", "rounds: 0 is not positive"),
@@ -94,8 +104,9 @@ def test_what_needs_a_closed_answer_set_is_refused_without_one(path: Path, setti
 
 def test_gpus_of_an_engine_are_those_that_its_model_is_split_over(path: Path) -> None:
     split = ["engine.extra.tensor_parallel_size=2", "engine.extra.pipeline_parallel_size=2"]
-    config.load(str(path), [*split, "resources.label.num_gpus=4"])
-    config.load(str(path), ["resources.label.num_gpus=0.5"])
+    assert config.load(str(path), [*split, "resources.label.num_gpus=4"]).serving_gpus == 1  # of each of the four
+    assert config.load(str(path), ["resources.label.num_gpus=0.5"]).serving_gpus == 0.5
+    assert config.load(str(path), ["resources.label.num_gpus=1", "resources.serve.num_gpus=0"]).serving_gpus == 0
     with pytest.raises(UserError, match=r"num_gpus: is 1, where .* splits a model over 4 GPUs"):
         config.load(str(path), [*split, "resources.label.num_gpus=1"])
 

@@ -84,7 +84,7 @@ def test_a_study_is_methods_times_seeds_and_its_overrides_go_where_they_belong(f
         ("[3, 4]", "[3, 3]", r"none twice, got \[3, 3\]"),
         ("compare_to: sft", "compare_to: tfs", "compare_to: no method 'tfs' among sft, ours, oracle"),
         ("sft: {", "../sft: {", "'../sft' names a folder"),
-        ("theta=0.2", "tehta=0.2", "methods.ours: unknown key 'select.tehta'"),
+        ("theta=0.2", "tehta=0.2", "methods.ours: select.tehta=0.2: unknown key 'select.tehta'"),
         ("../c.yaml", "../d.yaml", "config file not found: .*studies/../d.yaml"),
         ("name: s\n", "", r"missing required key\(s\): name"),
     ],
@@ -129,6 +129,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("semievol.runner.import_module", lambda name: Module())
     monkeypatch.setattr("semievol.pipeline.cluster.connect", lambda config: None)
+    monkeypatch.setattr("semievol.pipeline.cluster.require", lambda config, pools: None)
     monkeypatch.setattr("semievol.pipeline.cluster.check_nodes", lambda *_: None)
     monkeypatch.setattr("semievol.study.scores_by_row", lambda uri, config: {1: 1.0})
     return asked
