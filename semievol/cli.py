@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import semievol
 from semievol import cli_jobs
 from semievol.console import Config, Env, Overrides, Until, fail
 from semievol.errors import UserError
@@ -26,6 +27,22 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(semievol.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
@@ -254,9 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments, standalone_mode=False)
     except UserError as error:
         fail(str(error), code=2)
-    except typer.Abort:
-        fail("interrupted; run the same command again to go on", code=130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         fail("interrupted; run the same command again to go on", code=130)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong flag or argument

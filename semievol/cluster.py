@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -62,6 +63,8 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
             # Ray gives its own processes 30 s to start, which a busy machine may not manage the first time.
             if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
                 raise
+    # What ends jobs (Slurm, Kubernetes) ends them as Ctrl-C does; here, because Ray has set a handler of its own by now.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     context = ray.data.DataContext.get_current()
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -40,19 +40,23 @@ def format_of(uri: str) -> str:
     for known in FORMATS:
         if name.endswith(known) or (known == ".jsonl" and name.endswith(".ndjson")):
             return known
-    raise UserError(f"{uri}: unknown format; files end in {', '.join(FORMATS)} (optionally .gz)")
+    raise UserError(
+        f"{uri}: no data file by its name; they end in {', '.join(FORMATS)} or .ndjson, and .gz, .zst or .bz2 may follow. "
+        f"A glob leaves others out, as in FOLDER/*.csv"
+    )
 
 
 def columns(uri: str) -> list[str]:
     """The column names of a file, from its beginning alone."""
     import pyarrow.parquet as pq
 
+    form = format_of(uri)
     try:
-        if format_of(uri) == ".parquet":
+        if form == ".parquet":
             filesystem, path = storage.resolve(uri)
             with filesystem.open_input_file(path) as file:
                 return list(pq.ParquetFile(file).schema_arrow.names)
-        if format_of(uri) == ".csv":
+        if form == ".csv":
             return _header(csv.reader(_lines(uri)))
         # A JSON row need not have every key; the first hundred together show what there is.
         rows = [row for _, row in itertools.islice(_jsonl(uri), 100) if isinstance(row, dict)]

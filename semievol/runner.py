@@ -72,7 +72,8 @@ class Runner:
             result = run(self.context(step))
         except BaseException as error:
             with suppress(OSError, UserError):  # a full disk, say: it is the error itself that is to be heard
-                status(state="failed", error=type(error).__name__)
+                state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                status(state=state, error=type(error).__name__)
             if mendable := cluster.user_error(error):
                 raise mendable from None
             raise

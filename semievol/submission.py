@@ -94,11 +94,20 @@ class JobServer:
         Raises:
             UserError: it does, and `unless` does not say that this is known.
         """
-        if not (self.authenticated or unless or is_loopback(urlsplit(self.url).hostname or "")):
+        if not (self.authenticated or unless or self._is_here()):
             raise UserError(
                 f"{self.url} asks for no token: whoever reaches it can run code there and read what you send. Start the "
                 f"cluster with RAY_AUTH_MODE=token, or say --allow-unauthenticated"
             )
+
+    def _is_here(self) -> bool:
+        """Whether the cluster runs on this machine; a loopback address may also be the end of a tunnel to another one."""
+        from ray._common.utils import get_default_ray_temp_dir
+
+        if not is_loopback(urlsplit(self.url).hostname or ""):
+            return False
+        session = self._client._do_request("GET", "/api/version").json().get("session_name")  # public methods hide it
+        return bool(session) and Path(get_default_ray_temp_dir(), session).is_dir()
 
     def submit(self, config: RunConfig, *, until: str | None, variables: Sequence[str]) -> tuple[Job, bool]:
         """Submit a run, or find its job where it is at work already; returns the job, and whether it is new.
@@ -106,8 +115,7 @@ class JobServer:
         Raises:
             UserError: a path in the config means something on this machine only, or the package is too large.
         """
-        remote = not is_loopback(urlsplit(self.url).hostname or "")
-        if remote and (keys := paths.relative(config)):
+        if (keys := paths.relative(config)) and not self._is_here():
             raise UserError(
                 f"{', '.join(keys)}: relative to this machine's folders, which the cluster at {self.url} does not have. "
                 f"Use URIs (s3://, gs://) or absolute paths of a folder that all its nodes share"

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Collection
 
 from semievol import storage
 from semievol.errors import UserError
@@ -24,6 +25,10 @@ class Keys:
 
     def __init__(self, hashes: dict[str, str]) -> None:
         self._hashes = hashes  # name: hex SHA-256
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._hashes.keys()
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -78,8 +83,9 @@ def add(name: str, file: str) -> str:
     if not _LINE.fullmatch(line):
         raise UserError(f"'{name}' is no name for a key: up to 64 letters, digits, . _ -")
     lines = storage.read_text(file).splitlines() if storage.exists(file) else []
+    if name in Keys.parse("\n".join(lines), file).names:
+        raise UserError(f"{file}: '{name}' has a key already; delete its line first, or take another name")
     text = "\n".join([*lines, line, ""])
-    Keys.parse(text, file)
     storage.write_text(file, text)
     return key
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,8 +53,6 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     others = [app for app in serve.status().applications if app != APP and not app.startswith(prefix(folder))]
     if others:
         raise UserError(f"Ray Serve on this cluster serves {', '.join(others)} already; take a cluster of its own")
-    # A supervisor ends it as Ctrl-C does; here, because Ray has set a handler of its own while connecting.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
     try:

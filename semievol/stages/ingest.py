@@ -56,15 +56,20 @@ def inputs(
         wanted = [data.columns.question, data.columns.context, data.columns.stratum]
         wanted += [data.columns.options] if tasks.needs_options(task) else []
         wanted += [data.columns.oracle] if split == "unlabeled" else [data.columns.answer]
-        looked_at, here = _columns(files, limits)
+        try:
+            for file in files:
+                readers.format_of(file.uri)
+            looked_at, here = _columns(files, limits)
+        except UserError as error:
+            raise UserError(f"data.{split}: {error}") from None
+        if not here:
+            raise UserError(f"data.{split}: {looked_at} has no columns: it is empty, or its first lines are no rows")
         for column in filter(None, wanted):
             if column not in here:
                 raise UserError(
-                    f"data.{split}: {looked_at} has no column '{column}'; it has {', '.join(here) or 'none'}. "
+                    f"data.{split}: {looked_at} has no column '{column}'; it has {', '.join(here)}. "
                     f"Map yours with data.columns.*"
                 )
-        for file in files:
-            readers.format_of(file.uri)
     return found
 
 

@@ -23,14 +23,15 @@ class Server(ThreadingHTTPServer):
     """Ray's job server without authentication, as far as a submission goes."""
 
     def __init__(self) -> None:
-        super().__init__(("0.0.0.0", 0), Handler)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.jobs: dict[str, dict[str, Any]] = {}
         self.packages: list[bytes] = []
         self.headers: list[dict[str, str]] = []
+        self.session = "session_of_another_machine"
 
     @property
     def url(self) -> str:
-        return f"http://0.0.0.0:{self.server_port}"  # this machine, and no loopback address
+        return f"http://127.0.0.1:{self.server_port}"  # as of a tunnel
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         jobs = self.server.jobs
         if self.path == "/api/version":
-            return self._answer({"version": "4", "ray_version": "2.60.0"})
+            return self._answer({"version": "4", "ray_version": "2.60.0", "session_name": self.server.session})
         if self.path == "/api/jobs/":
             return self._answer(list(jobs.values()))
         job = jobs.get(self.path.removeprefix("/api/jobs/"))
@@ -126,6 +127,18 @@ def test_what_does_not(server: Server, config: str) -> None:
         assert done.returncode == 2 and message in done.stderr
         assert "Traceback" not in done.stderr
     assert not server.jobs and not server.packages
+
+
+def test_a_cluster_on_this_machine_needs_no_token_and_takes_relative_paths(
+    server: Server, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    server.session = "session_here"
+    (tmp_path / "ray" / server.session).mkdir(parents=True)
+    done = submit(server, config, "storage=runs")
+    assert done.returncode == 0, done.stderr
+    [job] = server.jobs.values()
+    assert job["metadata"] == {"semievol_run": f"{Path.cwd()}/runs/x"}
 
 
 def test_addresses() -> None:
