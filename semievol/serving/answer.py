@@ -17,7 +17,8 @@ from semievol.tasks import Row, Task
 
 
 async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
-    """Answer as evaluation does: greedily, so that the run's accuracy is that of this route.
+    """Answer as evaluation does: greedily, so that the run's accuracy is that of this route (with `serving.in_context`, if
+    it was evaluated with examples). A prompt over the window is refused, where evaluation cuts it.
 
     The entropy is the run's own measure, the mean negative log-probability of the response (paper, section 3.3); the
     confidence is exp(-entropy).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from semievol.progress import Emit, reporting
 from semievol.tasks import Task
 from semievol.training import trained
 
+Part = TypeVar("Part")
 # Rows of a commit: at least and at most so many (an engine has two of them at a time); between these as many as make so many
 # commits, or so many for each actor. Each commit is a file, and Ray Data keeps some 50 KB of each on the driver.
 _LEAST_ROWS, _MOST_ROWS, _COMMITS, _COMMITS_PER_ACTOR = 256, 10_000, 500, 50
@@ -65,11 +66,11 @@ def check_bad_fraction(ctx: StageContext, bad: int, total: int, examples: Iterab
         )
 
 
-def summarize(uri: str, columns: list[str], partial: Callable[..., pa.Table], **arguments: Any) -> Iterator[pa.Table]:
-    """Reduce the Parquet files of a folder, in tasks: `partial` makes a small table of the rows, to be combined.
+def summarize(uri: str, columns: list[str], partial: Callable[..., Part], **arguments: Any) -> Iterator[Part]:
+    """Reduce the Parquet files of a folder, in tasks: `partial` makes something small of many rows, to be combined.
 
     Plain tasks and no Ray Data plan, because a selection makes several of these passes, and starting a plan costs
-    more than a pass over a hundred thousand rows. The order of the tables is not defined.
+    more than a pass over a hundred thousand rows. The order of the parts is not defined.
 
     Args:
         columns: all that is read.
@@ -100,8 +101,8 @@ def _chunks(files: list[storage.FileEntry], target_bytes: int) -> Iterator[list[
 
 
 def _reduce_files(
-    files: list[str], columns: list[str], partial: Callable[..., pa.Table], arguments: dict[str, Any]
-) -> pa.Table:
+    files: list[str], columns: list[str], partial: Callable[..., Part], arguments: dict[str, Any]
+) -> Part:
     return partial(pa.concat_tables(storage.read_table(file, columns) for file in files), **arguments)
 
 

@@ -165,14 +165,13 @@ def count_answers(out: str, *, paid: list[str]) -> tuple[Counter[str], Counter[s
     reasons: Counter[str] = Counter()
     tokens = ["prompt_tokens", "output_tokens"]
     columns = ["answer", "agreement", "justified", *tokens, "responses", "quarantine_reason"]
-    for block in summarize(out, columns, _count, paid=paid):
-        for record in block.to_pylist():
-            target = totals if record["kind"] == "total" else reasons
-            target[record["name"]] += record["rows"]
+    for counted, why in summarize(out, columns, _count, paid=paid):
+        totals.update(counted)
+        reasons.update(why)
     return totals, reasons
 
 
-def _count(block: pa.Table, paid: list[str]) -> pa.Table:
+def _count(block: pa.Table, paid: list[str]) -> tuple[dict[str, int], dict[str, int]]:
     import pyarrow.compute as pc
 
     answered = pc.is_valid(block["answer"])
@@ -194,11 +193,7 @@ def _count(block: pa.Table, paid: list[str]) -> pa.Table:
     }
     failures = given.filter(pc.is_valid(pc.struct_field(given, "error")))
     totals |= {f"failed:{n}": c for n, c in Counter(pc.struct_field(failures, "collaborator").to_pylist()).items()}
-    records = [{"kind": "total", "name": name, "rows": n} for name, n in totals.items()]
-    reasons = Counter(block["quarantine_reason"].drop_null().to_pylist())
-    records += [{"kind": "reason", "name": name, "rows": n} for name, n in reasons.items()]
-    schema = pa.schema([("kind", pa.string()), ("name", pa.string()), ("rows", pa.int64())])
-    return pa.Table.from_pylist(records, schema=schema)
+    return totals, Counter(block["quarantine_reason"].drop_null().to_pylist())
 
 
 def _rows_with(responses: pa.ChunkedArray, field: str) -> pa.Array:

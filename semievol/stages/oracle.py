@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ COVERAGES = np.arange(1, 21) / 20  # of the risk-coverage curve
 _LEVELS = 1 << 16
 
 Bools = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
 
 
 def true_answers(uri: str, ids: npt.NDArray[np.int64]) -> list[str | None]:
@@ -40,8 +42,9 @@ def measure_pseudo_labels(ctx: StageContext) -> dict[str, Any] | None:
         return None
     rows = storage.join(ctx.inputs["select"], "rows")
     arguments = {"oracle": oracle, "config": ctx.config}
-    blocks = pa.concat_tables(summarize(rows, ["row_id", "answer", "selected"], _count, **arguments))
-    total = {name: int(np.sum(blocks[name].to_numpy())) for name in blocks.column_names}
+    total: Counter[str] = Counter()
+    for part in summarize(rows, ["row_id", "answer", "selected"], _count, **arguments):
+        total.update(part)
     return {
         "accuracy": round(total["right"] / max(total["known"], 1), 4),
         "selected_accuracy": round(total["selected_right"] / max(total["selected_known"], 1), 4),
@@ -56,12 +59,9 @@ def _measures(rows: str, arguments: dict[str, Any]) -> dict[str, Any]:
     In constant memory: rows of nearly equal entropy (less than 1 % apart) share one of 65,536 levels, and count as ties.
     """
     counts = {name: np.zeros((2, _LEVELS), dtype=np.int64) for name in CONFIDENCES}
-    for block in summarize(rows, ["row_id", "answer", *CONFIDENCES], _levels, **arguments):
-        names, levels = np.array(block["measure"].to_pylist(), dtype=object), block["level"].to_numpy()
-        for name, (right, wrong) in counts.items():
-            here = names == name
-            right[levels[here]] += block["right"].to_numpy()[here]
-            wrong[levels[here]] += block["wrong"].to_numpy()[here]
+    for part in summarize(rows, ["row_id", "answer", *CONFIDENCES], _levels, **arguments):
+        for name, (levels, rows_at) in part.items():
+            counts[name][:, levels] += rows_at
     found: dict[str, Any] = dict.fromkeys(CONFIDENCES)
     for name, (right, wrong) in counts.items():
         if right.any() or wrong.any():
@@ -70,25 +70,23 @@ def _measures(rows: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _levels(block: pa.Table, oracle: str, config: RunConfig) -> pa.Table:
-    """Right and wrong pseudo-labels at each level of each confidence, the least entropy first."""
+def _levels(block: pa.Table, oracle: str, config: RunConfig) -> dict[str, tuple[Integers, Integers]]:
+    """For each confidence the levels that occur, each once, and right and wrong pseudo-labels at them, shape (2, levels)."""
     known, right = _right(block, oracle, config)
     ids = block["row_id"].to_numpy()
-    parts = []
+    found = {}
     for name in CONFIDENCES:
         measured = known & block[name].is_valid().to_numpy(zero_copy_only=False)
         entropies = block[name].to_numpy().astype(np.float32)
         sides = [measured & right, measured & ~right]
-        counts = [selection.histogram(selection.order_keys(entropies[s], ids[s]), prefix=0, level=0) for s in sides]
-        (levels,) = np.nonzero(counts[0] + counts[1])
-        names = pa.array([name] * len(levels), pa.string())
-        parts.append(
-            pa.table({"measure": names, "level": levels, "right": counts[0][levels], "wrong": counts[1][levels]})
-        )
-    return pa.concat_tables(parts)
+        keys = [selection.order_keys(entropies[side], ids[side]) for side in sides]
+        counts = np.stack([selection.histogram(of_side, prefix=0, level=0) for of_side in keys])
+        (levels,) = np.nonzero(counts.sum(axis=0))
+        found[name] = (levels, counts[:, levels])
+    return found
 
 
-def _count(block: pa.Table, oracle: str, config: RunConfig) -> pa.Table:
+def _count(block: pa.Table, oracle: str, config: RunConfig) -> dict[str, int]:
     known, right = _right(block, oracle, config)
     selected = block["selected"].to_numpy(zero_copy_only=False)
     counts = {
@@ -99,7 +97,7 @@ def _count(block: pa.Table, oracle: str, config: RunConfig) -> pa.Table:
         "selected_known": (selected & known).sum(),
         "selected_right": (selected & right).sum(),
     }
-    return pa.table({name: [int(n)] for name, n in counts.items()})
+    return {name: int(n) for name, n in counts.items()}
 
 
 def _right(block: pa.Table, oracle: str, config: RunConfig) -> tuple[Bools, Bools]:

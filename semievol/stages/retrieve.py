@@ -27,13 +27,11 @@ _SCORES = {"embedding": "cosine", "bm25": "BM25 score"}
 
 
 def run(ctx: StageContext) -> StageResult:
-    import pyarrow.compute as pc
-
     source, out = (storage.join(ctx.inputs["ingest"], "unlabeled"), storage.join(ctx.out, "rows"))
     k = ctx.config.retrieve.k
     retrieve_rows(ctx, source=source, out=out, k=k, schema=RETRIEVED)
-    partials = pa.concat_tables(summarize(out, ["neighbor_scores"], _nearest))
-    nearest, counted = (pc.sum(partials["score"]).as_py() or 0.0, pc.sum(partials["rows"]).as_py() or 0)
+    parts = list(summarize(out, ["neighbor_scores"], _nearest))
+    nearest, counted = sum(score for score, _ in parts), sum(rows for _, rows in parts)
     mean = nearest / counted if counted else 0.0
     rows = Rows(came_in=storage.count_rows(source), out=storage.count_rows(out))
     metrics = {"k": k, "mean_nearest_score": round(mean, 4)}
@@ -103,12 +101,13 @@ def _with_neighbors(rows: pa.Table, found: Hits, schema: pa.Schema) -> pa.Table:
     return rows.select(schema.names).cast(schema)
 
 
-def _nearest(block: pa.Table) -> pa.Table:
+def _nearest(block: pa.Table) -> tuple[float, int]:
+    """The sum of the best scores, and of how many rows."""
     import pyarrow.compute as pc
 
     scores = block["neighbor_scores"]
     first = pc.list_element(scores.filter(pc.greater(pc.list_value_length(scores), 0)), 0)
-    return pa.table({"score": [float(pc.sum(first).as_py() or 0.0)], "rows": [len(first)]})
+    return float(pc.sum(first).as_py() or 0.0), len(first)
 
 
 class Retriever:

@@ -24,6 +24,7 @@ from semievol.stages.context import StageContext, summarize
 from semievol.stages.oracle import true_answers
 from semievol.tasks import needs_options
 
+Integers = npt.NDArray[np.int64]
 _NO_TRUTH = "no true answer is known"
 _DECIDING = ["row_id", "answer", "agreement", "stratum", "nll", "token_entropy", "vote_entropy"]
 
@@ -47,10 +48,9 @@ def run(ctx: StageContext) -> StageResult:
     selected: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     closed = needs_options(ctx.config.task)  # an open answer set has as many answers as rows
-    for block in summarize(out, ["answer", "rejected_because"], _count_decisions, by_answer=closed):
-        for record in block.to_pylist():
-            target, name = (rejected, record["reason"]) if record["reason"] else (selected, record["answer"])
-            target[name] += record["rows"]
+    for kept_of, turned_down in summarize(out, ["answer", "rejected_because"], _count_decisions, by_answer=closed):
+        selected.update(kept_of)
+        rejected.update(turned_down)
     kept = sum(selected.values())
     if not kept:
         raise UserError(
@@ -104,9 +104,9 @@ def _answered(ctx: StageContext, source: str) -> int:
     """Rows with a pseudo-label; few of them may lack the measure that selects."""
     config = ctx.config.select
     answered = measured = 0
-    for block in summarize(source, _DECIDING, _count_measured, measure=config.confidence):
-        answered += block["answered"][0].as_py()
-        measured += block["measured"][0].as_py()
+    for rows, of_them in summarize(source, _DECIDING, _count_measured, measure=config.confidence):
+        answered += rows
+        measured += of_them
     if not answered:
         raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
     if answered - measured > ctx.config.limits.max_bad_fraction * answered:
@@ -117,12 +117,9 @@ def _answered(ctx: StageContext, source: str) -> int:
     return answered
 
 
-def _count_measured(block: pa.Table, measure: str) -> pa.Table:
-    import pyarrow.compute as pc
-
-    answered = pc.is_valid(block["answer"])
-    measured = pc.and_(answered, pc.is_valid(block[measure]))
-    return pa.table({"answered": [pc.sum(answered).as_py() or 0], "measured": [pc.sum(measured).as_py() or 0]})
+def _count_measured(block: pa.Table, measure: str) -> tuple[int, int]:
+    answered = block.filter(block["answer"].is_valid())
+    return len(answered), len(answered) - answered[measure].null_count
 
 
 def _caps(source: str, config: SelectConfig, bounds: Bounds) -> dict[str, int]:
@@ -143,12 +140,9 @@ def _keys_of_ranks(
         counts: dict[str, npt.NDArray[np.int64]] = {}
         prefixes = {group: search.prefix for group, search in searches.items()}
         arguments = {"config": config, "bounds": bounds, "per": per, "prefixes": prefixes, "level": level}
-        for block in summarize(source, _DECIDING, _histograms, **arguments):
-            groups = block["group"].to_numpy()
-            for group in searches:
-                part = block.filter(pa.array(groups == group))
-                digits = counts.setdefault(group, np.zeros(1 << 16, dtype=np.int64))
-                np.add.at(digits, part["digit"].to_numpy(), part["rows"].to_numpy())
+        for part in summarize(source, _DECIDING, _histograms, **arguments):
+            for group, (digits, rows) in part.items():
+                counts.setdefault(group, np.zeros(1 << 16, dtype=np.int64))[digits] += rows
         for group, search in searches.items():
             search.refine(counts[group])
     return {group: search.key for group, search in searches.items()}
@@ -156,30 +150,29 @@ def _keys_of_ranks(
 
 def _histograms(
     block: pa.Table, config: SelectConfig, bounds: Bounds, per: str, prefixes: dict[str, int], level: int
-) -> pa.Table:
+) -> dict[str, tuple[Integers, Integers]]:
+    """Of each group the digits that occur (most of the 65,536 do not), each once, and how many rows have them."""
     rows = _candidates(block, config)
     groups, mask = rows.groups(per), bounds.mask(rows)
-    parts = []
+    found = {}
     for group, prefix in prefixes.items():
         counts = selection.histogram(rows.keys[mask & (groups == group)], prefix=prefix, level=level)
-        digits = np.flatnonzero(counts)  # most of the 65,536 are empty
-        names = pa.array([group] * len(digits), pa.string())
-        parts.append(pa.table({"group": names, "digit": digits, "rows": counts[digits]}))
-    return pa.concat_tables(parts)
+        digits = np.flatnonzero(counts)
+        found[group] = (digits, counts[digits])
+    return found
 
 
 def _count(source: str, config: SelectConfig, bounds: Bounds, per: str) -> Counter[str]:
     """Rows within bounds, by group."""
     counts: Counter[str] = Counter()
-    for block in summarize(source, _DECIDING, _count_block, config=config, bounds=bounds, per=per):
-        counts.update(dict(zip(block["group"].to_pylist(), block["rows"].to_pylist(), strict=True)))
+    for part in summarize(source, _DECIDING, _count_block, config=config, bounds=bounds, per=per):
+        counts.update(part)
     return counts
 
 
-def _count_block(block: pa.Table, config: SelectConfig, bounds: Bounds, per: str) -> pa.Table:
+def _count_block(block: pa.Table, config: SelectConfig, bounds: Bounds, per: str) -> Counter[str]:
     rows = _candidates(block, config)
-    counts = Counter(rows.groups(per)[bounds.mask(rows)])
-    return pa.table({"group": pa.array(list(counts), pa.string()), "rows": pa.array(counts.values(), pa.int64())})
+    return Counter(rows.groups(per)[bounds.mask(rows)])
 
 
 def _write(source: str, out: str, config: SelectConfig, bounds: Bounds, caps: dict[str, int]) -> None:
@@ -215,9 +208,8 @@ def _candidates(block: pa.Table, config: SelectConfig) -> Candidates:
     )
 
 
-def _count_decisions(block: pa.Table, by_answer: bool) -> pa.Table:
-    answers = block["answer"].to_pylist() if by_answer else [""] * len(block)
-    counts = Counter(zip(answers, block["rejected_because"].to_pylist(), strict=True))
-    records = [{"answer": answer, "reason": reason, "rows": n} for (answer, reason), n in counts.items()]
-    schema = pa.schema([("answer", pa.string()), ("reason", pa.string()), ("rows", pa.int64())])
-    return pa.Table.from_pylist(records, schema=schema)
+def _count_decisions(block: pa.Table, by_answer: bool) -> tuple[Counter[str], Counter[str]]:
+    """Selected rows by answer, all as one where it is not asked for, and the others by reason."""
+    answers = block.filter(block["rejected_because"].is_null())["answer"].to_pylist()
+    selected = Counter(answers if by_answer else [""] * len(answers))
+    return selected, Counter(block["rejected_because"].drop_null().to_pylist())

@@ -64,12 +64,11 @@ def _run(ctx: StageContext, sources: list[Source], base: str, config: TrainConfi
         _render(ctx, source, rendered, config.max_length, None if at_endpoint else base)
     came_in = sum(map(_source_rows, sources))
     reasons: Counter[str] = Counter()
-    cut = 0
-    for block in summarize(rendered, ["cut", "quarantine_reason"], _count):
-        for record in block.to_pylist():
-            reasons[record["reason"]] += record["rows"]
-            cut += record["cut"]
-    usable = reasons.pop("", 0)
+    usable = cut = 0
+    for fit, were_cut, why in summarize(rendered, ["cut", "quarantine_reason"], _count):
+        usable += fit
+        cut += were_cut
+        reasons.update(why)
     bad = sum(reasons.values())
     examples = [f"{n:,} rows: {reason}" for reason, n in reasons.most_common()]
     check_bad_fraction(ctx, bad, usable + bad, examples)
@@ -88,13 +87,11 @@ def _source_rows(source: Source) -> int:
     """Rows that have to come out of rendering, counted at their source."""
     if not source.selected_only:
         return storage.count_rows(source.uri)
-    return sum(int(block["selected"][0].as_py()) for block in summarize(source.uri, ["selected"], _count_selected))
+    return sum(summarize(source.uri, ["selected"], _count_selected))
 
 
-def _count_selected(block: pa.Table) -> pa.Table:
-    import pyarrow.compute as pc
-
-    return pa.table({"selected": [pc.sum(block["selected"]).as_py() or 0]})
+def _count_selected(block: pa.Table) -> int:
+    return len(block.filter(block["selected"]))
 
 
 def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: str | None) -> None:
@@ -152,12 +149,7 @@ def _shows_examples(source: Source, record: dict[str, Any]) -> bool:
     return source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
 
 
-def _count(block: pa.Table) -> pa.Table:
-    """Rows, and rows that were cut, by why they cannot be used ("" where they can)."""
-    rows: Counter[str] = Counter()
-    cut: Counter[str] = Counter()
-    for was_cut, reason in zip(block["cut"].to_pylist(), block["quarantine_reason"].to_pylist(), strict=True):
-        rows[reason or ""] += 1
-        cut[reason or ""] += was_cut
-    reasons = pa.array(list(rows), pa.string())
-    return pa.table({"reason": reasons, "rows": list(rows.values()), "cut": [cut[r] for r in rows]})
+def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:
+    """Rows that can be used, rows that were cut, and rows that cannot be used by their reason."""
+    reasons = Counter(block["quarantine_reason"].drop_null().to_pylist())
+    return block["quarantine_reason"].null_count, len(block.filter(block["cut"])), reasons
