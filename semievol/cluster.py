@@ -196,6 +196,14 @@ def _sees(uri: str, owner: str) -> bool:
     return False
 
 
+def connection() -> str:
+    """What tells this connection to Ray from all others."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return f"{context.gcs_address} {context.get_job_id()}"
+
+
 def drivers_node() -> Any:
     """Where an actor is started that no other node's loss is to end: beside the driver (or whoever calls this)."""
     import ray

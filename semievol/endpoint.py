@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from semievol.config import RunConfig
 from semievol.errors import UserError
-from semievol.network import is_loopback
+from semievol.network import is_here
 
 if TYPE_CHECKING:
     from openai import APIError
@@ -35,7 +34,7 @@ class Endpoint:
             UserError: the key's variable is not set here, and the endpoint is on another machine.
         """
         key = os.environ.get(self.key_variable)
-        if not key and not _is_here(self.url):
+        if not key and not is_here(self.url):
             raise UserError(
                 f"{self.url} wants a key, and the variable {self.key_variable} ({self.key_name}) is not set where it is "
                 f"asked: set it on every node before Ray starts there"
@@ -76,8 +75,4 @@ def variables(config: RunConfig) -> list[str]:
     asked = [(url, engine.api_key_env) for url in urls]
     if trainer.kind == "openai":
         asked.append((trainer.endpoint or engine.endpoint, trainer.api_key_env or engine.api_key_env))
-    return sorted({variable for url, variable in asked if not _is_here(url)})
-
-
-def _is_here(url: str) -> bool:
-    return is_loopback(urlsplit(url).hostname or "")
+    return sorted({variable for url, variable in asked if not is_here(url)})

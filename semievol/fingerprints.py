@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from semievol import config as configuration
 from semievol import embedding, paths, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
@@ -54,7 +53,7 @@ class Fingerprints:
         """Of one step, with the fingerprints of those that it reads."""
         number = step.round.number
         if number not in self._settings:
-            self._settings[number] = configuration.to_dict(of_round(self._config, number))
+            self._settings[number] = asdict(of_round(self._config, number))
         settings = {key: _setting(self._settings[number], key) for key in step.stage.settings}
         own = self._models.get(step.stage.reads, [])
         if step.stage.name == "ingest":

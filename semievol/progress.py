@@ -69,8 +69,7 @@ def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = 
     """
     import ray
 
-    context = ray.get_runtime_context()
-    counter = _counter(f"{context.gcs_address} {context.get_job_id()}")
+    counter = _counter(cluster.connection())
     ray.get(counter.reset.remote(note))
     stopped = threading.Event()
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from semievol import storage
 from semievol.config import RunConfig, loads
 from semievol.errors import UserError
-from semievol.runfolder import Key, RunFolder
+from semievol.runfolder import Key, RunFolder, now
 
 _RECORD = "promotions.json"
 _ROUND = re.compile(r"round-(\d+)")
@@ -168,7 +167,7 @@ def _test_rows(folder: RunFolder, name: str) -> list[int]:
 
 
 def _record(folder: RunFolder, entry: Promotion) -> Promotion:
-    entry = Promotion(**(asdict(entry) | {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}))
+    entry = replace(entry, at=now())
     entries = [asdict(e) for e in [*history(folder), entry]]
     storage.write_text(storage.join(folder.uri, _RECORD), json.dumps(entries, indent=1))
     return entry

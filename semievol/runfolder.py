@@ -1,7 +1,9 @@
 """The run folder and its contract: a stage is done if and only if its manifest exists and its fingerprint matches.
 
 <storage>/<run>/
-    config.yaml  run.json  status.json  summary.json  README.md
+    config.yaml  run.json  status.json  summary.json  README.md  promotions.json
+    driver.json                        the lease of the driver that is at work
+    nothing_new.json                   files that have arrived and hold no new row
     round-N/data.json                  the unlabeled files of a round with rows of its own, written first
     round-N/<stage>/manifest.json      written last
     round-N/<stage>/...                Parquet parts, models
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -141,7 +144,7 @@ class RunFolder:
             metrics=result.metrics,
             seconds=round(seconds, 2),
             headline=result.headline,
-            finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            finished_at=now(),
             versions=library_versions(),
             files=[
                 {"path": storage.resolve(file.uri)[1][prefix:], "size": file.size, "sha256": digest}
@@ -154,13 +157,18 @@ class RunFolder:
     def records(self) -> dict[int, Record]:
         """What the rounds with rows of their own were defined over, by their number."""
         found = {}
-        for name in storage.folders(self.uri):
-            uri = storage.join(self.uri, name, _DATA)
-            if name.startswith("round-") and storage.exists(uri):
+        for number in self.numbers():
+            uri = storage.join(self.uri, f"round-{number}", _DATA)
+            if storage.exists(uri):
                 data = json.loads(storage.read_text(uri))
                 files = tuple(storage.FileEntry(**file) for file in data["files"])
-                found[int(name.removeprefix("round-"))] = Record(files, data["finished"])
+                found[number] = Record(files, data["finished"])
         return found
+
+    def numbers(self) -> list[int]:
+        """Of the rounds that have a folder."""
+        names = storage.folders(self.uri)
+        return sorted(int(name.removeprefix("round-")) for name in names if re.fullmatch(r"round-\d+", name))
 
     def record(self, round_number: int, files: tuple[storage.FileEntry, ...], *, finished: bool) -> None:
         """Write down what a round is defined over."""
@@ -194,13 +202,18 @@ class RunFolder:
 
     def write_status(self, **status: Any) -> None:
         """What the run is doing now, for whoever watches from outside."""
-        self.write_json("status.json", {**status, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        self.write_json("status.json", {**status, "at": now()})
 
 
 def fingerprint(stage: str, config_slice: Any, inputs: list[Any]) -> str:
     """A digest of what a stage's output depends on: its settings, its inputs, and the version of this code."""
     content = json.dumps([semievol.__version__, stage, config_slice, inputs], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def now() -> str:
+    """The time as it stands in a run folder: ISO 8601, UTC, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def library_versions() -> dict[str, str]:

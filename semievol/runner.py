@@ -117,10 +117,8 @@ class Runner:
 
     def _prepare(self, step: Step) -> None:
         """Keep the leftovers of the same work, which the stage resumes; remove those of any other."""
-        marker, print_of_step = (
-            storage.join(self._folder.stage(*step.key), STARTED),
-            self._folder.fingerprints[step.key],
-        )
+        marker = storage.join(self._folder.stage(*step.key), STARTED)
+        print_of_step = self._folder.fingerprints[step.key]
         print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None
         if print_of_leftovers != print_of_step or self._folder.manifest(*step.key):
             self._folder.discard(*step.key)
@@ -129,12 +127,8 @@ class Runner:
 
 def _line(manifest: Manifest, *, skipped: bool) -> str:
     rows = manifest.rows
-    lost = [f"{n:,} {what}" for n, what in _losses(manifest) if n]
+    losses = ((rows.quarantined, "quarantined"), (rows.duplicates, "duplicates"), (rows.leaks, "held back as leaks"))
+    lost = [f"{n:,} {what}" for n, what in losses if n]
     took = "done before" if skipped else f"{manifest.seconds:,.0f} s"
     counts = f"{rows.came_in:,} in, {rows.out:,} out" + (f", {', '.join(lost)}" if lost else "")
     return f"{manifest.stage:<17} {took:>11}  {counts}; {manifest.headline}"
-
-
-def _losses(manifest: Manifest) -> list[tuple[int, str]]:
-    rows = manifest.rows
-    return [(rows.quarantined, "quarantined"), (rows.duplicates, "duplicates"), (rows.leaks, "held back as leaks")]

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ from semievol import config as configuration
 from semievol import paths, storage
 from semievol.config import RunConfig
 from semievol.errors import UserError
-from semievol.network import is_loopback
+from semievol.network import is_here
 from semievol.runfolder import fingerprint
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class JobServer:
         """Whether the cluster runs on this machine; a loopback address may also be the end of a tunnel to another one."""
         from ray._common.utils import get_default_ray_temp_dir
 
-        if not is_loopback(urlsplit(self.url).hostname or ""):
+        if not is_here(self.url):
             return False
         session = self._client._do_request("GET", "/api/version").json().get("session_name")  # public methods hide it
         return bool(session) and Path(get_default_ray_temp_dir(), session).is_dir()
@@ -121,7 +121,7 @@ class JobServer:
                 f"Use URIs (s3://, gs://) or absolute paths of a folder that all its nodes share"
             )
         config = paths.absolute(config)
-        name = f"{config.name}-{fingerprint('job', configuration.to_dict(config), [until])[:8]}"
+        name = f"{config.name}-{fingerprint('job', asdict(config), [until])[:8]}"
         attempts = [job for job in self.jobs() if re.fullmatch(re.escape(name) + r"(-\d+)?", job.id)]
         if going := [job for job in attempts if not job.ended]:
             return going[-1], False

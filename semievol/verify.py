@@ -38,12 +38,9 @@ def verify(folder: RunFolder, config: RunConfig, echo: Echo) -> Verified:
     """Check every finished stage of a run: files and checksums, counts, unique ids, and ids that refer to others."""
     check = _Check(folder, config, echo)
     records = folder.records()
-    numbers = [int(name.removeprefix("round-")) for name in storage.folders(folder.uri) if name.startswith("round-")]
-    nothing_known = (
-        storage.FileEntry("", 0, 0),
-    )  # round 0 has files of its own, even where nobody knows them any more
+    nothing_known = (storage.FileEntry("", 0, 0),)  # round 0 has files, even where nobody knows them any more
     files = {0: nothing_known} | {number: record.files for number, record in records.items()}
-    these = [Round(n, files.get(n, ())) for n in range(max(numbers, default=-1) + 1)]
+    these = [Round(n, files.get(n, ())) for n in range(max(folder.numbers(), default=-1) + 1)]
     for step in rounds.steps(these, config):
         check.step(step)
     if not check.stages:

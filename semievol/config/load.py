@@ -97,12 +97,7 @@ def to_yaml(config: RunConfig) -> str:
     """The resolved config as YAML: what `load` reads back to an equal config."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
-
-
-def to_dict(config: Any) -> Any:
-    """A config (or a part of it) as plain containers, for fingerprints and JSON."""
-    return dataclasses.asdict(config)
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
 
 
 def _overrides(texts: list[str], keys: Any) -> Any:

@@ -183,7 +183,7 @@ class LabelConfig:
     mode: str = "sample"
     justify: bool = True  # the warm model decides where answers differ; off: the majority stands, ties go to the surer
     max_tokens: int = 16
-    # What a crash can cost: rows are committed in units of this many, each a file. Default: a 500th of all (with more than
+    # What a crash can cost, of retrieval and evaluation too: rows are committed in units of this many, each a file. Default: a 500th of all (with more than
     # ten actors a 50th of the share of each), but no less than 256 and no more than 10,000
     rows_per_commit: int | None = None
 

@@ -1,1 +1,1 @@
-"""The stages: each module has one `run` that reads its inputs, writes its folder, and returns a `StageResult`."""
+"""The stages: functions of a `StageContext` that read their inputs, write their folder, and return a `StageResult`."""

@@ -46,12 +46,12 @@ class Engines:
         import ray
 
         key = (work.model, work.endpoint, engine, repr(config), repr(pool))
-        if key == self._key and _connection() == self._connection and _begun(self._hosts):
+        if key == self._key and cluster.connection() == self._connection and _begun(self._hosts):
             return self._hosts
         self.release()
         keeper = ray.remote(_Hosts).options(num_cpus=0, scheduling_strategy=cluster.drivers_node())
         self._hosts = keeper.remote(work.model, engine, config, pool)
-        self._key, self._connection = key, _connection()
+        self._key, self._connection = key, cluster.connection()
         return self._hosts
 
     def release(self) -> None:
@@ -59,7 +59,7 @@ class Engines:
         import ray
 
         hosts, self._hosts = self._hosts, None
-        if hosts is not None and ray.is_initialized() and _connection() == self._connection:
+        if hosts is not None and ray.is_initialized() and cluster.connection() == self._connection:
             try:
                 with suppress(ray.exceptions.RayError):
                     ray.get(hosts.close.remote())
@@ -68,13 +68,6 @@ class Engines:
 
 
 ENGINES = Engines()
-
-
-def _connection() -> str:
-    import ray
-
-    context = ray.get_runtime_context()
-    return f"{context.gcs_address} {context.get_job_id()}"
 
 
 def _begun(hosts: Any) -> bool:
