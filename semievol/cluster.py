@@ -45,8 +45,12 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": debug}
     if not debug:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the driver prints notes of Ray's to itself
-    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the same variables
-    if not os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the same variables
+        options["runtime_env"] = {"env_vars": worker_environment()}
+    else:
+        # Workers inherit it. Ray starts some of them at once, which a runtime environment would have no use for.
+        os.environ.update(worker_environment())
         # Each stage uses the same few workers; by default Ray ends them after a second without work, and starting one
         # costs seconds of CPU, which is most of a small run on a small machine.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
@@ -57,7 +61,7 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
     for attempt in range(_STARTS):
         try:
-            ray.init(**options, runtime_env={"env_vars": worker_environment()})
+            ray.init(**options)
             break
         except Exception as error:
             # Ray gives its own processes 30 s to start, which a busy machine may not manage the first time.
