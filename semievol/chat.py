@@ -35,12 +35,16 @@ class ChatTemplate:
                 f"{tokenizer.name_or_path}: its tokenizer has no chat template, as those of models that are not tuned to "
                 f"follow instructions. Take one that is, or put a chat_template.jinja into its folder"
             )
-        self._takes_system = True
-        self._takes_system = self._shows_system()
+        self.takes_system = True
+        self.takes_system = self._shows_system()
+
+    def shown(self, prompt: Messages) -> Messages:
+        """The prompt as the template can show it."""
+        return prompt if self.takes_system else without_system(prompt)
 
     def prompts(self, prompts: list[Messages]) -> list[list[int]]:
         """The token ids of prompts, up to where the response begins."""
-        shown = [prompt if self._takes_system else without_system(prompt) for prompt in prompts]
+        shown = list(map(self.shown, prompts))
         options = {"add_generation_prompt": True, "return_dict": False}
         if self._many:
             return list(self._tokenizer.apply_chat_template(shown, **options))
@@ -53,8 +57,7 @@ class ChatTemplate:
         once for each row while rows are rendered, on all nodes.
         """
         [asked] = self.prompts([prompt])
-        shown = prompt if self._takes_system else without_system(prompt)
-        whole = self._tokenizer.apply_chat_template([*shown, *completion], return_dict=False)
+        whole = self._tokenizer.apply_chat_template([*self.shown(prompt), *completion], return_dict=False)
         shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
         if shared < len(asked):
             warnings.warn(

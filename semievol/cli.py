@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,7 +94,7 @@ def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -
     console.print(table)
     for note in pipeline.notes():
         console.print(note)
-    has = cluster.describe(pipeline.config)
+    has = cluster.describe(pipeline.config, pipeline.pools())
     console.print(f"cluster: {has}")
     if as_json:
         _print_json({"run": pipeline.folder.uri, "cluster": has, "stages": [asdict(stage) for stage in planned]})
@@ -267,6 +268,7 @@ app.add_typer(cli_jobs.app)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `semievol` command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; that is how Slurm and Kubernetes end jobs
     try:
         app(args=arguments, standalone_mode=False)
     except UserError as error:

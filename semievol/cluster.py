@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from semievol import lease, paths, storage
@@ -67,8 +67,7 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
             # Ray gives its own processes 30 s to start, which a busy machine may not manage the first time.
             if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
                 raise
-    # What ends jobs (Slurm, Kubernetes) ends them as Ctrl-C does; here, because Ray has set a handler of its own by now.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # again (semievol.cli): Ray has set a handler of its own
     context = ray.data.DataContext.get_current()
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -89,54 +88,72 @@ def worker_environment() -> dict[str, str]:
 
 
 def available() -> dict[str, float]:
-    """What the connected cluster has in all, or can grow to: {"CPU": .., "GPU": ..}."""
+    """What the connected cluster has now: {"CPU": .., "GPU": ..}."""
     import ray
-    from ray._private.state import state
 
-    total, limit = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}  # of an autoscaler
-    return {name: max(float(total.get(name, 0)), float(limit.get(name, 0))) for name in ("CPU", "GPU")}
+    total = ray.cluster_resources()
+    return {name: float(total.get(name, 0)) for name in ("CPU", "GPU")}
 
 
 def at_most(pool: PoolResources) -> int:
-    """How many actors a pool can grow to: `max_actors`, as far as there is room for them and for a task beside them."""
-    have, limit = available(), pool.max_actors or pool.actors
-    for each, room in ((pool.num_cpus, have["CPU"] - 1), (pool.num_gpus, have["GPU"])):
+    """How many actors a pool can grow to: `max_actors`; in a Ray of our own, no more than there is room for."""
+    limit = pool.max_actors or pool.actors
+    if _may_grow():
+        return limit
+    have = available()
+    for each, room in ((pool.num_cpus, have["CPU"] - 1), (pool.num_gpus, have["GPU"])):  # and for a task beside them
         limit = min(limit, int(room // each)) if each else limit
     return max(limit, pool.actors)
 
 
-def require(config: RunConfig, pools: Iterable[str]) -> None:
-    """Say at once that there is no room for a pool, instead of waiting for ever once its stage has come.
+def require(config: RunConfig, pools: Iterable[str], echo: Callable[[str], None]) -> None:
+    """Say at once that there is no room for a pool, instead of waiting in silence once its stage has come.
 
     Args:
         pools: keys of `resources`: embed, label, train.
+        echo: is told of a cluster that is too small now: whether an autoscaler can add nodes to it Ray does not say.
 
     Raises:
-        UserError: the cluster is too small, with both figures and the keys to change.
+        UserError: a Ray of our own is too small, with both figures and the keys to change.
     """
+    if lack := shortage(config, pools):
+        too_small(lack, echo)
+
+
+def too_small(lack: str, echo: Callable[[str], None]) -> None:
+    """As `require`, for what is known to be lacking."""
+    if not _may_grow():
+        raise UserError(lack)
+    echo(f"{lack}. Meanwhile it waits for nodes to join")
+
+
+def shortage(config: RunConfig, pools: Iterable[str]) -> str | None:
+    """What the connected cluster lacks for one of the pools, with the keys to change."""
     import ray
-    from ray._private.state import state
 
     have = available()
-    fixed = state.get_max_resources_from_cluster_config() is None  # no autoscaler that could bring larger nodes
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if fixed else []
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for name in pools:
         pool = getattr(config.resources, name)
         key, count = ("workers", pool.workers) if name == "train" else ("actors", pool.actors)
         # Actors that take every CPU leave none for the tasks that read and write around them.
         for resource, each, spare in (("CPU", pool.num_cpus, 1), ("GPU", pool.num_gpus, 0)):
+            size = f"resources.{name}.num_{resource.lower()}s"
             if each and each * count + spare > have[resource]:
                 beside = f" and {spare} more beside them" if spare else ""
-                raise UserError(
+                return (
                     f"resources.{name} asks for {count} x {each:g} {resource}{beside}; the cluster has {have[resource]:g}: "
-                    f"lower resources.{name}.{key} or resources.{name}.num_{resource.lower()}s"
+                    f"lower resources.{name}.{key} or {size}"
                 )
-            largest = max((node.get(resource, 0) for node in nodes), default=each)
+            largest = max(node.get(resource, 0) for node in nodes)
             if each > largest:
-                raise UserError(
-                    f"resources.{name}.num_{resource.lower()}s is {each:g}, and the largest node has {largest:g} {resource}: "
-                    f"lower it, or add larger nodes"
-                )
+                return f"{size} is {each:g}, and the largest node has {largest:g} {resource}: lower it, or add larger nodes"
+    return None
+
+
+def _may_grow() -> bool:
+    """Whether nodes can join: the cluster is not one that `connect` has started here."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def check_nodes(config: RunConfig, run: str, owner: str, variables: Sequence[str]) -> None:
@@ -233,19 +250,16 @@ def user_error(error: BaseException) -> UserError | None:
     return None
 
 
-def describe(config: RunConfig) -> str:
-    """What a run would use: the cluster at RAY_ADDRESS, or the local Ray it would start. Starts nothing."""
+def describe(config: RunConfig, pools: Iterable[str]) -> str:
+    """What a run would use, and what it lacks for these pools: the cluster at RAY_ADDRESS, or the local Ray it would
+    start. Starts nothing."""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         return f"none running; a local Ray with {local_cpus(config)} CPU would be started"
     connect(config)
     have = available()
-    has = f"{address}: {have['CPU']:g} CPU, {have['GPU']:g} GPU"
-    try:
-        require(config, ("embed", "train", "label"))
-    except UserError as error:
-        return f"{has}. {error}"
-    return has
+    lack = shortage(config, pools)
+    return f"{address}: {have['CPU']:g} CPU, {have['GPU']:g} GPU{f'. {lack}' if lack else ''}"
 
 
 def local_cpus(config: RunConfig) -> int:

@@ -162,11 +162,11 @@ class Pipeline:
             if ahead := [step for step in wanted if not self._runner.done(step)]:
                 self._require(one)
                 connect()
-                cluster.require(self.config, self._pools(ahead))  # before hours of work, and again at each stage
+                cluster.require(self.config, self._pools(ahead), self._echo)  # before hours of work, and at each stage
             self._begin(one)
             for step in wanted:
                 if step in ahead:
-                    cluster.require(self.config, self._pools([step]))
+                    cluster.require(self.config, self._pools([step]), self._echo)
                 manifests[step.key] = self._runner.done_or_run(step)
                 if number and step.stage.name == "ingest" and not manifests[step.key].rows.out:
                     del manifests[step.key]
@@ -180,10 +180,17 @@ class Pipeline:
             number += 1
         return manifests
 
+    def pools(self) -> list[str]:
+        """The actor pools that are still needed, by their keys in `resources`."""
+        return self._pools([step for step in self._steps if not self._runner.done(step)])
+
     def _pools(self, steps: list[Step]) -> list[str]:
-        """The actor pools of these stages, in their order; a training at an endpoint needs none here."""
-        there = {"train"} if self.config.trainer.kind == "openai" else set()
-        return [pool for pool in dict.fromkeys(step.stage.actors for step in steps) if pool and pool not in there]
+        pools = dict.fromkeys(step.stage.actors for step in steps if step.stage.actors)
+        if self.config.trainer.kind == "openai":
+            pools.pop("train", None)  # it is elsewhere
+        if self.config.evaluate.k and any(step.stage.function == "evaluate:run_model" for step in steps):
+            pools["embed"] = None  # test rows get their solved examples
+        return list(pools)
 
     def _begin(self, one: Round) -> None:
         self._record(one, finished=False)

@@ -70,7 +70,7 @@ def justification(task: Task, row: Row, answers: list[str]) -> Messages:
 
 def without_system(prompt: Messages) -> Messages:
     """The prompt for a model that knows no system message: what it says opens the user's message."""
-    if prompt[0]["role"] != "system":
+    if [message["role"] for message in prompt[:2]] != ["system", "user"]:
         return prompt
     system, user, *rest = prompt
     return [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]

@@ -66,9 +66,9 @@ class Runner:
         module, _, function = step.stage.function.partition(":")
         run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
         status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)
-        status(state="running")
         started = time.monotonic()
         try:
+            status(state="running")
             result = run(self.context(step))
         except BaseException as error:
             with suppress(OSError, UserError):  # a full disk, say: it is the error itself that is to be heard

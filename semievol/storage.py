@@ -6,6 +6,7 @@ Everything that a run keeps goes through here, so no code assumes a disk that no
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import posixpath
 import re
@@ -124,24 +125,27 @@ def find(pattern: str) -> list[FileEntry]:
     from pyarrow.fs import FileSelector, FileType
 
     magic = min((pattern.find(c) for c in "*?[" if c in pattern), default=-1)
-    if magic >= 0 and exists(pattern):
-        magic = -1
     start = pattern if magic < 0 else pattern[: pattern.rfind("/", 0, magic) + 1] or "."
+    rest = pattern[len(start) if start != "." else 0 :]
     filesystem, path = resolve(start)
+    if rest and filesystem.get_file_info(posixpath.join(path, rest.rstrip("/"))).type != FileType.NotFound:
+        start, path, rest = join(start, rest.rstrip("/")), posixpath.join(path, rest.rstrip("/")), ""
     info = filesystem.get_file_info(path)
     if info.type == FileType.File:
         return [FileEntry(start, info.size, info.mtime_ns or 0)]
     if info.type == FileType.NotFound:
         return []
     prefix = "" if "://" not in start else start[: len(start.rstrip("/")) - len(path.rstrip("/"))]
-    glob = None
-    if magic >= 0:
-        glob = re.compile(glob_translate(pattern[len(start) if start != "." else 0 :]))
+    try:
+        glob = re.compile(glob_translate(rest.rstrip("/")))
+    except ValueError as error:
+        raise UserError(f"{pattern}: {error}") from None  # ** beside other characters
     found = []
     for entry in filesystem.get_file_info(FileSelector(path, recursive=True)):
         inside = posixpath.relpath(entry.path, path)
         hidden = any(part[0] in "._" for part in inside.split("/"))
-        if entry.type == FileType.File and not hidden and (glob is None or glob.match(inside)):
+        above = itertools.accumulate(inside.split("/"), posixpath.join)  # a glob may name folders
+        if entry.type == FileType.File and not hidden and (not rest or any(map(glob.match, above))):
             found.append(FileEntry(prefix + entry.path, entry.size, entry.mtime_ns or 0))
     return sorted(found, key=lambda e: e.uri)
 

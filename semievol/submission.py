@@ -118,7 +118,8 @@ class JobServer:
         if (keys := paths.relative(config)) and not self._is_here():
             raise UserError(
                 f"{', '.join(keys)}: relative to this machine's folders, which the cluster at {self.url} does not have. "
-                f"Use URIs (s3://, gs://) or absolute paths of a folder that all its nodes share"
+                f"Use URIs (s3://, gs://) or absolute paths of a folder that all its nodes share. (If it runs here with "
+                f"--temp-dir=FOLDER/ray, set RAY_TMPDIR=FOLDER)"
             )
         config = paths.absolute(config)
         name = f"{config.name}-{fingerprint('job', asdict(config), [until])[:8]}"

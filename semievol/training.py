@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +69,8 @@ def train(stage: str, spec: TrainSpec, resources: TrainResources, row_count: int
                 ),
             )
             try:
-                trainer.fit()
+                with _interruptible():
+                    trainer.fit()
                 break
             except WorkerGroupError as error:
                 for failure in error.worker_failures.values():
@@ -79,6 +83,18 @@ def train(stage: str, spec: TrainSpec, resources: TrainResources, row_count: int
     storage.delete(storage.join(spec.out, "_ray_train"))
     metrics: dict[str, Any] = json.loads(storage.read_text(storage.join(spec.out, METRICS)))
     return metrics
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ray Train sets a handler of its own for Ctrl-C, which ends the process as if all were well, and leaves it there."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_loss(failure: BaseException) -> bool:

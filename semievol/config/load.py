@@ -57,7 +57,12 @@ def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: s
     _reject_unknown_keys(OmegaConf.to_container(in_file), keys, path)
     by_hand = _overrides(overrides or [], keys)
     try:
-        given = OmegaConf.merge(in_file, by_hand)
+        try:
+            given = OmegaConf.merge(in_file, by_hand)
+        except TypeError as error:  # [i] of a list under a key that takes anything, as engine.extra
+            raise UserError(
+                f"{', '.join(overrides or [])}: {error}. A list is only replaced as a whole: KEY=[..]"
+            ) from None
         merged = OmegaConf.merge(schema, _preset(OmegaConf.select(given, "preset", default="default")), given)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:

@@ -83,7 +83,8 @@ async def _respond(backend: Backend, config: RunConfig, model: str, messages: pr
     }
     status, content = await backend.respond(model, CHAT, json.dumps(body, ensure_ascii=False).encode())
     if status == 400:
-        raise HTTPException(400, "The question and its options do not fit the model's context window.")
+        said = json.loads(content).get("error", {}).get("message", "it gives no reason")
+        raise HTTPException(400, f"The model refuses the question: {said}")
     if status != 200:
         raise Unavailable
     choice = json.loads(content)["choices"][0]

@@ -1,12 +1,13 @@
 """One served model: ray.serve.llm's LLMServer, which our endpoint speaks HTTP to through a Serve handle.
 
 Requests and responses travel as bytes between the endpoint and vLLM's own OpenAI app in the replica, so nothing is
-parsed twice and the endpoint needs no vLLM.
+parsed twice (but for a model without system messages) and the endpoint needs no vLLM.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -15,8 +16,11 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
 from semievol import storage
+from semievol.chat import ChatTemplate, load_tokenizer
 from semievol.config import EngineConfig
 from semievol.engines.vllm import engine_options, is_cpu_build
+from semievol.prompts import without_system
+from semievol.serving.backend import CHAT
 
 _END = object()
 _FAREWELL_S = 2.0
@@ -52,6 +56,7 @@ class ModelServer(LLMServer):
         )
         await super().__init__(here, engine_cls=_Engine)
         self._app = await self.engine.build_asgi_app()
+        self._merges = await asyncio.to_thread(_merges_system, path)
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body of a whole response."""
@@ -77,6 +82,8 @@ class ModelServer(LLMServer):
 
     async def _messages(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
         """Run the ASGI app on one request; ends it when the consumer goes away."""
+        if path == CHAT and self._merges:
+            body = _merged(body)
         sent: asyncio.Queue[Any] = asyncio.Queue()
         requests = [{"type": "http.request", "body": body, "more_body": False}]
         gone = asyncio.Event()
@@ -103,6 +110,17 @@ class ModelServer(LLMServer):
             gone.set()
             await asyncio.wait([task], timeout=_FAREWELL_S)
             task.cancel()
+
+
+def _merges_system(model: str) -> bool:
+    """Whether the model was trained and evaluated with what stands in a system message at the head of the user's."""
+    tokenizer = load_tokenizer(model)
+    return bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
+
+
+def _merged(body: bytes) -> bytes:
+    asked = json.loads(body)
+    return json.dumps(asked | {"messages": without_system(asked["messages"])}).encode()
 
 
 def _scope(path: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     needed = cpus_needed(config)
     os.environ.setdefault("RAY_worker_niceness", "0")  # a Ray started here; by default its workers yield to everything
     cluster.connect(config, cpus=needed)
-    _require(config, needed)
+    _require(config, needed, echo)
     others = [app for app in serve.status().applications if app != APP and not app.startswith(prefix(folder))]
     if others:
         raise UserError(f"Ray Serve on this cluster serves {', '.join(others)} already; take a cluster of its own")
@@ -77,8 +77,8 @@ def cpus_needed(config: RunConfig) -> float:
     return models + front + 1
 
 
-def _require(config: RunConfig, cpus: float) -> None:
-    """Say at once that there is no room, instead of waiting for ever."""
+def _require(config: RunConfig, cpus: float, echo: Callable[[str], None]) -> None:
+    """Say at once that there is no room, instead of waiting in silence."""
     serving = config.serving
     gpus = len(serving.models) * serving.replicas * config.serving_gpus * config.engine.split
     neighbors = serving.endpoint_replicas * config.resources.embed.num_gpus if serving.neighbors else 0.0
@@ -86,9 +86,10 @@ def _require(config: RunConfig, cpus: float) -> None:
     for kind, needed in (("CPU", cpus), ("GPU", gpus + neighbors)):
         if have[kind] < needed:
             also = f", {neighbors:g} of them to embed questions (resources.embed.num_gpus)" if kind == "GPU" else ""
-            raise UserError(
-                f"serving {', '.join(serving.models)} takes {needed:g} {kind}{also}; the cluster has {have[kind]:g}. Serve "
-                f"fewer --models, or lower resources.serve, or resources.embed or serving.neighbors"
+            cluster.too_small(
+                f"serving {', '.join(serving.models)} takes {needed:g} {kind}{also}; the cluster has {have[kind]:g}: serve "
+                f"fewer --models, or lower resources.serve, or resources.embed or serving.neighbors",
+                echo,
             )
 
 

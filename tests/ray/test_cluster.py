@@ -1,5 +1,7 @@
 """What is said of a cluster that is too small; the one of these tests has 4 CPU, and says that it has 2 GPU."""
 
+import re
+
 import pytest
 
 from semievol import cluster
@@ -31,11 +33,22 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
     ],
 )
 def test_a_pool_without_room_is_named_with_the_keys_to_change(
-    run_config: RunConfig, pool: str, count: int, num_cpus: float, num_gpus: float, message: str
+    run_config: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    pool: str,
+    count: int,
+    num_cpus: float,
+    num_gpus: float,
+    message: str,
 ) -> None:
     asked = getattr(run_config.resources, pool)
     asked.num_cpus, asked.num_gpus = num_cpus, num_gpus
     setattr(asked, "workers" if pool == "train" else "actors", count)
+    said: list[str] = []
     with pytest.raises(UserError, match=message):
-        cluster.require(run_config, ["embed", "train", "label"])
-    cluster.require(run_config, {"embed", "train", "label"} - {pool})
+        cluster.require(run_config, ["embed", "train", "label"], said.append)
+    cluster.require(run_config, {"embed", "train", "label"} - {pool}, said.append)
+    assert not said
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # not ours: an autoscaler may add nodes
+    cluster.require(run_config, ["embed", "train", "label"], said.append)
+    assert re.search(message, said[0]) and said[0].endswith("it waits for nodes to join")

@@ -15,6 +15,7 @@ import yaml
 from kubernetes.utils.quantity import parse_quantity
 from pydantic import ValidationError
 
+import semievol
 from semievol import config
 from tests.unit import kuberay_types
 
@@ -47,6 +48,11 @@ def load_settings(folder: Path, settings: list[str]) -> None:
     """Fails where one is unknown or of a wrong type."""
     (folder / "c.yaml").write_text("{name: x, model: {base: m}, data: {labeled: l, unlabeled: u, test: t}}")
     config.load(str(folder / "c.yaml"), settings)
+
+
+def test_images_have_the_version_of_the_package() -> None:
+    tags = {tag for path in CLUSTER.iterdir() for tag in re.findall(r"semievol:([\d.]+)-[cg]pu", path.read_text())}
+    assert tags == {semievol.__version__}
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda p: p.name)

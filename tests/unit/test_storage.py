@@ -26,7 +26,10 @@ def test_find_takes_files_folders_globs_and_uris(tree: Path) -> None:
     assert names(tree / "a" / "*.csv") == ["1.csv"]  # as in a shell: a run folder beside the data is no data
     assert names(tree / "a" / "**" / "*.csv") == ["1.csv", "3.csv"]
     assert names(tree / "**") == ["1.csv", "2.jsonl", "3.csv", "b.csv"]
-    assert names(tree / "[ab]" / "?.csv") == ["1.csv"]
+    assert names(tree / "[ab]" / "?.csv") == names(f"file://{tree}/[ab]/?.csv") == ["1.csv"]
+    assert names(tree / "[ab]") == names(f"{tree}/a*/") == ["1.csv", "2.jsonl", "3.csv"]  # folders
+    with pytest.raises(UserError, match=r"a/\*\*.csv: .*\*\*"):
+        names(tree / "a" / "**.csv")
     assert names(tree / "*" / "1.csv") == ["1.csv"]
     assert names(f"file://{tree}/a") == ["1.csv", "2.jsonl", "3.csv"]
     assert storage.find(f"file://{tree}/a")[0].uri == f"file://{tree}/a/1.csv"

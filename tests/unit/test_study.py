@@ -129,7 +129,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("semievol.runner.import_module", lambda name: Module())
     monkeypatch.setattr("semievol.pipeline.cluster.connect", lambda config: None)
-    monkeypatch.setattr("semievol.pipeline.cluster.require", lambda config, pools: None)
+    monkeypatch.setattr("semievol.pipeline.cluster.require", lambda config, pools, echo: None)
     monkeypatch.setattr("semievol.pipeline.cluster.check_nodes", lambda *_: None)
     monkeypatch.setattr("semievol.study.scores_by_row", lambda uri, config: {1: 1.0})
     return asked

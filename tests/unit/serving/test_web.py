@@ -157,7 +157,8 @@ def test_failures_of_the_engine_are_told_apart(
     backend.body = {"error": {"message": 'too "long"', "code": 400}}
     refused = client.post(CHAT, json=ASK)
     assert refused.status_code == 400 and refused.json()["error"]["message"] == 'too "long"'
-    assert client.post("/v1/answer", json=QUESTION).json()["error"]["message"].endswith("context window.")
+    said = client.post("/v1/answer", json=QUESTION).json()["error"]["message"]
+    assert said == 'The model refuses the question: too "long"'
     backend.status = 500
     assert "long" not in client.post(CHAT, json=ASK).text
     bad = client.post("/v1/answer", json=[QUESTION, QUESTION | {"options": ["one"]}])
