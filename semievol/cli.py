@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from semievol.config import RunConfig
     from semievol.pipeline import Pipeline
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     help="Semi-supervised fine-tuning of language models on Ray: a few hundred labeled rows, many unlabeled ones.",
     no_args_is_help=True,
@@ -270,11 +272,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `semievol` command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; that is how Slurm and Kubernetes end jobs
     try:
-        app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, standalone_mode=False)
     except UserError as error:
         fail(str(error), code=2)
-    except (typer.Abort, KeyboardInterrupt):
-        fail("interrupted; run the same command again to go on", code=130)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong flag or argument
             fail(error.format_message(), code=error.exit_code)
@@ -286,6 +286,8 @@ def main(arguments: list[str] | None = None) -> None:
             fail(str(mendable), code=2)
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
         fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
+    if code == _INTERRUPTED:  # Typer gives it back instead of the KeyboardInterrupt
+        fail("interrupted; run the same command again to go on", code)
 
 
 def _run(
