@@ -34,6 +34,6 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     finally:
         run.kill()
     assert run.returncode == 130, said
-    assert said.endswith("semievol: interrupted; run the same command again to go on\n")
+    assert said == "semievol: interrupted; run the same command again to go on\n"
     assert json.loads(status.read_text())["state"] == "interrupted"
     assert not (status.parent / "driver.json").exists()  # so that the same command need not wait
