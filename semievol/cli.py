@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -270,7 +271,9 @@ app.add_typer(cli_jobs.app)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `semievol` command."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; that is how Slurm and Kubernetes end jobs
+    if threading.current_thread() is threading.main_thread():  # no other one may
+        # As Ctrl-C: that is how Slurm and Kubernetes end jobs.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(args=arguments, standalone_mode=False)
     except UserError as error:
