@@ -8,8 +8,10 @@ sequence is ignored). Each measurement is a process of its own, in turns, `--rep
 vs_engine               rows/s over vLLM's `LLM.chat` with n = 4 on all prompts at once, both without their starts: over the
                         faster of vLLM's default, an engine in processes of its own, which leaves a core to the
                         scheduler, and one in its caller's process, which computes on all cores, as ours does here
+vs_engine_unseeded      over the latter if each request may draw as it likes, which is less work than drawing the same samples
+                        again whenever they are asked for: that takes vLLM's CPU build longer (semievol/engines/sampling.py)
 vs_ray_data_llm         rows/s over `ray.data.llm`, a row for each sample, both without their starts
-vs_ray_data_llm_all_in  the same with process, Ray and engine starts
+vs_ray_data_llm_all_in  the same with process, Ray and engine starts; `_unseeded` as above
 vs_sequential           over the way of the authors' code, all in: four passes with n = 1 and one of justification, each
                         in a new engine
 score_mode              rows/s of `label.mode: score` over sampling
@@ -99,10 +101,13 @@ def summary(seen: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     if {"ours", "engine", "engine_in_process"} <= set(seen):
         both = [over("ours", peer, "rows_per_s") for peer in ("engine", "engine_in_process")]
         figures |= {"vs_engine": min(both), "vs_engine_default": both[0]}
-    if {"ours", "ray_data_llm"} <= set(seen):
-        figures["vs_ray_data_llm"] = over("ours", "ray_data_llm", "rows_per_s")
-    if {"ours_cold", "ray_data_llm"} <= set(seen):
-        figures["vs_ray_data_llm_all_in"] = over("ray_data_llm", "ours_cold", "all_in_s")
+    if {"ours", "engine_unseeded"} <= set(seen):
+        figures["vs_engine_unseeded"] = over("ours", "engine_unseeded", "rows_per_s")
+    for peer, kind in (("ray_data_llm", ""), ("ray_data_llm_unseeded", "_unseeded")):
+        if {"ours", peer} <= set(seen):
+            figures["vs_ray_data_llm" + kind] = over("ours", peer, "rows_per_s")
+        if {"ours_cold", peer} <= set(seen):
+            figures["vs_ray_data_llm_all_in" + kind] = over(peer, "ours_cold", "all_in_s")
     if {"ours_justified", "sequential"} <= set(seen):
         figures["vs_sequential"] = over("sequential", "ours_justified", "all_in_s")
     if {"ours_score", "ours"} <= set(seen):
@@ -253,13 +258,13 @@ def chats(rows: list[Row]) -> list[list[dict[str, str]]]:
     return [prompts.messages(TASK, row) for row in rows]
 
 
-def sampling(rows: list[Row], n: int) -> list[Any]:
+def sampling(rows: list[Row], seeded: bool) -> list[Any]:
     """What our engine asks for, row by row: its own seed, and the log-probabilities that confidence is made of."""
     from vllm import SamplingParams
 
     top = EngineConfig().top_logprobs
-    shared = {"n": n, "temperature": TEMPERATURE, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
-    return [SamplingParams(**shared, seed=sampling_seed(0, id_of(row), 0)) for row in rows]
+    shared = {"n": SAMPLES, "temperature": TEMPERATURE, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
+    return [SamplingParams(**shared, seed=sampling_seed(0, id_of(row), 0) if seeded else None) for row in rows]
 
 
 def bare() -> Any:
@@ -270,23 +275,23 @@ def bare() -> Any:
     return LLM(str(MODEL), **engine_options(str(MODEL), settings))
 
 
-def engine(rows: list[Row]) -> dict[str, Any]:
+def engine(rows: list[Row], seeded: bool = True) -> dict[str, Any]:
     started = time.time()
     llm = bare()
     start_s = time.time() - started
     first = rows_of(WARM_UP, 50)
-    llm.chat(chats(first), sampling(first, SAMPLES), use_tqdm=False)
+    llm.chat(chats(first), sampling(first, seeded), use_tqdm=False)
     begun = time.perf_counter()
-    done = llm.chat(chats(rows), sampling(rows, SAMPLES), use_tqdm=False)
+    done = llm.chat(chats(rows), sampling(rows, seeded), use_tqdm=False)
     seconds = time.perf_counter() - begun
     tokens = sum(len(output.token_ids) for request in done for output in request.outputs)
     assert tokens == len(rows) * SAMPLES * TOKENS
     return {"rows_per_s": round(len(rows) / seconds, 2), "start_s": round(start_s, 2), "output_tokens": tokens}
 
 
-def engine_in_process(rows: list[Row]) -> dict[str, Any]:
+def engine_in_process(rows: list[Row], seeded: bool = True) -> dict[str, Any]:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return engine(rows)
+    return engine(rows, seeded)
 
 
 def sequential(rows: list[Row]) -> dict[str, Any]:
@@ -326,7 +331,7 @@ def answer_file(work: str) -> None:
     Path(work).write_text(json.dumps([request.outputs[0].text for request in done]))
 
 
-def ray_data_llm(rows: list[Row]) -> dict[str, Any]:
+def ray_data_llm(rows: list[Row], seeded: bool = True) -> dict[str, Any]:
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
@@ -348,7 +353,7 @@ def ray_data_llm(rows: list[Row]) -> dict[str, Any]:
         postprocess=lambda row: {"text": row["generated_text"], "tokens": row["num_generated_tokens"]},
     )
     asked = [
-        {"messages": chat, "seed": sampling_seed(0, id_of(row), 0) + i}
+        {"messages": chat, "seed": sampling_seed(0, id_of(row), 0) + i if seeded else None}
         for row, chat in zip(rows, chats(rows), strict=True)
         for i in range(SAMPLES)
     ]
@@ -386,6 +391,7 @@ class NullEngine(VLLMEngine):
         self._batches = PromptBatches(self.tokenizer)
         self.max_model_len = 2048
         self._top_logprobs = settings.top_logprobs
+        self._draws = True
         said = self.tokenizer.encode(
             "Answer: B, because that is what the text says of it and of all the others too.", add_special_tokens=False
         )[:TOKENS]
@@ -393,7 +399,7 @@ class NullEngine(VLLMEngine):
         for token in said:
             top.append({token + i: Logprob(-1.0 - i) for i in range(self._top_logprobs + 1)})
         said_so = {"token_ids": said, "cumulative_logprob": -4.0, "logprobs": top, "finish_reason": "length"}
-        self._done = SimpleNamespace(outputs=[SimpleNamespace(**said_so)] * SAMPLES)
+        self._done = SimpleNamespace(outputs=[SimpleNamespace(**said_so)])
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
         return self._done
@@ -462,8 +468,10 @@ def shares_of(profile: cProfile.Profile) -> dict[str, float]:
 PARTS: dict[str, Any] = {
     "engine": engine,
     "engine_in_process": engine_in_process,
+    "engine_unseeded": partial(engine_in_process, seeded=False),
     "ours": ours,
     "ray_data_llm": ray_data_llm,
+    "ray_data_llm_unseeded": partial(ray_data_llm, seeded=False),
     "ours_cold": partial(ours, warm=False),
     "ours_justified": partial(ours, justify=True, warm=False),
     "sequential": sequential,

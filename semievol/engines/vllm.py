@@ -42,6 +42,10 @@ class VLLMEngine:
 
         path = storage.local_copy(model) if "://" in model else model
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
+        self._draws = is_cpu_build() and not options.get("speculative_config")  # which has no logits processors
+        if self._draws:
+            own = "semievol.engines.sampling:SeededSampling"
+            options["logits_processors"] = [*options.get("logits_processors", []), own]
         self.max_model_len = options["max_model_len"]
         self._top_logprobs = config.top_logprobs
         self._ids = itertools.count()
@@ -64,10 +68,16 @@ class VLLMEngine:
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
         # Lists of floats in place of an object for each log-probability; see `_reduce`.
-        options: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
-        options |= {"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}
+        shared: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
+        if temperature > 0 and self._draws:
+            from semievol.engines.sampling import seeded
+
+            requests = [seeded(seed + i, temperature) for i in range(n)]
+        else:
+            requests = [{"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}]
         prompt = await self._batches.tokenize(messages)
-        outputs = (await self._request(prompt, max_tokens, **options)).outputs
+        asked = (self._request(prompt, max_tokens, **shared, **request) for request in requests)
+        outputs = [output for done in await asyncio.gather(*asked) for output in done.outputs]
         texts = self.tokenizer.batch_decode([_said(output) for output in outputs], skip_special_tokens=True)
         return _reduce(outputs, texts, len(prompt))
 

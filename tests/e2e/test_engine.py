@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,8 @@ def test_samples_share_a_request_and_repeat(engine: Engine) -> None:
         assert done.nll is not None and done.token_entropy is not None
         assert 0 <= done.token_entropy <= math.log(7)  # five likeliest, the sampled one, and the rest as one
         assert done.nll >= 0 and 0 < done.tokens <= 8
+    later = asyncio.run(_together(sample(7, 1), *(sample(100 + i, 1 + i % 3) for i in range(40)), sample(5, 4)))
+    assert later[0] == third and later[-1] == four  # nor at which place in the batch
     greedy = asyncio.run(engine.generate(PROMPT, temperature=0.0, seed=0, max_tokens=8))
     assert len(greedy) == 1
     with pytest.raises(PromptTooLong):
@@ -80,6 +83,43 @@ def test_samples_share_a_request_and_repeat(engine: Engine) -> None:
                 messages(TASK, Row("word " * 600, ["x", "y"], None, None)), temperature=0.0, seed=0, max_tokens=8
             )
         )
+
+
+def test_samples_are_distributed_as_the_model_says(engine: Engine) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    temperature, count = 2.2, 3000  # so hot that the first two tokens are often others than the likeliest
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))], skip_special_tokens=True)
+
+    def expected_after(said: list[int]) -> dict[str, float]:
+        with torch.no_grad():
+            shares = (model(torch.tensor([asked + said])).logits[0, -1] / temperature).softmax(-1).tolist()
+        by_text: dict[str, float] = Counter()
+        for text, share in zip(texts, shares, strict=False):
+            by_text[text] += share
+        return by_text
+
+    def assert_like(seen: list[str], expected: dict[str, float]) -> None:
+        counts = Counter(seen)
+        assert sum(expected[text] for text in counts) > 0.3
+        for text, share in expected.items():
+            if share * len(seen) > 20:
+                assert abs(counts[text] - share * len(seen)) < 5 * math.sqrt(share * len(seen)), text
+
+    def sample(tokens: int) -> list[Completion]:
+        return asyncio.run(engine.generate(PROMPT, temperature=temperature, seed=11, max_tokens=tokens, n=count))
+
+    first = [done.text for done in sample(1)]
+    assert_like(first, expected_after([]))
+    both = [done.text for done in sample(2)]
+    token = max(range(len(texts)), key=lambda token: first.count(texts[token]) if texts[token] else 0)
+    second = [text.removeprefix(begin) for text, begin in zip(both, first, strict=True) if begin == texts[token]]
+    assert len(second) > 200
+    assert_like(second, expected_after([token]))
 
 
 async def _together(*asked):  # type: ignore[no-untyped-def]
