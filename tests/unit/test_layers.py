@@ -38,8 +38,9 @@ HEAVY = {
 }
 PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "rouge_score", "semievol"} | set(sys.stdlib_module_names)
 
-# Defines a subclass of ray.serve.llm's server, and is imported by the process that deploys it and by its replicas only.
-IMPORTED_WHERE_IT_RUNS = {"model_server.py"}
+# Subclasses of ray.serve.llm's server, imported by the process that deploys it and by its replicas only, and of vLLM's logits
+# processor, imported by engines only.
+IMPORTED_WHERE_IT_RUNS = {"model_server.py", "sampling.py"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
