@@ -8,10 +8,11 @@ sequence is ignored). Each measurement is a process of its own, in turns, `--rep
 vs_engine               rows/s over vLLM's `LLM.chat` with n = 4 on all prompts at once, both without their starts: over the
                         faster of vLLM's default, an engine in processes of its own, which leaves a core to the
                         scheduler, and one in its caller's process, which computes on all cores, as ours does here
-vs_engine_unseeded      over the latter if each request may draw as it likes, which is less work than drawing the same samples
-                        again whenever they are asked for: that takes vLLM's CPU build longer (semievol/engines/sampling.py)
+vs_engine_bare          over the faster of the two at less work: each request draws as it likes, where ours draws the same samples
+                        whenever it is asked for them, and nothing is made of its tokens and log-probabilities
 vs_ray_data_llm         rows/s over `ray.data.llm`, a row for each sample, both without their starts
-vs_ray_data_llm_all_in  the same with process, Ray and engine starts; `_unseeded` as above
+vs_ray_data_llm_all_in  the same with process, Ray and engine starts; and `_unseeded`, if that is asked for with --only, over one
+                        that draws as it likes
 vs_sequential           over the way of the authors' code, all in: four passes with n = 1 and one of justification, each
                         in a new engine
 score_mode              rows/s of `label.mode: score` over sampling
@@ -28,13 +29,16 @@ import asyncio
 import cProfile
 import csv
 import gc
+import itertools
 import json
 import os
 import pstats
+import queue
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -75,7 +79,7 @@ def main() -> None:
         return
     seen: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.repeats):
-        for name in options.only or PARTS:
+        for name in options.only or [part for part in PARTS if part != "ray_data_llm_unseeded"]:
             seen.setdefault(name, []).append(measured(name, options))
             print(name, seen[name][-1], flush=True)
     print(json.dumps(summary(seen) | {"data": options.data, "rows": options.rows, "repeats": options.repeats}))
@@ -101,8 +105,8 @@ def summary(seen: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     if {"ours", "engine", "engine_in_process"} <= set(seen):
         both = [over("ours", peer, "rows_per_s") for peer in ("engine", "engine_in_process")]
         figures |= {"vs_engine": min(both), "vs_engine_default": both[0]}
-    if {"ours", "engine_unseeded"} <= set(seen):
-        figures["vs_engine_unseeded"] = over("ours", "engine_unseeded", "rows_per_s")
+    if {"ours", "engine_bare", "engine_bare_in_process"} <= set(seen):
+        figures["vs_engine_bare"] = min(over("ours", f"engine_bare{how}", "rows_per_s") for how in ("", "_in_process"))
     for peer, kind in (("ray_data_llm", ""), ("ray_data_llm_unseeded", "_unseeded")):
         if {"ours", peer} <= set(seen):
             figures["vs_ray_data_llm" + kind] = over("ours", peer, "rows_per_s")
@@ -146,15 +150,18 @@ def id_of(row: Row) -> int:
 
 
 class FixedLength(VLLMEngine):
-    """Our engine; it ignores the end of sequence, and notes when it is asked what."""
+    """Our engine; it ignores the end of sequence, and notes when it is asked what. All of them begin together."""
 
-    def __init__(self, model: str, settings: EngineConfig, log: str, warm: bool) -> None:
+    def __init__(self, model: str, settings: EngineConfig, log: str, warm: bool, engines: int) -> None:
         super().__init__(model, settings)
         self._log = Path(os.devnull)
         if warm:
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(asyncio.run, self._warm_up()).result()
         self._log = Path(log, str(os.getpid()))
+        self._log.touch()
+        while len(os.listdir(log)) < engines:
+            time.sleep(0.1)
 
     async def _warm_up(self) -> None:
         asked = (prompts.messages(TASK, row) for row in rows_of(WARM_UP, 50))
@@ -213,7 +220,7 @@ def ours(
         connected = time.time()
         os.mkdir(f"{folder}/log")
         inputs = {name: f"{folder}/{name}" for name in ("ingest", "retrieve", "warmup")}
-        engine: Any = partial(FixedLength, log=f"{folder}/log", warm=warm)
+        engine: Any = partial(FixedLength, log=f"{folder}/log", warm=warm, engines=actors)
         context = StageContext("label", settings, f"{folder}/label", inputs, lambda *_: None, engine=engine)
         result = label.run(context)
         assert result.rows.came_in == len(rows) == result.rows.out + result.rows.quarantined
@@ -223,7 +230,7 @@ def ours(
         seconds = max(written) - first
         figures = {
             "rows_per_s": round(len(rows) / seconds, 2),
-            "start_s": round(first - started, 2),
+            "start_s": round(first - started, 2),  # with the engine's warm-up, if there is one
             "ray_start_s": round(connected - started, 2),
             "engine_start_s": result.metrics["engine"]["start_s"],
             "output_tokens": result.metrics["output_tokens"],
@@ -258,16 +265,18 @@ def chats(rows: list[Row]) -> list[list[dict[str, str]]]:
     return [prompts.messages(TASK, row) for row in rows]
 
 
-def sampling(rows: list[Row], seeded: bool) -> list[Any]:
-    """What our engine asks for, row by row: its own seed, and the log-probabilities that confidence is made of."""
+def sampling(rows: list[Row], bare: bool) -> list[Any]:
+    """For each row its own seed, and the log-probabilities that confidence is made of, as text and objects; or tokens alone."""
     from vllm import SamplingParams
 
     top = EngineConfig().top_logprobs
     shared = {"n": SAMPLES, "temperature": TEMPERATURE, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
-    return [SamplingParams(**shared, seed=sampling_seed(0, id_of(row), 0) if seeded else None) for row in rows]
+    if bare:
+        return [SamplingParams(**shared, detokenize=False, flat_logprobs=True)] * len(rows)
+    return [SamplingParams(**shared, seed=sampling_seed(0, id_of(row), 0)) for row in rows]
 
 
-def bare() -> Any:
+def llm_of_vllm() -> Any:
     settings = EngineConfig()
     os.environ.update(engine_environment(settings))
     from vllm import LLM
@@ -275,59 +284,57 @@ def bare() -> Any:
     return LLM(str(MODEL), **engine_options(str(MODEL), settings))
 
 
-def engine(rows: list[Row], seeded: bool = True) -> dict[str, Any]:
+def engine(rows: list[Row], *, in_process: bool = False, bare: bool = False) -> dict[str, Any]:
+    if in_process:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     started = time.time()
-    llm = bare()
+    llm = llm_of_vllm()
     start_s = time.time() - started
     first = rows_of(WARM_UP, 50)
-    llm.chat(chats(first), sampling(first, seeded), use_tqdm=False)
+    llm.chat(chats(first), sampling(first, bare), use_tqdm=False)
     begun = time.perf_counter()
-    done = llm.chat(chats(rows), sampling(rows, seeded), use_tqdm=False)
+    done = llm.chat(chats(rows), sampling(rows, bare), use_tqdm=False)
     seconds = time.perf_counter() - begun
     tokens = sum(len(output.token_ids) for request in done for output in request.outputs)
     assert tokens == len(rows) * SAMPLES * TOKENS
     return {"rows_per_s": round(len(rows) / seconds, 2), "start_s": round(start_s, 2), "output_tokens": tokens}
 
 
-def engine_in_process(rows: list[Row], seeded: bool = True) -> dict[str, Any]:
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return engine(rows, seeded)
-
-
 def sequential(rows: list[Row]) -> dict[str, Any]:
     """One engine start for each of four samples, and one for the justification of the rows that differ."""
     with tempfile.TemporaryDirectory() as folder:
         said: list[list[str | None]] = []
-        for _ in range(SAMPLES):
-            work = Path(folder, "work.json")
+        work = Path(folder, "work.json")
+        for sample in range(SAMPLES):
             work.write_text(json.dumps(chats(rows)))
-            said.append([TASK.parse(text, row) for text, row in zip(one_pass(work), rows, strict=True)])
+            texts = one_pass(work, TEMPERATURE, sample * len(rows))
+            said.append([TASK.parse(text, row) for text, row in zip(texts, rows, strict=True)])
         judged = []
         for row, *answers in zip(rows, *said, strict=True):
             different = list(dict.fromkeys(answer for answer in answers if answer is not None))
             if len(different) > 1:
                 judged.append(prompts.justification(TASK, row, different))
         work.write_text(json.dumps(judged))
-        one_pass(work)
+        one_pass(work, 0.0, 0)
     return {"justified": round(len(judged) / len(rows), 4)}
 
 
-def one_pass(work: Path) -> list[str]:
+def one_pass(work: Path, temperature: float, first_seed: int) -> list[str]:
     """The responses of a new engine, in a process of its own, to the prompts in a file."""
-    code = "import sys, benchmarks.label as b; b.answer_file(sys.argv[1])"
+    code = f"import sys, benchmarks.label as b; b.answer_file(sys.argv[1], {temperature}, {first_seed})"
     subprocess.run([sys.executable, "-c", code, str(work)], check=True, stdout=subprocess.DEVNULL)
     responses: list[str] = json.loads(work.read_text())
     return responses
 
 
-def answer_file(work: str) -> None:
+def answer_file(work: str, temperature: float, first_seed: int) -> None:
     from vllm import SamplingParams
 
     asked = json.loads(Path(work).read_text())
     top = EngineConfig().top_logprobs
-    shared = {"temperature": TEMPERATURE, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
-    each = [SamplingParams(**shared, seed=number) for number in range(len(asked))]
-    done = bare().chat(asked, each, use_tqdm=False)
+    shared = {"temperature": temperature, "max_tokens": TOKENS, "ignore_eos": True, "logprobs": top}
+    each = [SamplingParams(**shared, seed=first_seed + number) for number in range(len(asked))]
+    done = llm_of_vllm().chat(asked, each, use_tqdm=False)
     Path(work).write_text(json.dumps([request.outputs[0].text for request in done]))
 
 
@@ -379,7 +386,7 @@ def _request_of(row: dict[str, Any], top: int) -> dict[str, Any]:
 
 
 class NullEngine(VLLMEngine):
-    """Tokenizes prompts and reduces responses as ours does, and has the responses at once."""
+    """Tokenizes prompts, hands out requests and reduces responses as ours does; vLLM's part has the responses at once."""
 
     figures = property(lambda self: {})
 
@@ -399,10 +406,18 @@ class NullEngine(VLLMEngine):
         for token in said:
             top.append({token + i: Logprob(-1.0 - i) for i in range(self._top_logprobs + 1)})
         said_so = {"token_ids": said, "cumulative_logprob": -4.0, "logprobs": top, "finish_reason": "length"}
-        self._done = SimpleNamespace(outputs=[SimpleNamespace(**said_so)])
+        self._ids, self._arriving, self._waiting, self._dead = itertools.count(), queue.SimpleQueue(), {}, None
+        asked: list[str] = []
 
-    async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
-        return self._done
+        def step() -> list[Any]:
+            done = [
+                SimpleNamespace(request_id=name, finished=True, outputs=[SimpleNamespace(**said_so)]) for name in asked
+            ]
+            asked.clear()
+            return done
+
+        self._engine = SimpleNamespace(add_request=lambda name, *_: asked.append(name), step=step)
+        threading.Thread(target=self._loop, daemon=True).start()
 
     def close(self) -> None:
         pass
@@ -446,7 +461,7 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
     seconds = time.process_time() - began
     profile = cProfile.Profile(time.thread_time)
     profile.runcall(asyncio.run, label())
-    parts = {"tokenizer, in its own thread": seconds - here} | {
+    parts = {"tokens of prompts and handing out requests, in their threads": seconds - here} | {
         name: share * here for name, share in shares_of(profile).items()
     }
     listed = sorted(parts.items(), key=lambda pair: -pair[1])
@@ -458,7 +473,17 @@ def shares_of(profile: cProfile.Profile) -> dict[str, float]:
     """Share of the time under some functions of the labeler, by name."""
     stats: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     total = sum(own for _, _, own, _, _ in stats.values())
-    wanted = ("messages", "parse", "batch_decode", "_reduce", "from_pylist", "to_pylist", "verdict", "_to_record")
+    wanted = (
+        "_request",
+        "messages",
+        "parse",
+        "batch_decode",
+        "_reduce",
+        "from_pylist",
+        "to_pylist",
+        "verdict",
+        "_to_record",
+    )
     return {
         name: sum(one[3] for key, one in stats.items() if key[2] == name or name in key[2].split()) / total
         for name in wanted
@@ -467,8 +492,9 @@ def shares_of(profile: cProfile.Profile) -> dict[str, float]:
 
 PARTS: dict[str, Any] = {
     "engine": engine,
-    "engine_in_process": engine_in_process,
-    "engine_unseeded": partial(engine_in_process, seeded=False),
+    "engine_in_process": partial(engine, in_process=True),
+    "engine_bare": partial(engine, bare=True),
+    "engine_bare_in_process": partial(engine, in_process=True, bare=True),
     "ours": ours,
     "ray_data_llm": ray_data_llm,
     "ray_data_llm_unseeded": partial(ray_data_llm, seeded=False),

@@ -132,7 +132,8 @@ def check(config: RunConfig) -> None:
             c.kind == "model" or config.task.kind not in ("numeric", "open_ended"),
             f"{key}.kind: the answer of another row says nothing about this one where task.kind is {config.task.kind}",
         )
-        require(c.temperature >= 0, f"{key}.temperature: must not be negative")
+        limits = f"{key}.temperature: {c.temperature:g} is neither 0 nor from 0.01 to 2"
+        require(c.temperature == 0 or 0.01 <= c.temperature <= 2, limits)  # as in vLLM
         require(c.samples == 1 or c.temperature > 0, f"{key}.samples: more than one needs a temperature above 0")
         require(
             c.samples == 1 or config.label.mode == "sample", f"{key}.samples: more than one needs label.mode: sample"

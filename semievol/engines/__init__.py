@@ -53,7 +53,7 @@ class Engine(Protocol):
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
-        """n responses to a chat prompt; sample i draws with seed + i.
+        """n responses to a chat prompt; sample i draws with seed + i, unless an endpoint does it in another way.
 
         Raises:
             PromptTooLong: prompt and response do not fit the context window.

@@ -1,8 +1,8 @@
 """Sampling with a seed for each request, on vLLM's CPU build.
 
 There vLLM draws noise for each entry of the vocabulary from a generator of the request, one request after the other, which
-takes as long as the model (benchmarks/RESULTS.md); on a GPU its noise is a function of seed and position, and costs nothing
-more than noise without a seed. Here a token takes one number, and all requests of a step are drawn for at once.
+can take nearly as long as a small model (benchmarks/RESULTS.md); on a GPU its noise is a function of seed and position, and
+costs nothing more than noise without a seed. Here a token takes one number, and all requests of a step are drawn for at once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def seeded(seed: int, temperature: float) -> dict[str, Any]:
 class SeededSampling(LogitsProcessor):
     """Draws the next token of requests made with `seeded`, and leaves it certain.
 
-    The number for the i-th token of a response is the i-th of its seed's own stream: what is drawn depends neither on the
-    requests beside it nor on when it runs. Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs
+    The number for the i-th token of a response is the i-th of its seed's own stream, whatever is asked beside it and whenever
+    it runs. Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs
     """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -56,6 +56,7 @@ class SeededSampling(LogitsProcessor):
         whole = shares[:, -1:]
         below = torch.nextafter(whole, torch.zeros(1))  # the product may be rounded up to the whole, where no token is
         drawn = torch.searchsorted(shares, torch.minimum(numbers * whole, below), right=True)
+        drawn.clamp_(max=logits.shape[1] - 1)  # where a model gives NaN
         logits[places, drawn[:, 0]] = _CERTAIN
         return logits
 

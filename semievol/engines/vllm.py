@@ -14,6 +14,7 @@ import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,8 @@ from semievol.config import EngineConfig
 from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.prompts import Messages
 
+# Speculative decoding takes no logits processors, and other log-probabilities than the model's own would be of their logits.
+_NO_PROCESSORS = ("speculative_config", "spec_method", "spec_model", "spec_tokens", "logprobs_mode")
 _COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # of the prefix cache, in vLLM's own metrics
 
 
@@ -42,15 +45,15 @@ class VLLMEngine:
 
         path = storage.local_copy(model) if "://" in model else model
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
-        self._draws = is_cpu_build() and not options.get("speculative_config")  # which has no logits processors
+        self._draws = is_cpu_build() and not any(options.get(name) for name in _NO_PROCESSORS)
         if self._draws:
             own = "semievol.engines.sampling:SeededSampling"
             options["logits_processors"] = [*options.get("logits_processors", []), own]
         self.max_model_len = options["max_model_len"]
         self._top_logprobs = config.top_logprobs
         self._ids = itertools.count()
-        self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, Future[Any]]] = queue.SimpleQueue()
-        self._waiting: dict[str, Future[Any]] = {}
+        self._arriving: queue.SimpleQueue[tuple[str, list[int], Any, asyncio.Future[Any]]] = queue.SimpleQueue()
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._dead: BaseException | None = None
         loaded: Future[None] = Future()
         arguments = EngineArgs(model=path, **options)
@@ -109,6 +112,7 @@ class VLLMEngine:
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
         """The vllm.outputs.RequestOutput of one request to the running engine."""
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
 
         if len(prompt) + max_tokens > self.max_model_len:
@@ -117,12 +121,15 @@ class VLLMEngine:
             )
         # Text is made once of all tokens of a response: vLLM would do it for each token, and for the likeliest ones too.
         options |= {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
-        sampling = SamplingParams(max_tokens=max_tokens, **options)
-        future: Future[Any] = Future()
+        try:
+            sampling = SamplingParams(max_tokens=max_tokens, **options)
+        except VLLMClientError as error:
+            raise RequestRefused(str(error)) from error
+        future = asyncio.get_running_loop().create_future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
         if self._dead is not None:  # asked after the put: its loop may have looked for the last time before it
             raise EngineDied(str(self._dead))
-        return await asyncio.wrap_future(future)
+        return await future
 
     def _run(self, loaded: Future[None], arguments: Any) -> None:
         """Load and step in one thread: OpenMP keeps a pool of threads for each that computes, and they would be in each
@@ -143,27 +150,25 @@ class VLLMEngine:
             while True:
                 while not self._waiting or not self._arriving.empty():
                     self._admit(*self._arriving.get())
-                for output in self._engine.step():
-                    if output.finished:
-                        self._waiting.pop(output.request_id).set_result(output)
+                finished = (output for output in self._engine.step() if output.finished)
+                _resolve([(self._waiting.pop(output.request_id), output) for output in finished])
         except BaseException as error:  # noqa: BLE001 - whatever it was, every waiting row must hear of it
             self._dead = error
             waiting = list(self._waiting.values())
             while not self._arriving.empty():
-                *_, future = self._arriving.get()
-                if future.set_running_or_notify_cancel():
-                    waiting.append(future)
-            for future in waiting:
-                future.set_exception(EngineDied(f"{type(error).__name__}: {error}"))
+                waiting.append(self._arriving.get()[-1])
+            _resolve([(future, EngineDied(f"{type(error).__name__}: {error}")) for future in waiting])
 
-    def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: Future[Any]) -> None:
-        if not future.set_running_or_notify_cancel():  # from here on its result can be set
+    def _admit(self, request_id: str, prompt: list[int], sampling: Any, future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
             return
+        from vllm.exceptions import VLLMClientError
+
         self._waiting[request_id] = future
         try:
             self._engine.add_request(request_id, {"prompt_token_ids": prompt}, sampling)
-        except ValueError as error:  # this request is wrong, the engine is well
-            self._waiting.pop(request_id).set_exception(RequestRefused(str(error)))
+        except (VLLMClientError, ValueError) as error:  # this request is wrong, the engine is well
+            _resolve([(self._waiting.pop(request_id), RequestRefused(str(error)))])
 
 
 class PromptBatches:
@@ -193,6 +198,24 @@ class PromptBatches:
         if prompts is self._prompts:
             self._prompts = []
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._template.prompts, prompts)
+
+
+def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    """Give futures their results or exceptions from another thread: all of a step at once, as waking their event loop for
+    each one took longer than anything else that is done for a row."""
+
+    def hand_out(of_loop: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        for future, outcome in of_loop:
+            if future.cancelled():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    for loop in {future.get_loop() for future, _ in outcomes}:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(hand_out, [pair for pair in outcomes if pair[0].get_loop() is loop])
 
 
 def _said(output: Any) -> list[int]:
@@ -239,8 +262,8 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
     if is_cpu_build():
         import torch
 
-        # The CPU build cannot split the prefill of a request that has a seed of its own ("CPU Generator does not
-        # use offset"), so every prompt must fit one scheduler step.
+        # The CPU build cannot split the prefill of a request that has a seed of vLLM's own, as requests to the endpoint may
+        # ("CPU Generator does not use offset"), so every prompt must fit one scheduler step.
         options |= {
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, max_model_len),

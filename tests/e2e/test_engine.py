@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semievol.config import EngineConfig, TaskConfig
-from semievol.engines import Completion, Engine, PromptTooLong, RequestRefused, load
+from semievol.engines import Completion, Engine, EngineDied, PromptTooLong, RequestRefused, load
 from semievol.prompts import messages
 from semievol.tasks import Row, make
 
@@ -85,11 +85,19 @@ def test_samples_share_a_request_and_repeat(engine: Engine) -> None:
         )
 
 
+def test_what_vllm_refuses_is_refused_and_the_engine_lives_on(engine: Engine) -> None:
+    with pytest.raises(RequestRefused, match="temperature"):
+        asyncio.run(engine._request([1, 2, 3], 4, temperature=2.5))  # type: ignore[attr-defined]
+    with pytest.raises(RequestRefused, match="out of vocabulary"):
+        asyncio.run(engine._request([10**6], 4, temperature=0.0))  # type: ignore[attr-defined]
+    assert asyncio.run(engine.generate(PROMPT, temperature=1.0, seed=0, max_tokens=2))
+
+
 def test_samples_are_distributed_as_the_model_says(engine: Engine) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    temperature, count = 2.2, 3000  # so hot that the first two tokens are often others than the likeliest
+    temperature, count = 2.0, 3000  # so hot that the first two tokens are often others than the likeliest
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     asked = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
@@ -120,6 +128,19 @@ def test_samples_are_distributed_as_the_model_says(engine: Engine) -> None:
     second = [text.removeprefix(begin) for text, begin in zip(both, first, strict=True) if begin == texts[token]]
     assert len(second) > 200
     assert_like(second, expected_after([token]))
+
+
+def test_a_dead_engine_says_so_to_all_who_wait_and_who_come(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("out of memory")
+
+    async def ask() -> list[BaseException]:
+        asked = (engine.generate(PROMPT, temperature=1.0, seed=seed, max_tokens=4, n=2) for seed in range(3))
+        return await asyncio.gather(*asked, return_exceptions=True)  # type: ignore[return-value]
+
+    monkeypatch.setattr(engine._engine, "step", broken)  # type: ignore[attr-defined]
+    for died in asyncio.run(ask()) + asyncio.run(ask()):
+        assert isinstance(died, EngineDied) and "out of memory" in str(died)
 
 
 async def _together(*asked):  # type: ignore[no-untyped-def]
