@@ -145,7 +145,7 @@ class Collaborator:
     endpoint: str | None = None  # base URL of an OpenAI-compatible API, like http://host:8000/v1
     k: int = 3  # nearest labeled rows; at most retrieve.k
     order: str = "nearest_last"  # of the examples: the nearest next to the question, or nearest_first
-    temperature: float = 1.0
+    temperature: float = 1.0  # 0 (greedy), or from 0.01 to 2
     samples: int = 1  # responses to each row; they share their prefill
     prompt: str = "plain"  # a name in semievol.prompts.STYLES
 
