@@ -73,7 +73,10 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("label.collaborators=[{name: a, kind: oracle}]", "none of model, neighbors"),
         ("label.collaborators=[{name: a, prompt: loud}]", r"collaborators\[0\].prompt: 'loud' is none of plain"),
         ("label.collaborators=[{name: a}, {name: a}]", "names must differ"),
-        ("label.collaborators=[{name: a, temperature: 2.5}]", r"\[0\].temperature: 2.5 is neither 0 nor from 0.01 to 2"),
+        (
+            "label.collaborators=[{name: a, temperature: 2.5}]",
+            r"\[0\].temperature: 2.5 is neither 0 nor from 0.01 to 2",
+        ),
         (
             "label.collaborators=[{name: a, temprature: 1}]",
             r"'label.collaborators\[0\].temprature'; did you mean .*ature'",
