@@ -1,7 +1,7 @@
 """Sampling with a seed for each request, on vLLM's CPU build.
 
 There vLLM draws noise for each entry of the vocabulary from a generator of the request, one request after the other, which
-can take nearly as long as a small model (benchmarks/RESULTS.md); on a GPU its noise is a function of seed and position, and
+took a third of labeling with a small model (benchmarks/RESULTS.md); on a GPU its noise is a function of seed and position, and
 costs nothing more than noise without a seed. Here a token takes one number, and all requests of a step are drawn for at once.
 """
 
