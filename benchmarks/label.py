@@ -50,13 +50,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import config, prompts, storage, tasks
-from semievol.confidence import sampling_seed
+from semievol import config, tasks
 from semievol.config import Collaborator, Columns, EngineConfig, RunConfig, TaskConfig
+from semievol.data import storage
+from semievol.data.tables import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, validate
 from semievol.engines import Completion
 from semievol.engines.vllm import PromptBatches, VLLMEngine, engine_environment, engine_options
-from semievol.prompts import Messages
-from semievol.schema import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, validate
+from semievol.method import prompts
+from semievol.method.confidence import sampling_seed
+from semievol.method.prompts import Messages
 from semievol.tasks import Row
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -196,9 +198,9 @@ def ours(
     per_commit: int = 250,
     warm: bool = True,
 ) -> dict[str, Any]:
-    from semievol import cluster
+    from semievol.runtime import cluster
     from semievol.stages import label
-    from semievol.stages.context import StageContext
+    from semievol.stages.base import StageContext
 
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
@@ -342,7 +344,7 @@ def ray_data_llm(rows: list[Row], seeded: bool = True) -> dict[str, Any]:
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    from semievol import cluster
+    from semievol.runtime import cluster
 
     settings = EngineConfig()
     with tempfile.TemporaryDirectory() as folder:
@@ -424,7 +426,7 @@ class NullEngine(VLLMEngine):
 
 
 def overhead(rows: list[Row]) -> dict[str, Any]:
-    from semievol.stages.labeler import Labeler, Labeling, Pass
+    from semievol.inference.labeler import Labeler, Labeling, Pass
 
     settings = run_config("unused")
     who = Collaborator("base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)

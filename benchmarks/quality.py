@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from semievol import study, study_report
 from semievol.errors import UserError
+from semievol.reports import study as study_report
+from semievol.studies import study
 
 STUDY = Path(__file__).parents[1] / "configs" / "studies" / "fpb.yaml"
 SHOWN = ("base", "sft", "sft-long", "semievol", "oracle")

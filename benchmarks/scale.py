@@ -35,12 +35,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semievol import cluster, config
+from semievol import config
 from semievol.config import EngineConfig
 from semievol.engines import Completion
-from semievol.pipeline import Pipeline
-from semievol.prompts import Messages
-from semievol.stages.context import StageContext
+from semievol.method.prompts import Messages
+from semievol.runs.pipeline import Pipeline
+from semievol.runtime import cluster
+from semievol.stages.base import StageContext
 
 STAGES = ("ingest", "index", "retrieve", "label", "select")
 LABELED, TEST, ROWS_PER_FILE = 450, 450, 50_000

@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from semievol.config import Columns, EngineConfig, TaskConfig
+from semievol.data.tables import validate
 from semievol.engines import Engine, load
-from semievol.prompts import messages
-from semievol.schema import validate
+from semievol.method.prompts import messages
 from semievol.tasks import Row, make
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -27,7 +27,7 @@ import aiohttp
 
 from semievol.config import EngineConfig
 from semievol.engines.vllm import engine_environment, engine_options
-from tests.e2e import served
+from tests.support import served
 
 SHARED = Path(__file__).parents[2] / "shared"
 MODEL, ROWS = SHARED / "models" / "tiny-lm", SHARED / "data" / "fpb" / "test.csv"

@@ -20,8 +20,10 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
-from semievol import config, readers, storage, study
+from semievol import config
+from semievol.data import readers, storage
 from semievol.errors import UserError
+from semievol.studies import study
 
 
 def main() -> None:

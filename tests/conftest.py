@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from tests.openai_server import OpenAIServer
+    from tests.support.openai_server import OpenAIServer
 
 # Machines are noisy: how long an example takes is never a reason to fail.
 settings.register_profile("semievol", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -39,7 +39,7 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def openai_server() -> Iterator[OpenAIServer]:
     """A running OpenAI-compatible server on loopback."""
-    from tests.openai_server import OpenAIServer
+    from tests.support.openai_server import OpenAIServer
 
     server = OpenAIServer().start()
     yield server

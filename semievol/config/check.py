@@ -42,7 +42,7 @@ _NOT_NEGATIVE = (
 
 def check(config: RunConfig) -> None:
     """Impossible values and combinations, each named by its key."""
-    from semievol.prompts import STYLES
+    from semievol.method.prompts import STYLES
     from semievol.tasks import KINDS, needs_options
 
     def require(ok: bool, message: str) -> None:

@@ -91,7 +91,7 @@ def _preset(name: Any) -> Any:
 
     if name == "default":
         return {}
-    folder = files("semievol").joinpath("presets")
+    folder = files("semievol").joinpath("config", "presets")
     known = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
     if name not in known:
         raise UserError(f"preset: '{name}' is none of default, {', '.join(known)}")

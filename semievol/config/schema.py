@@ -147,7 +147,7 @@ class Collaborator:
     order: str = "nearest_last"  # of the examples: the nearest next to the question, or nearest_first
     temperature: float = 1.0  # 0 (greedy), or from 0.01 to 2
     samples: int = 1  # responses to each row; they share their prefill
-    prompt: str = "plain"  # a name in semievol.prompts.STYLES
+    prompt: str = "plain"  # a name in semievol.method.prompts.STYLES
 
     def earlier_round(self) -> int | None:
         """The N of a model that is round-N; None for all others."""
@@ -329,7 +329,7 @@ class RunConfig:
     """A whole run. `storage` and `name` say where it lives: <storage>/<name>/."""
 
     name: str = "???"
-    # Settings to start from, which this file changes: default (what this module says) | paper | released (semievol/presets)
+    # Settings to start from, which this file changes: default (what this module says) | paper | released (semievol/config/presets)
     preset: str = "default"
     storage: str = "runs"  # a folder or any pyarrow filesystem URI (s3://, gs://, hdfs://)
     seed: int = 0

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from semievol import storage
+from semievol.data import storage
 from semievol.demo.base_model import build_base_model
 from semievol.demo.data import write_dataset
 

@@ -2,7 +2,7 @@
 
 What the endpoint's answers mean:
 
-- 429, 5xx, a lost connection: the client asks again, with back-off (`semievol.endpoint`). An endpoint that stays away,
+- 429, 5xx, a lost connection: the client asks again, with back-off (`semievol.engines.endpoint`). An endpoint that stays away,
   and one that refuses whoever asks (401, 403, 404, ..), stops the run with a `UserError`: from then on the engine asks
   nothing more, and the rows that it has not answered are those of the next attempt.
 - 400, 413, 422: this request is refused; a prompt that is too long is told apart by the endpoint's words.
@@ -18,12 +18,12 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from semievol.confidence import token_entropy
 from semievol.config import EngineConfig
-from semievol.endpoint import Endpoint
 from semievol.engines import Completion, PromptTooLong, RequestRefused
+from semievol.engines.endpoint import Endpoint
 from semievol.errors import UserError
-from semievol.prompts import Messages
+from semievol.method.confidence import token_entropy
+from semievol.method.prompts import Messages
 
 if TYPE_CHECKING:
     from openai import APIStatusError

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from semievol import storage
-from semievol.chat import ChatTemplate
-from semievol.confidence import token_entropies
 from semievol.config import EngineConfig
+from semievol.data import storage
 from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
-from semievol.prompts import Messages
+from semievol.engines.chat_template import ChatTemplate
+from semievol.method.confidence import token_entropies
+from semievol.method.prompts import Messages
 
 # Speculative decoding takes no logits processors, and other log-probabilities than the model's own would be of their logits.
 _NO_PROCESSORS = ("speculative_config", "spec_method", "spec_model", "spec_tokens", "logprobs_mode")
@@ -47,7 +47,7 @@ class VLLMEngine:
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
         self._draws = is_cpu_build() and not any(options.get(name) for name in _NO_PROCESSORS)
         if self._draws:
-            own = "semievol.engines.sampling:SeededSampling"
+            own = "semievol.engines.vllm_sampling:SeededSampling"
             options["logits_processors"] = [*options.get("logits_processors", []), own]
         self.max_model_len = options["max_model_len"]
         self._top_logprobs = config.top_logprobs
@@ -73,7 +73,7 @@ class VLLMEngine:
         # Lists of floats in place of an object for each log-probability; see `_reduce`.
         shared: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
         if temperature > 0 and self._draws:
-            from semievol.engines.sampling import seeded
+            from semievol.engines.vllm_sampling import seeded
 
             requests = [seeded(seed + i, temperature) for i in range(n)]
         else:

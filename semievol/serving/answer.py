@@ -9,8 +9,9 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from semievol import prompts, tasks
+from semievol import tasks
 from semievol.config import RunConfig
+from semievol.method import prompts
 from semievol.serving.backend import CHAT, Backend, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question
 from semievol.tasks import Row, Task

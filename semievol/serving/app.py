@@ -13,11 +13,12 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from semievol import promotion, storage
 from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.data.tables import to_row
 from semievol.errors import UserError
-from semievol.runfolder import RunFolder
-from semievol.schema import to_row
+from semievol.runs import promotion
+from semievol.runs.folder import RunFolder
 from semievol.serving import keys
 from semievol.serving.backend import Unavailable
 from semievol.serving.keeper import Keeper, Lineup
@@ -25,7 +26,7 @@ from semievol.stages.retrieve import INDEX, Searcher
 from semievol.tasks import Row
 
 _POLL_S = 1.0
-log = logging.getLogger("semievol.endpoint")
+log = logging.getLogger("semievol.engines.endpoint")
 
 
 def build(args: dict[str, Any]) -> Any:

@@ -18,13 +18,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semievol.config import ServingConfig
-from semievol.network import is_loopback
+from semievol.runtime.network import is_loopback
 from semievol.serving.keys import Keys
 
 PUBLIC = {"/", "/health"}  # need no key: a page without data, and what a load balancer asks
 ANONYMOUS = "anonymous"
 _LEFT = 499  # in the access log: the client left before an answer
-log = logging.getLogger("semievol.endpoint")
+log = logging.getLogger("semievol.engines.endpoint")
 access_log = logging.getLogger("semievol.access")
 
 

@@ -13,16 +13,16 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from semievol import promotion
 from semievol.config import RunConfig
 from semievol.engines.vllm import engine_environment
-from semievol.runfolder import RunFolder
+from semievol.runs import promotion
+from semievol.runs.folder import RunFolder
 
 APP = "semievol"
 _POLL_S = 1.0
 _DRAIN_S = 10.0  # between taking a model off the list and ending it; longer than any endpoint's poll takes
 _DEPLOY_S = 300.0  # to import what a deployment is made of; the engine starts after that
-log = logging.getLogger("semievol.endpoint")
+log = logging.getLogger("semievol.engines.endpoint")
 
 
 @dataclass

@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Collection
 
-from semievol import storage
+from semievol.data import storage
 from semievol.errors import UserError
 
 ENVIRONMENT = "SEMIEVOL_API_KEYS"

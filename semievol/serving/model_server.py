@@ -15,11 +15,11 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from semievol import storage
-from semievol.chat import ChatTemplate, load_tokenizer
 from semievol.config import EngineConfig
+from semievol.data import storage
+from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.vllm import engine_options, is_cpu_build
-from semievol.prompts import without_system
+from semievol.method.prompts import without_system
 from semievol.serving.backend import CHAT
 
 _END = object()

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from semievol import cluster, promotion
 from semievol.config import RunConfig
 from semievol.errors import UserError
-from semievol.network import is_loopback
-from semievol.runfolder import RunFolder
+from semievol.runs import promotion
+from semievol.runs.folder import RunFolder
+from semievol.runtime import cluster
+from semievol.runtime.network import is_loopback
 from semievol.serving import keys
 from semievol.serving.app import build
 from semievol.serving.keeper import APP, Lineup, prefix

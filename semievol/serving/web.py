@@ -28,7 +28,7 @@ _JSON = "application/json"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 413, 415, 429, 503, 504)
 }
-log = logging.getLogger("semievol.endpoint")
+log = logging.getLogger("semievol.engines.endpoint")
 
 
 def build(backend: Backend, config: RunConfig) -> FastAPI:

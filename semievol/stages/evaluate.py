@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semievol import storage, tasks
+from semievol import tasks
 from semievol.config import Collaborator, LabelConfig, RunConfig
-from semievol.runfolder import Rows, StageResult
-from semievol.schema import LABELED_RETRIEVED, PREDICTED
-from semievol.stages.context import StageContext, check_bad_fraction
+from semievol.data import storage
+from semievol.data.tables import LABELED_RETRIEVED, PREDICTED
+from semievol.inference.labeler import Pass
+from semievol.method.metrics import mcnemar, wilson_interval
+from semievol.runs.folder import Rows, StageResult
+from semievol.stages.base import StageContext, check_bad_fraction
 from semievol.stages.label import answer_rows, count_answers, engine_figures
-from semievol.stages.labeler import Pass
 from semievol.stages.oracle import measure_pseudo_labels
 from semievol.stages.retrieve import retrieve_rows
-from semievol.statistics import mcnemar, wilson_interval
-from semievol.training import trained
+from semievol.trainers.local import trained
 
 MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
 

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semievol import readers, storage, tasks
+from semievol import tasks
 from semievol.config import DataConfig, LimitsConfig, RunConfig, TaskConfig
+from semievol.data import readers, storage
+from semievol.data.fold import PARSED, SPLITS, fold, printable
+from semievol.data.tables import BadRow, cell_text, row_id, validate
 from semievol.errors import UserError
-from semievol.runfolder import Rows, StageResult
-from semievol.schema import BadRow, cell_text, row_id, validate
-from semievol.stages.context import StageContext, check_bad_fraction
-from semievol.stages.fold import PARSED, SPLITS, fold, printable
+from semievol.runs.folder import Rows, StageResult
+from semievol.stages.base import StageContext, check_bad_fraction
 
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again

@@ -14,13 +14,14 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from semievol import cluster, storage
 from semievol.config import EngineConfig, LabelConfig
-from semievol.runfolder import Rows, StageResult
-from semievol.schema import ANSWERED_IN_PART, PSEUDO_LABELED
-from semievol.stages.context import StageContext, check_bad_fraction, run_rows, summarize
-from semievol.stages.labeler import Labeling, Pass
-from semievol.stages.live import ENGINES, Relay
+from semievol.data import storage
+from semievol.data.tables import ANSWERED_IN_PART, PSEUDO_LABELED
+from semievol.inference.labeler import Labeling, Pass
+from semievol.inference.pool import ENGINES, Relay
+from semievol.runs.folder import Rows, StageResult
+from semievol.runtime import cluster
+from semievol.stages.base import StageContext, check_bad_fraction, run_rows, summarize
 
 
 def run(ctx: StageContext) -> StageResult:

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from semievol import selection, storage, tasks
+from semievol import tasks
 from semievol.config import CONFIDENCES, RunConfig
-from semievol.stages.context import StageContext, summarize
-from semievol.statistics import auroc, risks
+from semievol.data import storage
+from semievol.method import selection
+from semievol.method.metrics import auroc, risks
+from semievol.stages.base import StageContext, summarize
 
 COVERAGES = np.arange(1, 21) / 20  # of the risk-coverage curve
 _LEVELS = 1 << 16

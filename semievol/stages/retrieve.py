@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from semievol import storage
 from semievol.config import RunConfig
-from semievol.embedding import Embedder, text_of
-from semievol.index import Hits, LabeledIndex, LexicalIndex
-from semievol.runfolder import Rows, StageResult
-from semievol.schema import LABELED_RETRIEVED, RETRIEVED, to_row
-from semievol.stages.context import StageContext, run_rows, summarize
-from semievol.stages.live import ENGINES
+from semievol.data import storage
+from semievol.data.tables import LABELED_RETRIEVED, RETRIEVED, to_row
+from semievol.inference.pool import ENGINES
+from semievol.retrieval.dense import Hits, LabeledIndex, LexicalIndex
+from semievol.retrieval.embedding import Embedder, text_of
+from semievol.runs.folder import Rows, StageResult
+from semievol.stages.base import StageContext, run_rows, summarize
 from semievol.tasks import Row
 
 INDEX = "index"

@@ -1,6 +1,6 @@
 """Select (adaptive selection, paper section 3.3): keep the pseudo-labels below the theta-quantile of the entropy.
 
-Constant memory on the driver: histograms stream in, and the exact quantile comes out (`semievol.selection`). Writes
+Constant memory on the driver: histograms stream in, and the exact quantile comes out (`semievol.method.selection`). Writes
 rows/: every pseudo-labeled row with `selected` and, where it is not, why. With select.ceiling the oracle's answers stand
 in for the pseudo-labels, which shows what perfect ones would give.
 """
@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from semievol import selection, storage
 from semievol.config import SelectConfig
+from semievol.data import storage
+from semievol.data.tables import SELECTED
 from semievol.errors import UserError
-from semievol.runfolder import Rows, StageResult
-from semievol.schema import SELECTED
-from semievol.selection import Bounds, Candidates
-from semievol.stages.context import StageContext, summarize
+from semievol.method import selection
+from semievol.method.selection import Bounds, Candidates
+from semievol.runs.folder import Rows, StageResult
+from semievol.stages.base import StageContext, summarize
 from semievol.stages.oracle import true_answers
 from semievol.tasks import needs_options
 

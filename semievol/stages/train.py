@@ -13,14 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import prompts, storage, tasks
-from semievol.chat import ChatTemplate, load_tokenizer
+from semievol import tasks
 from semievol.config import TaskConfig, TrainConfig
-from semievol.finetuning_api import fine_tune
-from semievol.runfolder import Rows, StageResult
-from semievol.schema import TRAINING, to_row
-from semievol.stages.context import StageContext, check_bad_fraction, summarize
-from semievol.training import TrainSpec, train
+from semievol.data import storage
+from semievol.data.tables import TRAINING, to_row
+from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.method import prompts
+from semievol.runs.folder import Rows, StageResult
+from semievol.stages.base import StageContext, check_bad_fraction, summarize
+from semievol.trainers.local import TrainSpec, train
+from semievol.trainers.openai import fine_tune
 
 _RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
 _COLUMNS = ["row_id", "question", "options", "context", "answer"]

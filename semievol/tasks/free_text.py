@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import unicodedata
 
-from semievol.tasks import decimals
 from semievol.tasks.base import Row
-from semievol.tasks.reading import refuses, shown, stated, without_latex
+from semievol.tasks.parsing import decimals
+from semievol.tasks.parsing.reading import refuses, shown, stated, without_latex
 
 _IGNORED = {"a", "an", "the", "percent"}  # "%" goes with the punctuation
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))

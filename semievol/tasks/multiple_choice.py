@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 
 from semievol.tasks.base import Row
-from semievol.tasks.reading import ANSWER, stated, without_latex
+from semievol.tasks.parsing.reading import ANSWER, stated, without_latex
 
 LETTERS = "ABCDEFGHIJ"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from semievol.tasks import decimals
 from semievol.tasks.base import Row
-from semievol.tasks.reading import refuses, shown, stated, without_latex
+from semievol.tasks.parsing import decimals
+from semievol.tasks.parsing.reading import refuses, shown, stated, without_latex
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 

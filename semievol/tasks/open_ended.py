@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from semievol.tasks.base import Row
-from semievol.tasks.reading import shown
+from semievol.tasks.parsing.reading import shown
 
 # F-measure from which two responses agree where there is no embedding model to ask.
 _SAME_ROUGE_L = 0.7

@@ -7,11 +7,12 @@ import asyncio
 import sys
 from functools import partial
 
-from semievol import config, runner
+from semievol import config
 from semievol.errors import UserError
-from semievol.pipeline import Pipeline
-from semievol.stages.context import StageContext
-from tests.ray.fakes import RuleEngine
+from semievol.runs import runner
+from semievol.runs.pipeline import Pipeline
+from semievol.stages.base import StageContext
+from tests.support.engines import RuleEngine
 
 SECONDS_PER_REQUEST = 1.0
 

@@ -22,8 +22,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from semievol import storage
-from tests.ray.fakes import requests
+from semievol.data import storage
+from tests.support.engines import requests
 
 SHARED = Path(__file__).parents[3] / "shared"
 MODEL = SHARED / "models" / "tiny-lm"

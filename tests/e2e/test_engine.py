@@ -9,7 +9,7 @@ import pytest
 
 from semievol.config import EngineConfig, TaskConfig
 from semievol.engines import Completion, Engine, EngineDied, PromptTooLong, RequestRefused, load
-from semievol.prompts import messages
+from semievol.method.prompts import messages
 from semievol.tasks import Row, make
 
 MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from semievol import storage
-from semievol.rounds import STAGES
-from semievol.runfolder import Manifest
+from semievol.data import storage
+from semievol.runs.folder import Manifest
+from semievol.runs.rounds import STAGES
 
 SHARED = Path(__file__).parents[3] / "shared"
 DATA, MODEL = SHARED / "data" / "fpb", SHARED / "models" / "tiny-lm"
@@ -166,8 +166,8 @@ def test_the_evolved_model_loads_everywhere_and_answers_in_its_template(finished
     adapted = PeftModel.from_pretrained(warm, folder / "adapter")
     row = select_rows(finished)[0]
     from semievol.config import TaskConfig
-    from semievol.prompts import messages
-    from semievol.schema import to_row
+    from semievol.data.tables import to_row
+    from semievol.method.prompts import messages
     from semievol.tasks import make
 
     task = make(TaskConfig())

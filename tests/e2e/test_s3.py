@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from semievol import storage
+from semievol.data import storage
 from semievol.demo import base_model
 from semievol.demo.data import write_dataset
-from semievol.rounds import STAGES
-from semievol.runfolder import Manifest
+from semievol.runs.folder import Manifest
+from semievol.runs.rounds import STAGES
 
 pytestmark = pytest.mark.timeout(1200)
 DEMO = Path(base_model.__file__).with_name("demo.yaml")

@@ -19,8 +19,8 @@ import pytest
 import schemathesis
 
 from semievol.cli import main
-from tests.e2e import served
-from tests.e2e.served import Served
+from tests.support import served
+from tests.support.served import Served
 
 MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
 pytestmark = [

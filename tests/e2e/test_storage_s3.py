@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from semievol import storage
+from semievol.data import storage
 from semievol.errors import UserError
 
 

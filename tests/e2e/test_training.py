@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from semievol.chat import ChatTemplate, load_tokenizer
 from semievol.config import TaskConfig
-from semievol.prompts import completion, messages
+from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.method.prompts import completion, messages
 from semievol.tasks import Row, make
 
 MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"

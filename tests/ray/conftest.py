@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from semievol import cluster, config
+from semievol import config
 from semievol.config import RunConfig
+from semievol.runtime import cluster
 
 
 @pytest.fixture(scope="package")

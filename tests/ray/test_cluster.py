@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from semievol import cluster
 from semievol.config import RunConfig
 from semievol.errors import UserError
+from semievol.runtime import cluster
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from semievol import storage
 from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.data.tables import LABELED, PREDICTED
 from semievol.errors import UserError
-from semievol.schema import LABELED, PREDICTED
 from semievol.stages import evaluate, retrieve
-from semievol.stages.context import StageContext
-from tests.ray.fakes import CopyEngine, RuleEngine
+from semievol.stages.base import StageContext
+from tests.support.engines import CopyEngine, RuleEngine
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 LABELED_ROWS = {

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayTaskError
 
-from semievol import cluster, storage
 from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
 from semievol.errors import UserError
-from semievol.runfolder import Rows
-from semievol.schema import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
+from semievol.runs.folder import Rows
+from semievol.runtime import cluster
 from semievol.stages import ingest
-from semievol.stages.context import StageContext
-from tests.malformed import FILES, UNREADABLE
+from semievol.stages.base import StageContext
+from tests.support.malformed import FILES, UNREADABLE
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 OPTIONS = ["x", "y", "z"]

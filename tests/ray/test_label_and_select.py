@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from semievol import storage
 from semievol.config import Collaborator, RunConfig, SelectConfig
+from semievol.data import storage
+from semievol.data.tables import ANSWERED_IN_PART, LABELED, PSEUDO_LABELED, RETRIEVED, SELECTED
 from semievol.errors import UserError
-from semievol.schema import ANSWERED_IN_PART, LABELED, PSEUDO_LABELED, RETRIEVED, SELECTED
+from semievol.inference.pool import ENGINES
 from semievol.stages import label, select
-from semievol.stages.context import StageContext
-from semievol.stages.live import ENGINES
-from tests.ray.fakes import RuleEngine, requests
+from semievol.stages.base import StageContext
+from tests.support.engines import RuleEngine, requests
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -7,16 +7,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from semievol import storage
 from semievol.config import Collaborator, EngineConfig, PriceConfig, RunConfig
+from semievol.data import storage
+from semievol.data.tables import RETRIEVED
 from semievol.engines import Engine
 from semievol.engines.openai import OpenAIEngine
 from semievol.errors import UserError
-from semievol.schema import RETRIEVED
 from semievol.stages import label
-from semievol.stages.context import StageContext
-from tests.openai_server import Fault, OpenAIServer
-from tests.ray.fakes import RuleEngine, requests
+from semievol.stages.base import StageContext
+from tests.support.engines import RuleEngine, requests
+from tests.support.openai_server import Fault, OpenAIServer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

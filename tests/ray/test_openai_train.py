@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from semievol import storage
 from semievol.config import RunConfig
-from semievol.schema import LABELED, SELECTED
+from semievol.data import storage
+from semievol.data.tables import LABELED, SELECTED
 from semievol.stages import evaluate, label, train
-from semievol.stages.context import StageContext
-from tests.openai_server import OpenAIServer
+from semievol.stages.base import StageContext
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

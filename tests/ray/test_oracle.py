@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from semievol import storage
 from semievol.config import Collaborator, RunConfig
+from semievol.data import storage
+from semievol.data.tables import ORACLE, RETRIEVED, SELECTED, UNLABELED
 from semievol.errors import UserError
-from semievol.schema import ORACLE, RETRIEVED, SELECTED, UNLABELED
 from semievol.stages import ingest, label, oracle, select
-from semievol.stages.context import StageContext
-from tests.ray.fakes import RuleEngine
+from semievol.stages.base import StageContext
+from tests.support.engines import RuleEngine
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 OPTIONS = ["x", "y", "z"]

@@ -5,11 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from semievol import storage
 from semievol.config import RunConfig
-from semievol.schema import LABELED, LABELED_RETRIEVED, RETRIEVED, UNLABELED
+from semievol.data import storage
+from semievol.data.tables import LABELED, LABELED_RETRIEVED, RETRIEVED, UNLABELED
 from semievol.stages import retrieve
-from semievol.stages.context import StageContext
+from semievol.stages.base import StageContext
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

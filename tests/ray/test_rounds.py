@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from semievol import config, pipeline, runner, storage
+from semievol import config
 from semievol.cli import main
 from semievol.config import Collaborator, RunConfig
+from semievol.data import storage
+from semievol.data.tables import row_id
 from semievol.errors import UserError
-from semievol.schema import row_id
-from semievol.stages.context import StageContext
-from semievol.training import MODEL, TrainSpec
-from tests.ray.fakes import RuleEngine, requests
+from semievol.runs import pipeline, runner
+from semievol.stages.base import StageContext
+from semievol.trainers.local import MODEL, TrainSpec
+from tests.support.engines import RuleEngine, requests
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(1200)]
 OPTIONS = ["x", "y", "z"]

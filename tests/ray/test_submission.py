@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from semievol import submission
 from semievol.errors import UserError
-from semievol.submission import JobServer, _url
+from semievol.runs import submission
+from semievol.runs.submission import JobServer, _url
 
 
 class Server(ThreadingHTTPServer):

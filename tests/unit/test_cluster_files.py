@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 import semievol
 from semievol import config
-from tests.unit import kuberay_types
+from tests.support import kuberay_types
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

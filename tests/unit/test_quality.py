@@ -3,8 +3,9 @@
 import json
 
 from benchmarks import quality
-from semievol import study, study_report
-from semievol.study_report import Headline, Result
+from semievol.reports import study as study_report
+from semievol.reports.study import Headline, Result
+from semievol.studies import study
 
 
 def test_the_last_line_has_means_and_each_seed() -> None:

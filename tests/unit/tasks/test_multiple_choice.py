@@ -4,7 +4,7 @@ from hypothesis import given
 from semievol.config import TaskConfig
 from semievol.tasks import Row, make, needs_options
 from semievol.tasks.multiple_choice import LETTERS
-from tests.unit.tasks.contract import ROWS, TEXTS, check
+from tests.support.task_contract import ROWS, TEXTS, check
 
 task = make(TaskConfig())
 GASES = Row("Which?", ["carbon dioxide", "nitrogen", "sodium chloride", "sugar"], None, None)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from semievol.config import TaskConfig
 from semievol.tasks import Row, make, needs_options
-from tests.unit.tasks.contract import ROWS, TEXTS, check
+from tests.support.task_contract import ROWS, TEXTS, check
 
 task = make(TaskConfig(kind="numeric"))
 ROW = Row("How many?", [], None, None)

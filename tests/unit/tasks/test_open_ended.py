@@ -4,7 +4,7 @@ from hypothesis import given
 from semievol.config import TaskConfig
 from semievol.tasks import Row, make, needs_options
 from semievol.tasks.open_ended import OpenEnded
-from tests.unit.tasks.contract import ROWS, TEXTS, check
+from tests.support.task_contract import ROWS, TEXTS, check
 
 task = make(TaskConfig(kind="open_ended", similarity=0.9))
 ROW = Row("Why is the sky blue?", [], None, None)

@@ -1,0 +1,3 @@
+"""The commands of `semievol`."""
+
+from semievol.cli.main import main

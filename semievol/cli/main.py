@@ -1,0 +1,326 @@
+"""The command line: the only place that turns exceptions into messages and exit codes.
+
+Exit codes: 0 done, 1 the run failed, 2 something you can mend (bad config, data or flag), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import semievol
+from semievol.cli import jobs as cli_jobs
+from semievol.cli.console import Config, Env, Overrides, Until, fail
+from semievol.errors import UserError
+
+if TYPE_CHECKING:
+    from semievol.config import RunConfig
+    from semievol.runs.pipeline import Pipeline
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Semi-supervised fine-tuning of language models on Ray: a few hundred labeled rows, many unlabeled ones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(semievol.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    until: Until = None,
+    env: Env = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole loop: ingest, warm up, retrieve, label, select, fine-tune, evaluate.
+
+    Finished stages are skipped and an interrupted one is resumed, so the same command always goes on where the last one
+    stopped, and takes up unlabeled files that have arrived since as another round. A Ray cluster is used where RAY_ADDRESS names one; otherwise Ray is started on this machine.
+
+    **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
+    """
+    _run(config, overrides, as_json=as_json, until=until, env=env)
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what `run` would do: rounds, stages, what is done, rows, resources. Starts nothing.
+
+    Checks the config, the input files and the model path on the way.
+
+    **Example:** `semievol plan configs/fpb.yaml resources.label.actors=4`
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from semievol.runtime import cluster
+
+    pipeline = _pipeline(config, overrides)
+    planned = pipeline.plan()
+    table = Table(title=f"{pipeline.config.name} in {pipeline.folder.uri}", title_justify="left")
+    several = len(pipeline.rounds) > 1
+    for column in (*(["round"] if several else []), "stage", "state", "rows in", "rows out", "asks for"):
+        table.add_column(column, justify="left" if column in ("stage", "state", "asks for") else "right")
+    for step in planned:
+        rows = ["" if n is None else f"{n:,}" for n in (step.rows_in, step.rows_out)]
+        table.add_row(*([str(step.round)] if several else []), step.stage, step.state, *rows, step.asks)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for note in pipeline.notes():
+        console.print(note)
+    has = cluster.describe(pipeline.config, pipeline.pools())
+    console.print(f"cluster: {has}")
+    if as_json:
+        _print_json({"run": pipeline.folder.uri, "cluster": has, "stages": [asdict(stage) for stage in planned]})
+
+
+@app.command()
+def demo(
+    folder: Annotated[str, typer.Option(help="Where data, model and run go.")] = "runs/demo",
+    seed: Annotated[int, typer.Option(help="Changes the data, the model and the sampling.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run everything, offline and from nothing: make a data set, build a small base model, evolve it.
+
+    Takes under ten minutes on two cores. The data are synthetic support-desk tickets, the stack is the real one.
+    """
+    from semievol.demo.run import prepare
+
+    config, overrides = prepare(folder, seed=seed, echo=typer.echo)
+    _run(config, overrides, as_json=as_json)
+
+
+@app.command()
+def study(
+    study: Annotated[str, typer.Argument(metavar="STUDY.yaml", help="The study; see configs/studies/ for examples.")],
+    overrides: Overrides = None,
+    env: Env = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods at several seeds on one data set; stages that are equal are run once.
+
+    Writes results.csv, results.md and plots into STORAGE/NAME/. Finished runs are skipped, so the same command goes on
+    where the last one stopped. An override is one of the study's own keys (seeds, storage, ...) or else one of its runs.
+
+    **Example:** `semievol study configs/studies/fpb.yaml seeds=[0]`
+    """
+    from semievol.reports import study as study_report
+    from semievol.studies import study as studies
+
+    figures = studies.run(studies.load(study, overrides), typer.echo, env or ())
+    study_report.print_figures(figures)
+    if as_json:
+        _print_json(figures)
+
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: STORAGE/NAME, a folder or a URI.")]
+
+
+@app.command()
+def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Select anew among the pseudo-labels of a run's last round, in seconds: nothing is labeled again.
+
+    Takes overrides of select.* only, and writes them into the run's config.yaml. The models stay as they are until
+    `semievol run RUN/config.yaml` goes on with what depends on the selection.
+
+    **Example:** `semievol select runs/fpb select.theta=0.3`
+    """
+    from semievol.reports import summary as report
+    from semievol.runs import promotion
+
+    for override in overrides or []:
+        key = override.partition("=")[0]
+        if not key.startswith("select."):
+            raise UserError(f"{key}: `semievol select` takes overrides of select.* only; `semievol run` takes all")
+    folder, config = promotion.open_run(run, overrides)
+    if config.select.ceiling:
+        raise UserError("select.ceiling: selects by true answers and not by pseudo-labels; use `semievol run`")
+    config.storage, _, config.name = folder.uri.rpartition("/")  # where it is now
+    figures = _pipeline_of(config).select()
+    report.print_selection(figures)
+    again = ": the settings hold for all rounds, so it begins with round 0" if figures["round"] else ""
+    typer.echo(f"`semievol run {folder.uri}/config.yaml` goes on with what depends on it{again}")
+    if as_json:
+        _print_json(figures)
+
+
+@app.command()
+def verify(run: Run, as_json: AsJson = False) -> None:
+    """Re-read a run folder: every file and its checksum, every count, every row id and what refers to it.
+
+    Starts no Ray; needs nothing but the folder. Exit code 1 when something is wrong.
+
+    **Example:** `semievol verify s3://bucket/runs/fpb`
+    """
+    from dataclasses import asdict
+
+    from semievol.runs import promotion, verify
+
+    found = verify.verify(*promotion.open_run(run), typer.echo)
+    if not found.problems:
+        typer.echo(verify.problems_as_text(found))
+    if as_json:
+        _print_json(asdict(found))
+    if found.problems:
+        fail(verify.problems_as_text(found), code=1)
+
+
+@app.command()
+def serve(
+    run: Run,
+    overrides: Overrides = None,
+    models: Annotated[str | None, typer.Option(help="Which, with commas: base, warm, round-N, evolved.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; other than loopback needs keys.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    keys: Annotated[str | None, typer.Option(metavar="FILE", help="API keys; make them with `key`.")] = None,
+) -> None:
+    """Serve the models of a run: an OpenAI-compatible API, the task route /v1/answer, and a page for people.
+
+    `evolved` is the round that was promoted last (the newest finished one at first); the endpoint follows `promote` and
+    `rollback` without losing requests. Stays in the foreground.
+
+    **Example:** `semievol serve runs/fpb --port 8000`
+    """
+    from semievol.serving.start import serve_run
+
+    given = {"models": f"[{models}]" if models else None, "host": host, "port": port, "keys": keys}
+    flags = [f"serving.{name}={value}" for name, value in given.items() if value is not None]
+    serve_run(run, [*(overrides or []), *flags], typer.echo)
+
+
+@app.command()
+def promote(
+    run: Run,
+    round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
+) -> None:
+    """Serve another round as `evolved`; refused when it is worse on the held-out test rows than what is served now.
+
+    A running endpoint notices by itself. The tolerance is `serving.tolerance`.
+
+    **Example:** `semievol promote runs/fpb --round 1`
+    """
+    from semievol.runs import promotion
+
+    folder, config = promotion.open_run(run)
+    entry = promotion.promote(folder, config, round_number, force=force)
+    typer.echo(
+        f"round {entry.round} is promoted: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}. "
+        f"A running endpoint loads it, and then `evolved` is this round"
+    )
+
+
+@app.command()
+def rollback(run: Run) -> None:
+    """Take the last promotion back.
+
+    **Example:** `semievol rollback runs/fpb`
+    """
+    from semievol.runs import promotion
+
+    entry = promotion.rollback(promotion.open_run(run)[0])
+    typer.echo(f"back to round {entry.round}: accuracy {entry.accuracy:.3f}, instead of {entry.against:.3f}")
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; stands in the access log.")],
+    file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",
+) -> None:
+    """Make an API key for the endpoint. The key is shown once; the file holds its hash.
+
+    An endpoint reads the file when it starts. Deleting a line and starting it again takes a key back.
+
+    **Example:** `semievol key alice --file keys.txt`
+    """
+    from semievol.serving.keys import add
+
+    typer.echo(add(name, file))
+
+
+app.add_typer(cli_jobs.app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `semievol` command."""
+    if threading.current_thread() is threading.main_thread():  # no other one may
+        # As Ctrl-C: that is how Slurm and Kubernetes end jobs.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except UserError as error:
+        fail(str(error), code=2)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong flag or argument
+            fail(error.format_message(), code=error.exit_code)
+        if os.environ.get("SEMIEVOL_DEBUG"):
+            raise
+        from semievol.runtime import cluster
+
+        if mendable := cluster.user_error(error):  # a disk that was full before a stage began
+            fail(str(mendable), code=2)
+        last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
+        fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
+    if code == _INTERRUPTED:  # Typer gives it back instead of the KeyboardInterrupt
+        fail("interrupted; run the same command again to go on", code)
+
+
+def _run(
+    config: str,
+    overrides: list[str] | None,
+    *,
+    as_json: bool,
+    until: str | None = None,
+    env: list[str] | None = None,
+) -> None:
+    from semievol.reports import summary as report
+
+    summary = _pipeline(config, overrides).run(until, env or ())
+    report.print_result(summary)
+    if as_json:
+        _print_json(summary)
+
+
+def _pipeline(config: str, overrides: list[str] | None) -> Pipeline:
+    from semievol.config import load
+
+    return _pipeline_of(load(config, overrides))
+
+
+def _pipeline_of(config: RunConfig) -> Pipeline:
+    from semievol.runs.pipeline import Pipeline
+
+    return Pipeline(config, typer.echo)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content))

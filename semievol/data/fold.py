@@ -1,0 +1,120 @@
+"""Fold: what becomes of the rows that ingest has read, where those with equal ids have met in one bucket."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED
+
+SPLITS = ("test", "labeled", "unlabeled")  # in the order of precedence: an earlier split keeps a row that both have
+_RAW_CHARACTERS = 4_000  # kept of a quarantined row's text
+PARSED = pa.schema(
+    [
+        *LABELED,
+        ("oracle", pa.string()),
+        ("split", pa.string()),
+        ("source", pa.string()),
+        ("position", pa.int64()),
+        ("reason", pa.string()),  # why the row cannot be used
+        ("note", pa.string()),  # what was found in a row that can
+        ("raw", pa.string()),
+        ("bucket", pa.int32()),
+        ("known", pa.bool_()),  # a row that an earlier round has kept: it only tells the fate of others
+    ]
+)
+
+
+def printable(text: str) -> str:
+    """The beginning of a quarantined row's text, as text that can be stored."""
+    return text[:_RAW_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+
+
+def fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
+    """One bucket: decide the fate of every row, write what is kept and what is quarantined, return counts.
+
+    The files are named by the bucket, so a retried task writes the same files again.
+    """
+    group = group.combine_chunks()
+    bucket = group["bucket"][0].as_py()
+    fate, reason = _fates(group, config.data.exclude_test_overlap)
+    group = group.set_column(group.schema.get_field_index("reason"), "reason", pa.array(reason, pa.string()))
+    new = fate != "known"
+    group, fate = group.filter(pa.array(new)), fate[new]
+    split = group["split"].to_numpy(zero_copy_only=False)
+
+    def write(folder: str, chosen: np.ndarray[Any, Any], schema: pa.Schema) -> None:
+        if chosen.any():
+            rows = group.filter(pa.array(chosen))
+            table = rows.sort_by("row_id") if folder != "quarantine" else _told(rows)
+            table = table.select(schema.names).cast(schema)
+            storage.write_table(storage.join(out, folder, f"part-{bucket:05d}.parquet"), table)
+
+    kept = fate == "kept"
+    write("labeled", kept & (split == "labeled"), LABELED)
+    write("test", kept & (split == "test"), LABELED)
+    write("unlabeled", kept & (split == "unlabeled"), UNLABELED)
+    write("oracle", kept & np.asarray(group["oracle"].is_valid()), ORACLE)
+    write("quarantine", fate == "quarantined", QUARANTINE)
+    return _counts(group, fate)
+
+
+def _told(rows: pa.Table) -> pa.Table:
+    """Quarantined rows, with their text also where it is not kept yet, because they were good rows before they met."""
+    records = rows.select(["question", "options", "context", "answer"]).to_pylist()
+    pairs = zip(rows["raw"].to_pylist(), records, strict=True)
+    raw = pa.array([printable(json.dumps(record)) if text is None else text for text, record in pairs], pa.string())
+    rows = rows.set_column(rows.schema.get_field_index("raw"), "raw", raw)
+    return rows.append_column("stage", pa.array(["ingest"] * len(rows), pa.string()))
+
+
+def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:
+    """For each row kept | quarantined | duplicate | leak, or known; and the reason where it is quarantined."""
+    ids, splits = group["row_id"].to_pylist(), group["split"].to_pylist()
+    sources, positions = group["source"].to_pylist(), group["position"].to_pylist()
+    answers, reasons = group["answer"].to_pylist(), group["reason"].to_pylist()
+    known = group["known"].to_pylist()
+    given: dict[tuple[int, str], set[str]] = {}  # the answers given to a row in a split
+    for i, key in enumerate(ids):
+        if reasons[i] is None:
+            given.setdefault((key, splits[i]), set()).add(answers[i])
+    fate = np.full(len(group), "kept", dtype=object)
+    seen: dict[int, str] = {}  # row id -> the split that keeps it
+    # A fixed order decides which copy is kept, whatever order the shuffle delivered.
+    order = sorted(range(len(group)), key=lambda i: (not known[i], SPLITS.index(splits[i]), sources[i], positions[i]))
+    for i in order:
+        if known[i]:
+            fate[i] = "known"
+            seen[ids[i]] = splits[i]
+        elif reasons[i] is not None:
+            fate[i] = "quarantined"
+        elif len(given[ids[i], splits[i]]) > 1:
+            fate[i] = "quarantined"
+            reasons[i] = f"equal rows with different answers: {', '.join(sorted(given[ids[i], splits[i]]))}"
+        elif (ids[i], "test") in given and splits[i] != "test" and exclude_test_overlap:
+            fate[i] = "leak"
+        elif seen.get(ids[i]) == splits[i] or (seen.get(ids[i]) == "labeled" and splits[i] == "unlabeled"):
+            fate[i] = "duplicate"  # of its own split, or of a row whose label is known
+        else:
+            seen[ids[i]] = splits[i]
+    return fate, reasons
+
+
+def _counts(group: pa.Table, fate: np.ndarray[Any, Any]) -> pa.Table:
+    keys = zip(group["split"].to_pylist(), fate, group["reason"].to_pylist(), group["note"].to_pylist(), strict=True)
+    places = [f"{s}:{p}" for s, p in zip(group["source"].to_pylist(), group["position"].to_pylist(), strict=True)]
+    counted: Counter[tuple[Any, ...]] = Counter()
+    first: dict[tuple[Any, ...], str] = {}
+    for key, place in zip(keys, places, strict=True):
+        counted[key] += 1
+        first.setdefault(key, place)
+    names = ("split", "fate", "reason", "note")
+    records = [dict(zip(names, key, strict=True)) | {"rows": n, "example": first[key]} for key, n in counted.items()]
+    schema = pa.schema([(name, pa.string()) for name in names] + [("rows", pa.int64()), ("example", pa.string())])
+    return pa.Table.from_pylist(records, schema=schema)

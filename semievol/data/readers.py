@@ -1,0 +1,177 @@
+"""Input files of three formats as rows, one at a time, each with its place in the file.
+
+A line that is no row (broken JSON, too many fields) comes out as a `Broken`, so that it is quarantined and counted;
+a file that cannot be read at all is an error that names it.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from semievol.data import storage
+from semievol.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+_READ_BYTES = 1 << 20
+_LINE_BYTES = 64 << 20  # a longer line is no row, and would be held in memory
+_BYTE_ORDER_MARK = "\ufeff"  # spreadsheets write one
+_EXPANSION = 300  # times its size, which no text reaches: a zip bomb
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Text that is no row, and why."""
+
+    reason: str
+    raw: str
+
+
+def format_of(uri: str) -> str:
+    """The format by the file's name; `.gz` and the like are looked through (Parquet compresses by itself)."""
+    name = uri.removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2")
+    for known in FORMATS:
+        if name.endswith(known) or (known == ".jsonl" and name.endswith(".ndjson")):
+            return known
+    raise UserError(
+        f"{uri}: no data file by its name; they end in {', '.join(FORMATS)} or .ndjson, and .gz, .zst or .bz2 may follow. "
+        f"A glob leaves others out, as in FOLDER/*.csv"
+    )
+
+
+def columns(uri: str) -> list[str]:
+    """The column names of a file, from its beginning alone."""
+    import pyarrow.parquet as pq
+
+    form = format_of(uri)
+    try:
+        if form == ".parquet":
+            filesystem, path = storage.resolve(uri)
+            with filesystem.open_input_file(path) as file:
+                return list(pq.ParquetFile(file).schema_arrow.names)
+        if form == ".csv":
+            return _header(csv.reader(_lines(uri)))
+        # A JSON row need not have every key; the first hundred together show what there is.
+        rows = [row for _, row in itertools.islice(_jsonl(uri), 100) if isinstance(row, dict)]
+        return list(dict.fromkeys(key for row in rows for key in row))
+    except (OSError, ValueError, csv.Error, _arrow_error()) as error:
+        raise UserError(f"{uri}: cannot be read: {error}") from None
+
+
+def read(uri: str, wanted: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    """(number, row) of every row of a file. The number is the line it ends on (CSV, JSONL) or the row (Parquet), from 1.
+
+    Args:
+        wanted: the columns that are read from Parquet (the others may be large, or nothing that Python can hold); all.
+
+    Raises:
+        UserError: the file is missing, truncated or not of its format.
+    """
+    form = format_of(uri)
+    try:
+        yield from _parquet(uri, wanted) if form == ".parquet" else _csv(uri) if form == ".csv" else _jsonl(uri)
+    except (OSError, ValueError, csv.Error, _arrow_error()) as error:
+        problem = " ".join(str(error).split()).rstrip(".")  # of Arrow over several lines
+        raise UserError(f"{uri}: cannot be read to its end: {problem}. Mend or remove the file") from None
+
+
+def _arrow_error() -> type[Exception]:
+    import pyarrow as pa
+
+    error: type[Exception] = pa.ArrowException  # some of its kinds are neither OSError nor ValueError
+    return error
+
+
+def _lines(uri: str) -> Iterator[str]:
+    """Lines with their endings. Bytes that are not UTF-8 become surrogates, which the validator refuses by name."""
+    filesystem, path = storage.resolve(uri)
+    most = (filesystem.get_file_info(path).size or 0) * _EXPANSION + _LINE_BYTES
+    rest, size = b"", 0
+    with filesystem.open_input_stream(path, compression="detect") as stream:
+        while block := stream.read(_READ_BYTES):
+            size += len(block)
+            if size > most:
+                raise ValueError(f"it unpacks to more than {_EXPANSION} times its size")
+            *whole, rest = (rest + block).split(b"\n")
+            if len(rest) > _LINE_BYTES:
+                raise ValueError(f"a line has more than {_LINE_BYTES:,} bytes")
+            for line in whole:
+                yield line.decode("utf-8", "surrogateescape") + "\n"
+    if rest:
+        yield rest.decode("utf-8", "surrogateescape")
+
+
+def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    csv.field_size_limit(_LINE_BYTES)  # below it the length of a row is the validator's business
+    line = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for line in _lines(uri):  # noqa: UP028 - `yield from` would not keep it
+            yield line
+
+    reader = csv.reader(lines())
+    header = _header(reader)
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a stray carriage return, say; the reader begins anew with the next line
+            yield reader.line_num, Broken(f"no CSV: {error}", line)
+            continue
+        if not fields:
+            continue  # a blank line
+        if len(fields) != len(header):
+            yield (reader.line_num, Broken(f"{len(fields)} fields, the header has {len(header)}", ",".join(fields)))
+        else:
+            yield reader.line_num, dict(zip(header, fields, strict=True))
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    return [name.removeprefix(_BYTE_ORDER_MARK).strip() for name in next(reader, [])]
+
+
+def _jsonl(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    for number, line in enumerate(_lines(uri), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.removeprefix(_BYTE_ORDER_MARK))
+        except (ValueError, RecursionError) as error:
+            yield number, Broken(f"no JSON: {error}", line)
+            continue
+        yield (number, row if isinstance(row, dict) else Broken(f"a JSON {type(row).__name__}, not an object", line))
+
+
+def _parquet(uri: str, wanted: Collection[str] | None) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    import pyarrow.parquet as pq
+
+    filesystem, path = storage.resolve(uri)
+    number = 0
+    with filesystem.open_input_file(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=wanted and list(wanted)):
+            for row in _rows(batch):
+                number += 1
+                yield number, row
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:
+    try:
+        yield from batch.to_pylist()
+    # Text says that it is UTF-8, which nothing has checked; a date may be in the year 10000.
+    except (ValueError, OverflowError):
+        for i in range(len(batch)):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield Broken("not valid UTF-8", repr(error.object))
+            except (ValueError, OverflowError) as error:
+                yield Broken(f"a value that Python cannot hold: {error}", "")

@@ -1,0 +1,173 @@
+"""The Arrow schema of every table in a run folder, and the validator that turns an input row into one of them.
+
+Nothing here is null-typed: an absent string is null in a `string` column, so that parts written by different tasks
+always concatenate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import unicodedata
+from typing import Any
+
+import pyarrow as pa
+
+from semievol.config import Columns
+from semievol.tasks import Row, Task
+
+ROW_ID = ("row_id", pa.int64())
+_TEXT = [
+    ROW_ID,
+    ("question", pa.string()),
+    ("options", pa.list_(pa.string())),
+    ("context", pa.string()),
+    ("stratum", pa.string()),  # the group of the row, for stratified selection
+]
+
+UNLABELED = pa.schema(_TEXT)
+LABELED = pa.schema([*_TEXT, ("answer", pa.string())])  # also the schema of test rows
+ORACLE = pa.schema([ROW_ID, ("oracle", pa.string())])
+# A row that a stage could not use. `row_id` is null where no content id could be made.
+QUARANTINE = pa.schema(
+    [ROW_ID, ("stage", pa.string()), ("reason", pa.string()), ("source", pa.string()), ("raw", pa.string())]
+)
+_NEIGHBORS = [("neighbor_ids", pa.list_(pa.int64())), ("neighbor_scores", pa.list_(pa.float32()))]
+RETRIEVED = pa.schema([*_TEXT, *_NEIGHBORS])
+LABELED_RETRIEVED = pa.schema([*LABELED, *_NEIGHBORS])
+# One response of a collaborator (semievol.method.confidence.Response); entropies in nats.
+_SHARE = pa.struct([("answer", pa.string()), ("share", pa.float32())])
+RESPONSE = pa.struct(
+    [
+        ("collaborator", pa.string()),
+        ("answer", pa.string()),  # null where the response holds none
+        ("nll", pa.float32()),
+        ("token_entropy", pa.float32()),
+        ("tokens", pa.int32()),
+        ("distribution", pa.list_(_SHARE)),  # of collaborators that give the share of each answer
+        ("error", pa.string()),  # why there is no response
+        ("cut", pa.bool_()),  # the row had to be shortened for the prompt to fit
+        ("prompt_tokens", pa.int32()),  # of the request, at the first of its responses
+    ]
+)
+_RESPONSES = [("responses", pa.list_(RESPONSE))]
+ANSWERED_IN_PART = pa.schema([*RETRIEVED, *_RESPONSES])  # between the passes of several weights
+# What labeling adds to a row; a quarantined row has a reason and no answer.
+_VERDICT = [
+    ("answer", pa.string()),
+    ("agreement", pa.float32()),  # share of the responses that gave the answer
+    ("nll", pa.float32()),  # mean negative log-probability a token
+    ("token_entropy", pa.float32()),  # mean entropy of the next-token distributions
+    ("vote_entropy", pa.float32()),  # of the collaborators' mean distribution over answers
+    ("justified", pa.bool_()),  # decided by self-justification
+    ("prompt_tokens", pa.int32()),
+    ("output_tokens", pa.int32()),
+    *_RESPONSES,
+    ("quarantine_reason", pa.string()),
+]
+PSEUDO_LABELED = pa.schema([*_TEXT, *_VERDICT])
+# Of open-ended tasks also the mean log-probability of the true response's tokens.
+PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT, ("likelihood", pa.float32())])
+SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
+# Rendered training rows: chat messages in TRL's prompt / completion format, and the tokens that they are to the model that
+# is trained, with labels of -100 where no loss is taken (null for a row that is too long, or with a training at an endpoint).
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_TOKENS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
+TRAINING = pa.schema([ROW_ID, ("prompt", _MESSAGES), ("completion", _MESSAGES), *_TOKENS])
+
+
+def row_id(question: str, options: list[str], context: str | None) -> int:
+    """A 64-bit id of the content: equal questions, options and contexts get equal ids in any file, run or upload.
+
+    Unicode is NFC-normalised and runs of white space count as one blank, so a re-export does not change ids.
+    """
+
+    def canonical(text: str) -> str:
+        return " ".join(unicodedata.normalize("NFC", text).split())
+
+    content = [canonical(question), [canonical(option) for option in options], canonical(context or "")]
+    digest = hashlib.blake2b(json.dumps(content, ensure_ascii=False).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def to_row(record: dict[str, Any]) -> Row:
+    """A record of any table of ours as a task row."""
+    return Row(record["question"], record["options"], record["context"], record.get("answer"))
+
+
+class BadRow(Exception):
+    """A row that cannot be used; the message is the reason that goes into quarantine."""
+
+
+def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column: str | None, max_bytes: int) -> Row:
+    """An input row as a `Row` of the task; the answer is None where `answer_column` is None.
+
+    Raises:
+        BadRow: with the reason.
+    """
+    question = _text(raw.get(columns.question), columns.question, max_bytes)
+    if not question:
+        raise BadRow(f"column '{columns.question}' is empty")
+    context = _text(raw.get(columns.context), columns.context, max_bytes) if columns.context else ""
+    options = _options(raw.get(columns.options), columns.options, max_bytes) if columns.options else []
+    row = Row(question=question, options=options, context=context or None, answer=None)
+    problem = task.problem(row)
+    if problem:
+        raise BadRow(problem)
+    if answer_column is not None:
+        text = cell_text(raw.get(answer_column), answer_column, max_bytes)
+        if not text:
+            raise BadRow(f"column '{answer_column}' is empty")
+        row.answer = task.gold(text, row)
+        if row.answer is None:
+            raise BadRow(
+                f"column '{answer_column}' is no answer to the row: '{text[:60]}'; it takes {task.expects(row)}"
+            )
+    return row
+
+
+def cell_text(value: Any, column: str, max_bytes: int) -> str:
+    """A cell as text, its column given by name; a list (several right answers) as a JSON list.
+
+    Raises:
+        BadRow: with the reason.
+    """
+    if isinstance(value, list):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return _text(value, column, max_bytes)
+
+
+def _text(value: Any, column: str, max_bytes: int) -> str:
+    """The cell as text; numbers become their usual notation, missing values the empty string."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, (list, dict, bytes)):
+        raise BadRow(f"column '{column}' holds a {type(value).__name__}, not text")
+    text = str(value).strip()
+    if "\x00" in text:
+        raise BadRow(f"column '{column}' holds NUL bytes")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # surrogates: what the readers make of bytes that are not UTF-8
+        raise BadRow(f"column '{column}' is not valid UTF-8") from None
+    if size > max_bytes:
+        raise BadRow(f"column '{column}' is longer than limits.max_row_bytes = {max_bytes:,}: {size:,} bytes")
+    return text
+
+
+def _options(value: Any, column: str, max_bytes: int) -> list[str]:
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise BadRow(f"column '{column}' is no JSON list: {value[:60]!r}") from None
+    if not isinstance(value, (list, tuple)):
+        raise BadRow(f"column '{column}' is no list but {type(value).__name__}")
+    options = [_text(option, f"{column}[{i}]", max_bytes) for i, option in enumerate(value)]
+    for i, option in enumerate(options):
+        if not option:
+            raise BadRow(f"option {i + 1} of {len(options)} is missing or empty")
+    return options

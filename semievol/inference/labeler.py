@@ -1,0 +1,268 @@
+"""What answers rows: one engine with one set of weights, all its collaborators, and self-justification.
+
+Where collaborators have several weights, rows pass through one labeler after another (`semievol.stages.label`), each
+adding its responses; the last one gives the verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from semievol import tasks
+from semievol.config import Collaborator, EmbeddingConfig, LabelConfig, TaskConfig
+from semievol.data import storage
+from semievol.data.tables import to_row
+from semievol.engines import Engine, PromptTooLong, RequestRefused
+from semievol.errors import UserError
+from semievol.method import confidence, prompts
+from semievol.method.confidence import Response
+from semievol.method.prompts import Messages
+from semievol.retrieval.embedding import Embedder, Similar
+from semievol.tasks import Row
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one set of weights is asked: which of the run's collaborators, and whether it gives the verdict."""
+
+    model: str  # folder, URI or hub id; with an endpoint, the model's name there; "" where no engine is needed
+    endpoint: str | None
+    members: tuple[int, ...]  # places in label.collaborators
+    last: bool
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """What rows are asked in one pass of a stage."""
+
+    work: Pass
+    task: TaskConfig
+    embedding: EmbeddingConfig
+    labeled: str | None  # URI of the rows that solved examples are taken from
+    settings: LabelConfig
+    seed: int
+    schema: pa.Schema  # of what comes out
+    key: str  # of the config, where what makes the engine unusable is mended
+
+
+class Labeler:
+    """Rows in, rows with responses out, and with a verdict after the last pass; in the process of its engine.
+
+    Args:
+        engine: None where the pass needs none, or where there is none because it is `unusable`.
+        start_s: how long the engine took to start, if it was started for this.
+        progress: the actor of `semievol.runtime.progress`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | None,
+        labeling: Labeling,
+        progress: Any,
+        *,
+        start_s: float = 0.0,
+        unusable: UserError | None = None,
+    ) -> None:
+        self._engine = engine
+        self._unusable = unusable
+        self._start_s = start_s
+        self._counted_before = dict(engine.figures) if engine else {}
+        self._name = uuid.uuid4().hex
+        self._work = labeling.work
+        self._task = tasks.make(labeling.task)
+        self._embedding = labeling.embedding
+        self._embedder: Embedder | None = None  # once answers have to be compared by it
+        examples = storage.read_table(labeling.labeled).to_pylist() if labeling.labeled else []
+        self._labeled = {record["row_id"]: to_row(record) for record in examples}
+        self._settings = labeling.settings
+        self._seed = labeling.seed
+        self._schema = labeling.schema
+        self._key = labeling.key
+        self._progress = progress
+        self.finished = 0  # rows
+
+    async def answer(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
+        """The rows with what there is to say to them; without those that have to be asked again another time.
+
+        Args:
+            refused: why the engine must not be asked these rows; it goes into their responses.
+
+        Raises:
+            EngineDied: nothing is known of these rows.
+        """
+        records = sorted(batch.to_pylist(), key=self._shown)
+        asked = await asyncio.gather(*(self._label_if_usable(record, refused) for record in records))
+        if self._unusable:
+            await self._progress.stop.remote(f"{self._key}: {self._unusable}")
+        answered = [record for record in asked if record is not None]
+        if answered:
+            self._progress.add.remote(len(answered))
+        if self._engine:
+            counted = {name: n - self._counted_before.get(name, 0) for name, n in self._engine.figures.items()}
+            self._progress.report.remote(self._name, counted | {"start_s": self._start_s})
+        return pa.Table.from_pylist(answered, schema=self._schema)
+
+    def _shown(self, record: dict[str, Any]) -> tuple[int, ...]:
+        """What rows are sorted by: prompts that begin with the same solved examples meet in the engine's prefix cache."""
+        collaborators = [self._settings.collaborators[i] for i in self._work.members]
+        k = max((who.k for who in collaborators if who.kind == "model"), default=0)
+        return tuple(reversed((record.get("neighbor_ids") or [])[:k]))  # as they stand in the prompt: nearest last
+
+    async def _label_if_usable(self, record: dict[str, Any], refused: str | None) -> dict[str, Any] | None:
+        """None for a row that has to be asked again, because the engine's endpoint is away or refuses everything."""
+        if self._unusable:
+            return None
+        try:
+            answered = await self._label(record, refused)
+        except UserError as error:
+            self._unusable = error
+            return None
+        self.finished += 1
+        return answered
+
+    async def _label(self, record: dict[str, Any], refused: str | None) -> dict[str, Any]:
+        row = to_row(record | {"answer": None})
+        ids, cosines = record.get("neighbor_ids") or [], record.get("neighbor_scores") or []
+        neighbors = [(self._labeled[i], s) for i, s in zip(ids, cosines, strict=True)] if self._labeled else []
+        asked = [self._ask(i, record["row_id"], row, neighbors, refused) for i in self._work.members]
+        given = [response for responses in await asyncio.gather(*asked) for response in responses]
+        responses = [*map(_from_record, record.get("responses") or []), *given]
+        order = [c.name for c in self._settings.collaborators]
+        responses.sort(key=lambda r: order.index(r.collaborator))
+        verdict = await self._verdict(row, responses, refused) if self._work.last else {}
+        if record.get("gold") is not None and self._task.similarity is not None and not refused:
+            verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
+        return record | {"responses": [_to_record(r) for r in responses]} | verdict
+
+    async def _likelihood(self, row: Row, gold: str, neighbors: list[tuple[Row, float]]) -> float | None:
+        """Of the true response, for the first collaborator; None where it cannot be told."""
+        who, response = self._settings.collaborators[self._work.members[0]], self._task.respond(gold)
+        asked = self._prompt(who, row, [solved for solved, _ in neighbors[: who.k]])
+        try:
+            return await self._engine.likelihood(asked, response) if self._engine else None
+        except RequestRefused:
+            return None
+
+    def _prompt(self, who: Collaborator, asked: Row, examples: list[Row]) -> Messages:
+        return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
+
+    async def _verdict(self, row: Row, responses: list[Response], refused: str | None) -> dict[str, Any]:
+        same = self._same(responses)
+        decided = None
+        candidates = confidence.distinct(same, responses)
+        if self._settings.justify and candidates and not refused and not confidence.agree(same, responses):
+            decided = await self._justify(row, candidates)
+        found = confidence.verdict(same, responses, decided=decided)
+        spent = [*responses, decided] if decided else responses
+        errors = [f"{r.collaborator}: {r.error}" for r in responses if r.error]
+        return {
+            "answer": found.answer if found else None,
+            "agreement": found.agreement if found else None,
+            "nll": found.nll if found else None,
+            "token_entropy": found.token_entropy if found else None,
+            "vote_entropy": found.vote_entropy if found else None,
+            "justified": decided is not None and decided.answer is not None,
+            "prompt_tokens": sum(r.prompt_tokens for r in spent),
+            "output_tokens": sum(r.tokens for r in spent),
+            "quarantine_reason": None if found else (errors or ["no response could be parsed"])[0],
+        }
+
+    def _same(self, responses: list[Response]) -> confidence.Same:
+        answers = [r.answer for r in responses if r.answer is not None]
+        if self._task.similarity is None or len(answers) < 2:
+            return self._task.same
+        self._embedder = self._embedder or Embedder(self._embedding)
+        similar = Similar(self._embedder, self._task.similarity)
+        similar.learn(answers)
+        return similar
+
+    async def _ask(
+        self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]], refused: str | None
+    ) -> list[Response]:
+        """One collaborator's responses; none from neighbours whose answers mean nothing for this row."""
+        who = self._settings.collaborators[number]
+        nearest = neighbors[: who.k]
+        if who.kind == "neighbors":
+            shares = confidence.vote(self._task, row, nearest)
+            return [confidence.from_distribution(who.name, shares)] if shares else []
+        if refused:
+            return [Response(who.name, error=refused)]
+        seed = confidence.sampling_seed(self._seed, row_id, number)
+        try:
+            prompt = partial(self._prompt, who)
+            return await self._respond(who, row, [solved for solved, _ in nearest], prompt, seed)
+        except RequestRefused as error:
+            return [Response(who.name, error=str(error))]
+
+    async def _justify(self, row: Row, candidates: list[str]) -> Response | None:
+        """Greedy: the judgement is the model's best one, not a sample. None where it cannot be asked for."""
+
+        def prompt(asked: Row, _: list[Row]) -> Messages:
+            return prompts.justification(self._task, asked, candidates)
+
+        try:
+            return (await self._respond(Collaborator("justification", temperature=0.0), row, [], prompt, 0))[0]
+        except RequestRefused:
+            return None  # the answers are there; the majority stands
+
+    async def _respond(
+        self,
+        who: Collaborator,
+        row: Row,
+        examples: list[Row],
+        prompt: Callable[[Row, list[Row]], Messages],
+        seed: int,
+    ) -> list[Response]:
+        assert self._engine is not None
+        choices = self._task.choices(row) if self._settings.mode == "score" else None
+        if choices is not None:
+            responses = [self._task.respond(choice) for choice in choices]
+            score = self._engine.score
+            shares, cut = await _fitting(lambda m: score(m, responses), prompt, row, examples)
+            distribution = dict(zip(choices, shares, strict=True))
+            return [replace(confidence.from_distribution(who.name, distribution), tokens=1, cut=cut)]
+        generate = self._engine.generate
+        settings: dict[str, Any] = {"temperature": who.temperature, "seed": seed, "n": who.samples}
+        settings["max_tokens"] = self._settings.max_tokens
+        done, cut = await _fitting(lambda m: generate(m, **settings), prompt, row, examples)
+        parse = self._task.parse
+        return [
+            Response(who.name, parse(d.text, row), d.nll, d.token_entropy, d.tokens, None, None, cut, d.prompt_tokens)
+            for d in done
+        ]
+
+
+async def _fitting(
+    ask: Callable[[Messages], Awaitable[Any]],
+    prompt: Callable[[Row, list[Row]], Messages],
+    row: Row,
+    examples: list[Row],
+) -> tuple[Any, bool]:
+    """What the engine says to the longest prompt that fits its window, and whether the row itself had to be cut."""
+    refused: PromptTooLong | None = None
+    for shorter, fewer in prompts.shorter(row, examples):
+        try:
+            return await ask(prompt(shorter, fewer)), shorter is not row
+        except PromptTooLong as error:
+            refused = error
+    assert refused is not None
+    raise refused
+
+
+def _to_record(response: Response) -> dict[str, Any]:
+    shares = response.distribution
+    listed = [{"answer": a, "share": s} for a, s in shares.items()] if shares is not None else None
+    return vars(response) | {"distribution": listed}
+
+
+def _from_record(record: dict[str, Any]) -> Response:
+    listed = record["distribution"]
+    shares = {entry["answer"]: entry["share"] for entry in listed} if listed is not None else None
+    return Response(**record | {"distribution": shares})

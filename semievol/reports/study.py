@@ -1,0 +1,246 @@
+"""The figures of a study: means over seeds, paired tests, the share of the gap closed; as table, CSV, Markdown and plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from semievol.config import CONFIDENCES
+from semievol.data import storage
+from semievol.method.metrics import mcnemar
+
+_PSEUDO = ("accuracy", "selected_accuracy", "coverage")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method gave at one seed.
+
+    Attributes:
+        scores: how right the answer to each test row is, 0 to 1, by row id.
+        trained_rows, steps: of the last training of the model that is reported; None for the base.
+        selected: pseudo-labels that were trained on.
+        pseudo_labels: those against the oracle, as in the manifest of evaluate/compare.
+    """
+
+    method: str
+    seed: int
+    accuracy: float
+    interval: tuple[float, ...]
+    scores: dict[int, float]
+    trained_rows: int | None = None
+    steps: int | None = None
+    selected: int | None = None
+    pseudo_labels: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Which methods the figures are about, as `study.StudyConfig` names them."""
+
+    compare_to: str | None = None
+    sft: str | None = None
+    semievol: str | None = None
+    ceiling: str | None = None
+
+
+def paired(result: Result, against: Result) -> tuple[int, int]:
+    """Test rows that `result` has right and `against` has wrong, and the reverse."""
+    assert result.scores.keys() == against.scores.keys(), "the methods answered different rows, so none can be paired"
+    right = [(score >= 0.5, against.scores[row] >= 0.5) for row, score in result.scores.items()]
+    return sum(a and not b for a, b in right), sum(b and not a for a, b in right)
+
+
+def gap_closed(accuracy: float, sft: float, ceiling: float) -> float | None:
+    """(accuracy - sft) / (ceiling - sft); None where the ceiling is no higher than SFT."""
+    return round((accuracy - sft) / (ceiling - sft), 4) if ceiling > sft else None
+
+
+def figures(name: str, results: list[Result], headline: Headline) -> dict[str, Any]:
+    """Everything that is said of a study, in one JSON object."""
+    by_method: dict[str, dict[int, Result]] = {}
+    for result in results:
+        by_method.setdefault(result.method, {})[result.seed] = result
+    methods = {method: _method(runs, by_method.get(headline.compare_to or "")) for method, runs in by_method.items()}
+    found: dict[str, Any] = {"study": name, "seeds": sorted({r.seed for r in results})}
+    found |= {"compare_to": headline.compare_to, "semievol": headline.semievol, "gap_closed": None, "methods": methods}
+    if headline.sft and headline.ceiling:
+        sft, ceiling = (methods[role] for role in (headline.sft, headline.ceiling))
+        for figure in methods.values():
+            pairs = zip(figure["by_seed"], sft["by_seed"], ceiling["by_seed"], strict=True)
+            figure["gap_closed"] = gap_closed(figure["mean"], sft["mean"], ceiling["mean"])
+            figure["gap_closed_by_seed"] = [gap_closed(*each) for each in pairs]
+        if headline.semievol:
+            found["gap_closed"] = methods[headline.semievol]["gap_closed"]
+    return found
+
+
+def _method(runs: dict[int, Result], against: dict[int, Result] | None) -> dict[str, Any]:
+    """A method's figures; lists are in the order of the seeds."""
+    ordered = [runs[seed] for seed in sorted(runs)]
+    accuracies = [run.accuracy for run in ordered]
+    figure: dict[str, Any] = {
+        "mean": round(mean(accuracies), 4),
+        "sd": round(stdev(accuracies), 4) if len(accuracies) > 1 else None,
+        "by_seed": accuracies,
+        "gap_closed": None,
+        "trained_rows": _mean([run.trained_rows for run in ordered]),
+        "steps": _mean([run.steps for run in ordered]),
+        "selected": _mean([run.selected for run in ordered]),
+        "pseudo_labels": _mean_pseudo_labels([run.pseudo_labels for run in ordered if run.pseudo_labels]),
+        "paired": None,
+    }
+    if against and against is not runs:
+        counts = [paired(runs[seed], against[seed]) for seed in sorted(runs)]
+        gained, lost = (sum(side) for side in zip(*counts, strict=True))
+        figure["paired"] = {"gained": gained, "lost": lost, "p_value": _p_value(gained, lost)}
+        figure["paired"]["by_seed"] = [{"gained": g, "lost": n, "p_value": _p_value(g, n)} for g, n in counts]
+    return figure
+
+
+def _p_value(gained: int, lost: int) -> float:
+    return float(f"{mcnemar(gained, lost):.3g}")
+
+
+def _mean(values: list[Any]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(mean(known), 4) if known else None
+
+
+def _mean_pseudo_labels(each: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if not each:
+        return None
+    measures = {}
+    for name in CONFIDENCES:
+        given = [labels["measures"][name] for labels in each if labels.get("measures", {}).get(name)]
+        if given:
+            risks = [_mean(list(column)) for column in zip(*(one["risk"] for one in given), strict=True)]
+            measures[name] = {"auroc": _mean([one["auroc"] for one in given]), "risk": risks}
+    return {key: _mean([labels[key] for labels in each]) for key in _PSEUDO} | {"measures": measures}
+
+
+def write(uri: str, found: dict[str, Any], results: list[Result]) -> None:
+    """The files of the study's folder."""
+    from semievol.reports import plots as study_plots
+
+    storage.write_text(storage.join(uri, "results.json"), json.dumps(found, indent=1))
+    storage.write_text(storage.join(uri, "results.csv"), to_csv(found, results))
+    storage.write_text(storage.join(uri, "results.md"), to_markdown(found))
+    storage.write_bytes(storage.join(uri, "plot.png"), study_plots.accuracies(found))
+    curves = study_plots.risk_coverage(found)
+    if curves:
+        storage.write_bytes(storage.join(uri, "risk_coverage.png"), curves)
+
+
+def to_csv(found: dict[str, Any], results: list[Result]) -> str:
+    """One line for each method and seed."""
+    records = []
+    for result in results:
+        test = found["methods"][result.method]["paired"]
+        labels = result.pseudo_labels or {}
+        record = {"method": result.method, "seed": result.seed, "accuracy": result.accuracy}
+        record |= dict(zip(("low", "high"), result.interval, strict=True))
+        record |= test["by_seed"][found["seeds"].index(result.seed)] if test else dict.fromkeys(_TEST)
+        record |= {"selected": result.selected} | {f"pseudo_{key}": labels.get(key) for key in _PSEUDO}
+        record |= {f"auroc_{m}": (labels.get("measures", {}).get(m) or {}).get("auroc") for m in CONFIDENCES}
+        records.append(record | {"trained_rows": result.trained_rows, "steps": result.steps})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+_TEST = ("gained", "lost", "p_value")
+
+
+def rows(found: dict[str, Any]) -> list[list[str]]:
+    """The table of methods: a header and a line each, as text."""
+    header = [
+        "method",
+        "accuracy",
+        "sd",
+        "each seed",
+        f"vs {found['compare_to']}",
+        "p",
+        "gap closed",
+        "rows",
+        "steps",
+    ]
+    lines = [header]
+    for name, figure in found["methods"].items():
+        test = figure["paired"]
+        lines.append(
+            [
+                name,
+                _shown(figure["mean"]),
+                _shown(figure["sd"]),
+                " ".join(map(_shown, figure["by_seed"])),
+                f"+{test['gained']} -{test['lost']}" if test else "",
+                f"{test['p_value']:.2g}" if test else "",
+                _shown(figure["gap_closed"], ".0%"),
+                _shown(figure["trained_rows"], ",.0f"),
+                _shown(figure["steps"], ",.0f"),
+            ]
+        )
+    return lines
+
+
+def pseudo_label_rows(found: dict[str, Any]) -> list[list[str]]:
+    """The table of pseudo-labels against the oracle, of the methods that have some; a header alone where none has."""
+    lines = [["method", "right", "selected", "of these right", *(f"AUROC {measure}" for measure in CONFIDENCES)]]
+    for name, figure in found["methods"].items():
+        if labels := figure["pseudo_labels"]:
+            aurocs = [_shown(labels["measures"].get(measure, {}).get("auroc")) for measure in CONFIDENCES]
+            selected = f"{_shown(figure['selected'], ',.0f')} ({_shown(labels['coverage'], '.0%')})"
+            lines.append([name, _shown(labels["accuracy"]), selected, _shown(labels["selected_accuracy"]), *aurocs])
+    return lines
+
+
+def _shown(value: float | None, form: str = ".3f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def to_markdown(found: dict[str, Any]) -> str:
+    """results.md."""
+    seeds = ", ".join(map(str, found["seeds"]))
+    parts = [f"# Study {found['study']}", f"Seeds {seeds}; means and sample standard deviations over them."]
+    parts.append(_markdown_table(rows(found)))
+    if found["compare_to"]:
+        parts.append(
+            "Paired: test rows gained and lost, pooled over the seeds, with the exact p-value of McNemar's test. Every seed "
+            "has the same test rows, so pooled p-values are smaller than those of as many new rows would be; those of each "
+            "seed stand in results.csv."
+        )
+    labels = pseudo_label_rows(found)
+    if len(labels) > 1:
+        parts += ["Pseudo-labels against the oracle, which the methods do not see:", _markdown_table(labels)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(lines: list[list[str]]) -> str:
+    header, *body = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([header, "|" + "---|" * len(lines[0]), *body])
+
+
+def print_figures(found: dict[str, Any]) -> None:
+    """What `semievol study` ends with."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    methods = [line[:3] + line[4:] for line in rows(found)]  # each seed stands in the files
+    for title, lines in ((found["study"], methods), ("pseudo-labels", pseudo_label_rows(found))):
+        if len(lines) > 1:
+            table = Table(title=title, title_justify="left")
+            for column in lines[0]:
+                table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
+            for line in lines[1:]:
+                table.add_row(*line)
+            console.print(table)
+    if found["gap_closed"] is not None:
+        console.print(f"{found['semievol']} closes {found['gap_closed']:.0%} of the gap between SFT and the ceiling")

@@ -1,0 +1,204 @@
+"""The figures of a finished run: for machines (summary.json), for people (a table and the README of the run folder)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.runs.folder import Key, Manifest, RunFolder
+
+_README = """\
+# Run {{ name }}
+
+SemiEvol (arXiv 2410.14745) on `{{ base_model }}`, task `{{ task }}`, seed {{ seed }}.
+{% if ceiling %}
+**A ceiling, no result**: the final training saw the true answers of the unlabeled rows (select.ceiling).
+{% endif %}
+{% if evaluated -%}
+## Held-out accuracy
+
+| model | accuracy | {{ level }} interval | unparsable answers |
+|---|---|---|---|
+{% for name, m in evaluated.items() -%}
+| {{ name }} | {{ "%.3f" | format(m.accuracy) }} | {{ "%.3f" | format(m.interval[0]) }} to \
+{{ "%.3f" | format(m.interval[1]) }} | {{ "%.1f" | format(100 * m.unparsable) }} % |
+{% endfor %}
+{% endif -%}
+{% if paired -%}
+Paired (McNemar, exact):
+{% for pair, t in paired.items() -%}
+- {{ pair.replace("_vs_", " against ") }}: {{ t.gained }} rows gained, {{ t.lost }} lost, p = {{ t.p_value }}
+{% endfor %}
+{% endif -%}
+{% if pseudo_labels -%}
+Pseudo-labels against the oracle{{ "" if ceiling else " (measured only, never used)" }}: {{ "%.3f" | format(pseudo_labels.accuracy) }} right of all,
+{{ "%.3f" | format(pseudo_labels.selected_accuracy) }} of the selected, coverage \
+{{ "%.3f" | format(pseudo_labels.coverage) }}.
+
+{% endif -%}
+## What was found in the data
+
+| split | kept | quarantined | duplicates folded | held back (also in the test set) |
+|---|---|---|---|---|
+{% for r in rounds if r.data -%}
+{% for split, n in r.data.splits.items() -%}
+| {{ split }}{{ r | in_round }} | {{ n.kept }} | {{ n.quarantined }} | {{ n.duplicate }} | {{ n.leak }} |
+{% endfor -%}
+{% endfor %}
+{% for r in rounds if r.data -%}
+{% for reason, n in r.data.reasons.items() -%}
+- quarantined, {{ reason }}{{ r | in_round }}: {{ n }}
+{% endfor -%}
+{% for note, n in r.data.notes.items() -%}
+- noted, {{ note }}{{ r | in_round }}: {{ n }}
+{% endfor -%}
+{% endfor %}
+## Stages
+
+| stage | seconds | rows in | out | quarantined | |
+|---|---|---|---|---|---|
+{% for s in stages -%}
+| {{ s.stage }}{{ s | in_round }} | {{ s.seconds }} | {{ s.rows.came_in }} | {{ s.rows.out }} | {{ s.rows.quarantined }} | {{ s.headline }} |
+{% endfor %}
+## Where things are
+
+{% for what, uri in places.items() -%}
+- {{ what }}: `{{ uri }}`
+{% endfor %}"""
+
+
+def summary(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest], seconds: float) -> dict[str, Any]:
+    """Everything a reader asks first, in one JSON object; of a run that stopped early, what there is.
+
+    What has no round of its own stands for the last round that has it.
+    """
+    rounds = [_of_round(number, manifests) for number in sorted({number for _, number in manifests})]
+    last = {key: value for one in rounds for key, value in one.items() if value is not None}
+    models = {
+        name: manifests[f"evaluate/{name}", 0] for name in ("base", "warm") if (f"evaluate/{name}", 0) in manifests
+    }
+    evolved = {"evolved": last["evolved"]} if "evolved" in last else {}
+    stages = [
+        {"stage": stage, "round": n, "seconds": m.seconds, "rows": asdict(m.rows), "headline": m.headline}
+        for (stage, n), m in manifests.items()
+    ]
+    return {
+        "name": config.name,
+        "base_model": config.model.base,
+        "task": config.task.kind,
+        "seed": config.seed,
+        "level": f"{100 * config.evaluate.confidence_level:g} %",  # of the intervals
+        "models": {name: m.metrics for name, m in models.items()} | evolved,
+        "paired": last.get("paired"),
+        "pseudo_labels": last.get("pseudo_labels"),
+        "data": manifests["ingest", 0].metrics,
+        "selected": last.get("selected"),
+        "rounds": rounds,
+        "stages": stages,
+        "seconds_of_this_call": round(seconds, 1),
+        "ceiling": config.select.ceiling,
+        "places": _places(folder, config, manifests),
+    }
+
+
+def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
+    """The figures of one round; None for what it does not have, or not yet."""
+
+    def metrics(stage: str) -> dict[str, Any]:
+        manifest = manifests.get((stage, number))
+        return manifest.metrics if manifest else {}
+
+    compared = metrics("evaluate/compare")
+    return {
+        "round": number,
+        "evolved": metrics("evaluate/evolved") or None,
+        "paired": compared.get("paired"),
+        "pseudo_labels": compared.get("pseudo_labels"),
+        "selected": metrics("select").get("selected"),
+        "data": metrics("ingest") or None,
+    }
+
+
+def _places(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest]) -> dict[str, str]:
+    """Where the run is, and what it has made last."""
+    places = {"run": folder.uri}
+    made = [("evolved model", "finetune", "model"), ("evolved adapter", "finetune", "adapter")]
+    if config.trainer.kind == "openai":
+        made = [("evolved model", "finetune", "model.json")]
+    for what, stage, part in (*made, ("pseudo-labels", "select", "rows")):
+        for number in sorted(n for s, n in manifests if s == stage):
+            places[what] = storage.join(folder.stage(stage, number), part)
+    for number in sorted(n for (s, n), manifest in manifests.items() if s == "ingest" and manifest.rows.quarantined):
+        places["quarantined rows" + (f", round {number}" if number else "")] = storage.join(
+            folder.stage("ingest", number), "quarantine"
+        )
+    return places
+
+
+def run_readme(figures: dict[str, Any]) -> str:
+    """The README of the run folder, in Markdown."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, autoescape=False)  # Markdown, not HTML
+    environment.filters["in_round"] = lambda entry: f", round {entry['round']}" if entry["round"] else ""
+    return environment.from_string(_README).render(figures, evaluated=_evaluated(figures)) + "\n"
+
+
+def _evaluated(figures: dict[str, Any]) -> dict[str, Any]:
+    """The lines of the table of models: where there are several rounds, each one's evolved model under its name."""
+    evolved = {f"round-{one['round']}": one["evolved"] for one in figures["rounds"] if one["evolved"]}
+    if len(evolved) < 2:
+        return dict(figures["models"])
+    return {name: m for name, m in figures["models"].items() if name != "evolved"} | evolved
+
+
+def print_result(figures: dict[str, Any]) -> None:
+    """What `semievol run` ends with: the table of models, the figures beside it, and where everything lies."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if figures["models"]:
+        console.print(_table(figures))
+    if figures["ceiling"]:
+        console.print("a ceiling, no result: the final training saw the true answers of the unlabeled rows")
+    for rival in ("warm", "previous"):
+        if test := (figures["paired"] or {}).get(f"evolved_vs_{rival}"):
+            counts = f"{test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}"
+            console.print(f"evolved against {rival}: {counts}")
+    if labels := figures["pseudo_labels"]:
+        console.print(
+            f"pseudo-labels: {figures['selected']:,} selected ({labels['coverage']:.0%}), {labels['selected_accuracy']:.3f} "
+            f"of them right; {labels['accuracy']:.3f} of all"
+        )
+    for what, uri in figures["places"].items():
+        console.print(f"{what}: {uri}")
+
+
+def print_selection(figures: dict[str, Any]) -> None:
+    """What `semievol select` ends with: how many rows of each answer, up to which entropy, and how good they are."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    by_answer = ", ".join(f"{answer}: {n:,}" for answer, n in figures["selected_by_answer"].items())
+    console.print(f"round {figures['round']}: {figures['selected']:,} selected{f' ({by_answer})' if by_answer else ''}")
+    for reason, n in figures["rejected"].items():
+        console.print(f"  {n:,} not: {reason}")
+    console.print(f"threshold: {figures['confidence']} <= {figures['entropy_threshold']:.4f}")
+    if labels := figures["pseudo_labels"]:
+        console.print(
+            f"against the oracle: {labels['selected_accuracy']:.3f} of them right, coverage {labels['coverage']:.0%}"
+        )
+
+
+def _table(figures: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{figures['name']}: held-out accuracy", title_justify="left")
+    for column in ("model", "accuracy", f"{figures['level']} interval", "unparsable"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, m in _evaluated(figures).items():
+        interval = f"{m['interval'][0]:.3f} to {m['interval'][1]:.3f}"
+        table.add_row(name, f"{m['accuracy']:.3f}", interval, f"{100 * m['unparsable']:.1f} %")
+    return table

@@ -1,0 +1,80 @@
+"""Sentence embeddings (sentence-transformers) for in-context propagation."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semievol.config import EmbeddingConfig
+from semievol.data import storage
+from semievol.errors import UserError
+from semievol.tasks import Row
+
+
+def model_path(name: str) -> str:
+    """The folder, URI or Hugging Face id of an embedding model; `package:NAME` is a model inside an installed package.
+
+    Raises:
+        UserError: the package is not installed or carries no sentence-transformers model.
+    """
+    if not name.startswith("package:"):
+        return name
+    package = name.removeprefix("package:")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"embedding.model: no Python package '{package}'. Install it: pip install semievol[offline]")
+    folder = Path(spec.origin).parent
+    found = sorted(folder.rglob("modules.json"))
+    if not found:
+        raise UserError(f"embedding.model: the package '{package}' has no sentence-transformers model in it")
+    return str(found[0].parent)
+
+
+def text_of(row: Row) -> str:
+    """What is embedded of a row: the question and its context. Options are often the same in all rows of a data set."""
+    return f"{row.question}\n{row.context}" if row.context else row.question
+
+
+class Embedder:
+    """A sentence-transformers model on the accelerator where there is one."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        path = model_path(config.model)
+        local = storage.local_copy(path) if "://" in path else path
+        self._model: Any = SentenceTransformer(local, trust_remote_code=False)
+        if self._model.max_seq_length != math.inf:  # a static model adds up word vectors, of as many words as there are
+            self._model.max_seq_length = config.max_length
+        self._batch_size = config.batch_size
+
+    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Unit-length embeddings, shape (texts, dimensions): their inner product is the cosine."""
+        vectors = self._model.encode(
+            texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+class Similar:
+    """Whether two texts say the same, by the cosine of their embeddings; for responses without an exact form."""
+
+    def __init__(self, embedder: Embedder, cosine: float) -> None:
+        self._embedder = embedder
+        self._cosine = cosine
+        self._vectors: dict[str, npt.NDArray[np.float32]] = {}
+
+    def learn(self, texts: list[str]) -> None:
+        """Embed texts together, which is quicker than one by one when they are compared."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if new:
+            self._vectors |= dict(zip(new, self._embedder.encode(new), strict=True))
+
+    def __call__(self, a: str, b: str) -> bool:
+        self.learn([a, b])
+        return a == b or float(self._vectors[a] @ self._vectors[b]) >= self._cosine

@@ -1,0 +1,105 @@
+"""What a run's steps depend on: settings, input files, models and one another, each as a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from semievol.config import RunConfig
+from semievol.data import paths, storage
+from semievol.data.storage import FileEntry
+from semievol.errors import UserError
+from semievol.retrieval import embedding
+from semievol.runs.folder import Key, fingerprint
+from semievol.runs.rounds import SPEED, Step, of_round
+
+
+class Fingerprints:
+    """The fingerprints of a config's steps.
+
+    Args:
+        files: the input files by split; of the unlabeled ones those count that a round is defined over.
+
+    Raises:
+        UserError: a model is not there.
+    """
+
+    def __init__(self, run_config: RunConfig, files: Mapping[str, Iterable[FileEntry]]) -> None:
+        self._config = run_config
+        self._known = [asdict(file) for split in ("test", "labeled") for file in files[split]]
+        self._models = {
+            "base": _base_identity(run_config),
+            "embedding": _model_identity(
+                "embedding.model",
+                embedding.model_path(run_config.embedding.model),
+                begins_with=("modules.json", "config.json"),
+            ),
+            "collaborators": [
+                _model_identity(key, getattr(owner, name))
+                for key, owner, name in paths.models(run_config)
+                if key.startswith("label.")
+            ],
+        }
+        self._settings: dict[int, Any] = {}  # the config as each round sees it, as plain values
+
+    def of(self, steps: Iterable[Step]) -> dict[Key, str]:
+        """Of all steps, where each comes after those that it reads."""
+        found: dict[Key, str] = {}
+        for step in steps:
+            found[step.key] = self.of_step(step, [found[key] for key in step.inputs.values()])
+        return found
+
+    def of_step(self, step: Step, inputs: list[str]) -> str:
+        """Of one step, with the fingerprints of those that it reads."""
+        number = step.round.number
+        if number not in self._settings:
+            self._settings[number] = asdict(of_round(self._config, number))
+        settings = {key: _setting(self._settings[number], key) for key in step.stage.settings}
+        own = self._models.get(step.stage.reads, [])
+        if step.stage.name == "ingest":
+            own = [asdict(file) for file in step.round.files] + (self._known if number == 0 else [])
+        return fingerprint(step.stage.name, settings, [own, inputs])
+
+
+def _setting(value: Any, key: str) -> Any:
+    for part in key.split("."):
+        value = value[part]
+    if key == "engine.extra":
+        return {name: v for name, v in value.items() if name not in SPEED}
+    if key == "select" and value["ceiling"]:
+        return {"ceiling": True}  # takes all rows whose truth is known, whatever else is set
+    return value
+
+
+def _base_identity(run_config: RunConfig) -> list[Any]:
+    if run_config.engine.kind == "openai":
+        return [run_config.model.base, run_config.engine.endpoint]  # a name there
+    return _model_identity("model.base", run_config.model.base)
+
+
+def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
+    """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
+
+    Args:
+        begins_with: files of which it has one.
+
+    Raises:
+        UserError: there is no such model, before anything starts.
+    """
+    if paths.is_path(model) or "://" in model:
+        if not any(storage.exists(storage.join(model, name)) for name in begins_with):
+            wanted = " or ".join(begins_with)
+            raise UserError(f"{key}: no model at '{model}' (a folder with {wanted}, a URI, or a Hugging Face id)")
+        return [[file.uri, file.size, file.mtime_ns] for file in storage.find(model)]
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    problem: Exception | None = None
+    for name in begins_with:
+        try:
+            path = hf_hub_download(model, name)
+            return [model, path.split("/")[-2]]  # .../snapshots/<commit>/<file>
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            problem = error
+    raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {problem}")

@@ -1,0 +1,222 @@
+"""The driver: round after round, the stages in order; what is done is skipped, what is not is resumed.
+
+It knows stages and manifests; it knows no Ray Data, vLLM or DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from semievol.config import RunConfig
+from semievol.data import paths, storage
+from semievol.engines import endpoint
+from semievol.errors import UserError
+from semievol.inference.pool import ENGINES
+from semievol.reports import summary as report
+from semievol.runs import lease, rounds
+from semievol.runs.fingerprints import Fingerprints
+from semievol.runs.folder import Key, Manifest, RunFolder
+from semievol.runs.rounds import Files, Round, Step
+from semievol.runs.runner import Echo, Planned, Runner
+from semievol.runtime import cluster
+from semievol.stages.evaluate import measure_pseudo_labels
+from semievol.stages.ingest import inputs
+
+
+class Pipeline:
+    """One run of one config.
+
+    Args:
+        folder: where it lives; default: <storage>/<name>.
+
+    Raises:
+        UserError: something is wrong with the input files or the models.
+    """
+
+    def __init__(self, run_config: RunConfig, echo: Echo, folder: RunFolder | None = None) -> None:
+        self.config = paths.absolute(run_config)
+        self.folder = folder or RunFolder(self.config.storage, self.config.name)
+        self._echo = echo
+        begun = bool(self.folder.records())
+        files = inputs(
+            self.config.data, self.config.task, self.config.limits, may_be_gone=("unlabeled",) if begun else ()
+        )
+        self._listing: Files = tuple(files["unlabeled"])
+        self._fingerprints = Fingerprints(self.config, files)
+        self._runner = Runner(self.config, self.folder, echo)
+        self._settle()
+
+    def plan(self) -> list[Planned]:
+        """What `run` would do, without doing it and without starting anything."""
+        return [self._runner.plan(step) for step in self._steps]
+
+    def notes(self) -> list[str]:
+        """Why there is no further round, where one might be expected."""
+        last, said = self.rounds[-1].number, []
+        if rounds.stopped_early(self.rounds, self.config, self._gained()):
+            said.append(f"no round {last + 1} over these rows: the gain of round {last} is within noise (stop_early)")
+        if arrived := rounds.new_files(self.rounds, self._listing):
+            why = "wait until this round is finished" if self._gained() is None else "hold no new row"
+            said.append(f"{len(arrived):,} unlabeled file(s) that have arrived since, {arrived[0].uri} first, {why}")
+        return said
+
+    def run(
+        self, until: str | None = None, variables: Sequence[str] = (), *, only_needed: bool = False
+    ) -> dict[str, Any]:
+        """Go through the rounds, to the end or to the stage `until` of the first round that is not finished.
+
+        Args:
+            variables: names of environment variables that every node must have.
+            only_needed: leave out the stages that the last one of a round does not depend on.
+
+        Returns:
+            The summary that is also written to summary.json.
+
+        Raises:
+            UserError: something the user can mend.
+        """
+        rounds.check_until(until)
+        new = not storage.exists(self.folder.uri)
+        started = time.monotonic()
+        try:
+            with lease.held(self.folder.uri, self._echo) as owner:
+                self._settle()  # the driver that had it may have done more
+                self._runner.write_config()
+                manifests = self._run_rounds(until, only_needed, partial(self._connect, owner, variables))
+                for note in self.notes():
+                    self._echo(note)
+                summary = report.summary(self.folder, self.config, manifests, time.monotonic() - started)
+                self.folder.write_json("summary.json", summary)
+                storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
+                self.folder.write_status(stage=until or "", state="stopped as asked" if until else "finished")
+                return summary
+        except UserError:
+            mine = not storage.exists(storage.join(self.folder.uri, lease.FILE))
+            if new and mine and not self.folder.manifest("ingest"):
+                storage.delete(self.folder.uri)  # nothing half-written
+            raise
+        finally:
+            ENGINES.release()
+
+    def select(self) -> dict[str, Any]:
+        """Select anew among the pseudo-labels of the last round that has any; what depends on it stays as it is.
+
+        Returns:
+            The metrics of the stage, the `round`, and `pseudo_labels` (None without an oracle).
+
+        Raises:
+            UserError: there are no pseudo-labels, or what the stage itself refuses.
+        """
+        steps = {step.key: step for step in self._steps}
+        labeled = [one.number for one in self.rounds if self.folder.manifest("label", one.number)]
+        if not labeled:
+            raise UserError(f"no pseudo-labels in {self.folder.uri} yet. `semievol run` goes on with it")
+        number = labeled[-1]
+        step = steps["select", number]
+        with lease.held(self.folder.uri, self._echo) as owner:
+            self._connect(owner, ())
+            # Of the labels as they are: with other settings, those of a later round would be made anew too.
+            read = [manifest.fingerprint for key in step.inputs.values() if (manifest := self.folder.manifest(*key))]
+            self.folder.fingerprints[step.key] = self._fingerprints.of_step(step, read)
+            manifest = self._runner.run(step)
+            self._runner.write_config()
+            measured = measure_pseudo_labels(self._runner.context(steps["evaluate/compare", number]))
+        return manifest.metrics | {"round": number, "pseudo_labels": measured}
+
+    def _settle(self) -> None:
+        """Lay out the rounds, as the records, the files and the results so far say."""
+        self._lay_out(rounds.settled(self.folder.records(), self._listing))
+        while True:
+            arrived = rounds.new_files(self.rounds, self._listing)
+            following = rounds.following(self.rounds, self.config, self._gained(), arrived)
+            if following is None:
+                return
+            before = self.rounds
+            self._lay_out([*before, following])
+            known = following.files and self.folder.fingerprints["ingest", following.number]
+            if known and known == self.folder.nothing_new():
+                return self._lay_out(before)
+
+    def _lay_out(self, these: list[Round]) -> None:
+        self.rounds = these
+        self._steps = rounds.steps(these, self.config)
+        self.folder.fingerprints = self._fingerprints.of(self._steps)
+
+    def _gained(self) -> bool | None:
+        """Whether the last round has gained over the one before; None while it is not finished."""
+        manifest = self._runner.done(self._steps[-1])
+        return rounds.gained(manifest.metrics) if manifest else None
+
+    def _connect(self, owner: str, variables: Sequence[str]) -> None:
+        cluster.connect(self.config)
+        needed = [*variables, *endpoint.variables(self.config)]
+        cluster.check_nodes(self.config, self.folder.uri, owner, needed)
+
+    def _run_rounds(self, until: str | None, only_needed: bool, connect: Callable[[], None]) -> dict[Key, Manifest]:
+        manifests: dict[Key, Manifest] = {}
+        number = 0
+        while number < len(self.rounds):
+            one = self.rounds[number]
+            steps = [step for step in self._steps if step.round == one]
+            wanted = rounds.until(steps, until)
+            wanted = rounds.needed(wanted) if only_needed else wanted
+            if ahead := [step for step in wanted if not self._runner.done(step)]:
+                self._require(one)
+                connect()
+                cluster.require(self.config, self._pools(ahead), self._echo)  # before hours of work, and at each stage
+            self._begin(one)
+            for step in wanted:
+                if step in ahead:
+                    cluster.require(self.config, self._pools([step]), self._echo)
+                manifests[step.key] = self._runner.done_or_run(step)
+                if number and step.stage.name == "ingest" and not manifests[step.key].rows.out:
+                    del manifests[step.key]
+                    self.folder.give_up(number)
+                    self._settle()
+                    return manifests
+            if until and not all(self._runner.done(step) for step in steps):
+                return manifests  # stopped as asked
+            self._record(one, finished=True)
+            self._settle()  # what this round has shown decides what follows
+            number += 1
+        return manifests
+
+    def pools(self) -> list[str]:
+        """The actor pools that are still needed, by their keys in `resources`."""
+        return self._pools([step for step in self._steps if not self._runner.done(step)])
+
+    def _pools(self, steps: list[Step]) -> list[str]:
+        pools = dict.fromkeys(step.stage.actors for step in steps if step.stage.actors)
+        if self.config.trainer.kind == "openai":
+            pools.pop("train", None)  # it is elsewhere
+        if self.config.evaluate.k and any(step.stage.function == "evaluate:run_model" for step in steps):
+            pools["embed"] = None  # test rows get their solved examples
+        return list(pools)
+
+    def _begin(self, one: Round) -> None:
+        self._record(one, finished=False)
+        if one.number:
+            rows = f"{len(one.files):,} new unlabeled file(s)" if one.files else "the same unlabeled rows"
+            self._echo(f"round {one.number}, from the evolved model of round {one.number - 1}: {rows}")
+
+    def _record(self, one: Round, *, finished: bool) -> None:
+        """Write down what the round is defined over, if it has files of its own and that is not known yet."""
+        known = self.folder.records().get(one.number)
+        if one.files and (known is None or known.files != one.files or known.finished < finished):
+            self.folder.record(one.number, one.files, finished=finished)
+
+    def _require(self, one: Round) -> None:
+        """The files of a round that is there already may be gone, unless it has to be read again."""
+        if any(step.key == ("ingest", one.number) and self._runner.done(step) for step in self._steps):
+            return
+        here = set(self._listing)
+        gone = [file.uri for file in one.files if file not in here and storage.find(file.uri) != [file]]
+        if gone:
+            raise UserError(
+                f"round {one.number} would have to be read again, because of a change in the config or in the labeled or "
+                f"test rows, and {len(gone):,} of its unlabeled files are gone or changed, {gone[0]} first. Bring them back, "
+                f"or start over under another name=..."
+            )

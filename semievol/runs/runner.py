@@ -1,0 +1,136 @@
+"""One step of a run: skipped when it is done, resumed when it was begun, with its manifest written last."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+
+from semievol import config as configuration
+from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.errors import UserError
+from semievol.inference.pool import ENGINES
+from semievol.runs import rounds
+from semievol.runs.folder import RUN, Manifest, RunFolder, StageResult
+from semievol.runs.rounds import Step
+from semievol.runtime import cluster
+from semievol.runtime.progress import Console
+from semievol.stages.base import StageContext
+
+Echo = Callable[[str], None]
+STARTED = "_started.json"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step as `plan` sees it."""
+
+    stage: str
+    round: int
+    state: str  # done | resume | to do
+    rows_in: int | None
+    rows_out: int | None
+    asks: str
+
+
+class Runner:
+    """Runs the steps of a run folder, whose `fingerprints` say what each of them depends on."""
+
+    def __init__(self, run_config: RunConfig, folder: RunFolder, echo: Echo) -> None:
+        self._config = run_config
+        self._folder = folder
+        self._echo = echo
+
+    def done(self, step: Step) -> Manifest | None:
+        """The manifest of a step that is done with what it depends on now."""
+        manifest = self._folder.manifest(*step.key)
+        matches = manifest is not None and manifest.fingerprint == self._folder.fingerprints[step.key]
+        return manifest if matches else None
+
+    def done_or_run(self, step: Step) -> Manifest:
+        """Do the step unless it is done, and say either."""
+        manifest = self.done(step)
+        if manifest is None:
+            return self.run(step)
+        self._echo(_line(manifest, skipped=True))
+        return manifest
+
+    def run(self, step: Step) -> Manifest:
+        """Do the step, whether it is done or not."""
+        self._prepare(step)
+        if step.stage.actors != "label":
+            ENGINES.release()  # before training wants the accelerators
+        module, _, function = step.stage.function.partition(":")
+        run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
+        status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)
+        started = time.monotonic()
+        try:
+            status(state="running")
+            result = run(self.context(step))
+        except BaseException as error:
+            with suppress(OSError, UserError):  # a full disk, say: it is the error itself that is to be heard
+                state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                status(state=state, error=type(error).__name__)
+            if mendable := cluster.user_error(error):
+                raise mendable from None
+            raise
+        seconds = time.monotonic() - started
+        manifest = self._folder.commit(step.key, self._folder.fingerprints[step.key], result, seconds)
+        self._echo(_line(manifest, skipped=False))
+        return manifest
+
+    def context(self, step: Step) -> StageContext:
+        """What the function of a step is given."""
+        number = step.round.number
+        return StageContext(
+            step.stage.name,
+            rounds.of_round(self._config, number),
+            self._folder.stage(*step.key),
+            {name: self._folder.stage(*key) for name, key in step.inputs.items()},
+            Console(self._echo, partial(self._folder.write_status, round=number)),
+            files=step.round.files,
+        )
+
+    def plan(self, step: Step) -> Planned:
+        """What would become of the step."""
+        manifest = self.done(step)
+        marker = storage.join(self._folder.stage(*step.key), STARTED)
+        begun = storage.exists(marker) and storage.read_text(marker) == self._folder.fingerprints[step.key]
+        state = "done" if manifest else "resume" if begun else "to do"
+        asks = "1 CPU"
+        if step.stage.actors:
+            pool = getattr(self._config.resources, step.stage.actors)
+            count = pool.workers if step.stage.actors == "train" else pool.actors
+            asks = f"{count} x {pool.num_cpus:g} CPU" + (f", {pool.num_gpus:g} GPU" if pool.num_gpus else "")
+        rows_in, rows_out = (manifest.rows.came_in, manifest.rows.out) if manifest else (None, None)
+        return Planned(step.stage.name, step.round.number, state, rows_in, rows_out, asks)
+
+    def write_config(self) -> None:
+        """What the run was asked to do last, for whoever opens its folder."""
+        storage.write_text(storage.join(self._folder.uri, "config.yaml"), configuration.to_yaml(self._config))
+        prints = {f"round-{number}/{stage}": text for (stage, number), text in self._folder.fingerprints.items()}
+        run_id = self._folder.run_id() or uuid.uuid4().hex
+        self._folder.write_json(RUN, {"name": self._config.name, "id": run_id, "fingerprints": prints})
+
+    def _prepare(self, step: Step) -> None:
+        """Keep the leftovers of the same work, which the stage resumes; remove those of any other."""
+        marker = storage.join(self._folder.stage(*step.key), STARTED)
+        print_of_step = self._folder.fingerprints[step.key]
+        print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None
+        if print_of_leftovers != print_of_step or self._folder.manifest(*step.key):
+            self._folder.discard(*step.key)
+        storage.write_text(marker, print_of_step)
+
+
+def _line(manifest: Manifest, *, skipped: bool) -> str:
+    rows = manifest.rows
+    losses = ((rows.quarantined, "quarantined"), (rows.duplicates, "duplicates"), (rows.leaks, "held back as leaks"))
+    lost = [f"{n:,} {what}" for n, what in losses if n]
+    took = "done before" if skipped else f"{manifest.seconds:,.0f} s"
+    counts = f"{rows.came_in:,} in, {rows.out:,} out" + (f", {', '.join(lost)}" if lost else "")
+    return f"{manifest.stage:<17} {took:>11}  {counts}; {manifest.headline}"

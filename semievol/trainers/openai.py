@@ -1,0 +1,190 @@
+"""Fine-tuning at an OpenAI-compatible endpoint, through its files and fine-tuning API: upload, create, poll.
+
+A job costs money, so one fine-tuning makes one job, whatever breaks off in between. `job.json` in the stage's folder
+says how far it has come, and is written before each next step: first a random token, then the uploaded file, then the
+job. The token goes into the job's metadata and its suffix; an attempt that finds a file but no job in job.json looks
+for the token among the endpoint's jobs before it makes one.
+
+The result is `model.json`, {"model": the name of the fine-tuned model there}. Uploaded files stay at the endpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.engines.endpoint import Endpoint
+from semievol.errors import UserError
+from semievol.runtime.progress import Emit
+from semievol.trainers.local import NAMED, TrainSpec
+
+if TYPE_CHECKING:
+    from openai import APIError, OpenAI
+    from openai.types.fine_tuning import FineTuningJob
+
+RECORD = "job.json"
+_TIMEOUT_S = 600.0  # of a request; a file is uploaded in one
+_CREATIONS = 3  # tries, each of them after a look whether the one before was heard after all
+_TOKEN = "semievol"  # the key in a job's metadata
+
+
+def fine_tune(stage: str, spec: TrainSpec, config: RunConfig, emit: Emit) -> dict[str, Any]:
+    """Fine-tune `spec.base`, which is a name at the endpoint, and return its metrics; resumes what was begun.
+
+    Of `spec.config` the API takes the epochs and the batch size.
+
+    Raises:
+        UserError: the endpoint is away or refuses the key, the file or the job, or the job failed there.
+    """
+    from openai import APIError, APIStatusError, OpenAI
+
+    trainer, engine = config.trainer, config.engine
+    variable, name = trainer.api_key_env or engine.api_key_env, "trainer.api_key_env"
+    endpoint = Endpoint(trainer.endpoint or engine.endpoint, variable, name)
+    client = OpenAI(**endpoint.client(timeout_s=_TIMEOUT_S, retries=engine.retries))
+    record = storage.join(spec.out, RECORD)
+    try:
+        begun = _begin(client, spec, record)
+        if "job" not in begun:
+            begun["job"] = _create(client, begun, spec, config)
+            storage.write_text(record, json.dumps(begun))
+        job = _wait(client, begun["job"], stage, emit, trainer.poll_s)
+    except APIError as error:
+        if isinstance(error, APIStatusError) and error.status_code in (400, 413, 422):
+            storage.delete_file(record)  # there is no job, and the file is of no use
+            raise UserError(
+                f"stage {stage}: {endpoint.url} does not take the training file or the job for '{spec.base}': "
+                f"{endpoint.said(error)}. Mend that, and run the same command again"
+            ) from None
+        raise UserError(
+            f"stage {stage}: trainer.endpoint: {endpoint.problem(error, spec.base)}. A job that was made goes on there; run "
+            f"the same command again, and it is found by {record}"
+        ) from None
+    if job.status != "succeeded" or not job.fine_tuned_model:
+        storage.delete_file(record)
+        why = job.error.message if job.error and job.error.message else "without a reason"
+        raise UserError(
+            f"stage {stage}: job {job.id} at {endpoint.url} {job.status}: {why}. Mend that, and run the same command again: it "
+            f"makes a new job"
+        )
+    storage.write_text(storage.join(spec.out, NAMED), json.dumps({"model": job.fine_tuned_model} | begun))
+    last = _last_step(client, job.id)
+    return {
+        "model": job.fine_tuned_model,
+        "job": job.id,
+        "steps": last.get("step"),
+        "loss": last.get("train_loss"),
+        "tokens": job.trained_tokens,
+        "train_seconds": (job.finished_at or job.created_at) - job.created_at,
+    }
+
+
+def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:
+    """What job.json says; with a new file at the endpoint where it does not speak of one."""
+    begun: dict[str, str] = json.loads(storage.read_text(record)) if storage.exists(record) else {}
+    if "file" in begun:
+        return begun
+    begun = {"token": uuid.uuid4().hex[:12]}
+    with tempfile.TemporaryDirectory(prefix="semievol-upload-") as scratch:
+        path = Path(scratch) / "rows.jsonl"
+        begun["sha256"] = _write_jsonl(spec.rows, path)
+        with path.open("rb") as content:
+            begun["file"] = client.files.create(file=(f"{begun['token']}.jsonl", content), purpose="fine-tune").id
+    storage.write_text(record, json.dumps(begun))
+    return begun
+
+
+def _write_jsonl(rows: str, path: Path) -> str:
+    """The usable rows in the chat format of the API, a batch of them in memory at a time; returns the SHA-256."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    digest = hashlib.sha256()
+    with path.open("wb") as out:
+        for entry in storage.find(rows):
+            filesystem, name = storage.resolve(entry.uri)
+            with filesystem.open_input_file(name) as file:
+                for batch in pq.ParquetFile(file).iter_batches(
+                    1024, columns=["prompt", "completion", "quarantine_reason"]
+                ):
+                    for row in batch.filter(pc.is_null(batch["quarantine_reason"])).to_pylist():
+                        messages = {"messages": [*row["prompt"], *row["completion"]]}
+                        line = json.dumps(messages, ensure_ascii=False).encode() + b"\n"
+                        digest.update(line)
+                        out.write(line)
+    return digest.hexdigest()
+
+
+def _create(client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: RunConfig) -> str:
+    """The id of the one job of this token.
+
+    The client does not repeat the request: it may have been heard although its answer was lost, so the endpoint's jobs
+    are looked through before each try.
+    """
+    from openai import APIConnectionError, InternalServerError, RateLimitError
+
+    trainer = config.trainer
+    hyperparameters: dict[str, Any] = {"n_epochs": int(spec.config.epochs), "batch_size": spec.config.batch_size}
+    if trainer.learning_rate_multiplier is not None:
+        hyperparameters["learning_rate_multiplier"] = trainer.learning_rate_multiplier
+    jobs: Any = client.with_options(max_retries=0).fine_tuning.jobs
+    unheard: APIError | None = None
+    for _ in range(_CREATIONS):
+        if found := _find(client, begun["token"]):
+            return found
+        try:
+            job: FineTuningJob = jobs.create(
+                model=spec.base,
+                training_file=begun["file"],
+                suffix=f"{trainer.suffix}-{begun['token']}",
+                seed=spec.seed,
+                metadata={_TOKEN: begun["token"], "run": config.name},
+                method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            )
+            return job.id
+        except (APIConnectionError, InternalServerError, RateLimitError) as error:
+            unheard = error
+            time.sleep(trainer.poll_s)
+    if found := _find(client, begun["token"]):
+        return found
+    assert unheard is not None
+    raise unheard
+
+
+def _find(client: OpenAI, token: str) -> str | None:
+    """The job with this token in its metadata or, where an endpoint keeps none, at the end of its suffix."""
+    for job in client.fine_tuning.jobs.list(limit=100):
+        suffix = getattr(job, "user_provided_suffix", None) or ""  # not in the client's types
+        if (job.metadata or {}).get(_TOKEN) == token or suffix.endswith(token):
+            return job.id
+    return None
+
+
+def _wait(client: OpenAI, job_id: str, stage: str, emit: Emit, poll_s: float) -> FineTuningJob:
+    """The job when it has ended."""
+    while True:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        if job.status in ("succeeded", "failed", "cancelled"):
+            return job
+        last = _last_step(client, job_id)
+        loss = f", loss {last['train_loss']:.3f}" if isinstance(last.get("train_loss"), float) else ""
+        emit(stage, int(last.get("step") or 0), int(last.get("total_steps") or 0), f"job {job_id} {job.status}{loss}")
+        time.sleep(poll_s)
+
+
+def _last_step(client: OpenAI, job_id: str) -> dict[str, Any]:
+    """The newest metrics among a job's events ("step", "total_steps", "train_loss"); empty where there are none."""
+    from openai import NotFoundError
+
+    try:
+        events = client.fine_tuning.jobs.list_events(job_id, limit=20).data  # the newest first
+    except NotFoundError:
+        return {}  # an endpoint that tells no events
+    return next((event.data for event in events if isinstance(event.data, dict) and "step" in event.data), {})

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from semievol.config import Collaborator, DataConfig, EmbeddingConfig, ModelConfig, RunConfig
+from semievol.data import paths
+
+
+def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "our" / "model").mkdir(parents=True)
+    config = RunConfig(
+        name="x",
+        storage="s3://bucket/runs",
+        data=DataConfig(labeled="l.csv", unlabeled="/nfs/u/*.csv", test="gs://bucket/t.csv"),
+        model=ModelConfig(base="our/model"),
+    )
+    resolved = paths.absolute(config)
+    assert resolved.data == DataConfig(f"{tmp_path}/l.csv", "/nfs/u/*.csv", "gs://bucket/t.csv")
+    assert (resolved.storage, resolved.model.base) == ("s3://bucket/runs", f"{tmp_path}/our/model")
+    assert resolved.embedding.model == config.embedding.model  # package:...
+    assert config.data.labeled == "l.csv"  # the given one stays as it is
+    assert paths.relative(config) == ["data.labeled", "model.base"]
+    assert paths.relative(resolved) == []
+    assert set(paths.local(config)) == {"data.labeled", "data.unlabeled", "model.base"}
+
+    config.model.base, config.embedding = "meta-llama/Llama-3.1-8B", EmbeddingConfig(model="file:///models/e5")
+    assert paths.absolute(config).model.base == "meta-llama/Llama-3.1-8B"  # no such folder here: a name on the hub
+    assert paths.local(config)["embedding.model"] == "/models/e5"
+
+    config.model.base, config.engine.kind = "gpt-4o-mini", "openai"  # a name at the endpoint
+    assert paths.absolute(config).model.base == "gpt-4o-mini"
+    assert "model.base" not in paths.relative(config) + list(paths.local(config))
+
+    config.engine.kind = "vllm"
+    own, hub, ours = (
+        Collaborator(name=n, model=m) for n, m in (("a", "our/model"), ("b", "org/name"), ("c", "round-0"))
+    )
+    config.label.collaborators = [own, hub, ours, Collaborator(name="d", model="gpt", endpoint="http://host/v1")]
+    assert [key for key, _, _ in paths.models(config)][1:3] == [f"label.collaborators[{i}].model" for i in (0, 1)]
+    assert "label.collaborators[0].model" in paths.relative(config)
+    assert [c.model for c in paths.absolute(config).label.collaborators][:3] == [
+        f"{tmp_path}/our/model",
+        "org/name",
+        "round-0",
+    ]

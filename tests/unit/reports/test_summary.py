@@ -1,0 +1,92 @@
+from dataclasses import replace
+
+import pytest
+
+from semievol.config import RunConfig, SelectConfig
+from semievol.reports import summary as report
+from semievol.runs.folder import Key, Manifest, Rows, RunFolder
+
+DATA = {
+    "splits": {"test": {"kept": 5, "quarantined": 1, "duplicate": 2, "leak": 0}},
+    "reasons": {"test: option 4 of 4 is missing or empty": 1},
+    "notes": {},
+}
+INGEST = Manifest("ingest", "f", Rows(8, 5, 1, 2), DATA, headline="5 test")
+MODEL = {"accuracy": 0.5, "interval": [0.4, 0.6], "correct": 3, "unparsable": 0.01}
+COMPARED = {
+    "paired": {"evolved_vs_warm": {"gained": 3, "lost": 1, "p_value": 0.0000012}},
+    "pseudo_labels": {"accuracy": 0.7, "selected_accuracy": 0.9, "coverage": 0.5},
+}
+FOLDER = RunFolder("/runs", "x")
+
+
+def test_a_run_that_stopped_early_reports_what_there_is() -> None:
+    figures = report.summary(FOLDER, RunConfig(name="x"), {("ingest", 0): INGEST}, 1.0)
+    readme = report.run_readme(figures)
+    assert "| test | 5 | 1 | 2 | 0 |" in readme
+    assert "quarantined, test: option 4 of 4 is missing or empty: 1" in readme
+    assert "Held-out" not in readme and "McNemar" not in readme
+    assert "ceiling" not in readme
+    assert figures["places"] == {"run": "/runs/x", "quarantined rows": "/runs/x/round-0/ingest/quarantine"}
+
+
+def finished() -> dict[Key, Manifest]:
+    stages = {(name, 0): INGEST for name in ("ingest", "warmup", "finetune")}
+    stages |= {(f"evaluate/{name}", 0): replace(INGEST, metrics=MODEL) for name in ("base", "warm", "evolved")}
+    stages["select", 0] = replace(INGEST, metrics={"selected": 7})
+    stages["evaluate/compare", 0] = replace(INGEST, metrics=COMPARED)
+    return stages
+
+
+def test_a_finished_run_reports_everything() -> None:
+    figures = report.summary(FOLDER, RunConfig(name="x"), finished(), 1.0)
+    readme = report.run_readme(figures)
+    assert "| evolved | 0.500 | 0.400 to 0.600 | 1.0 % |" in readme
+    assert "evolved against warm: 3 rows gained, 1 lost, p = 1.2e-06" in readme
+    assert "0.900 of the selected" in readme
+    assert set(figures["places"]) == {"run", "evolved model", "evolved adapter", "pseudo-labels", "quarantined rows"}
+    assert figures["places"]["evolved model"] == "/runs/x/round-0/finetune/model"
+
+
+def test_a_ceiling_says_that_it_is_no_result() -> None:
+    config = RunConfig(name="x", select=SelectConfig(ceiling=True))
+    figures = report.summary(FOLDER, config, {("ingest", 0): INGEST}, 1.0)
+    assert "A ceiling, no result" in report.run_readme(figures)
+
+
+def test_of_several_rounds_the_last_one_stands_for_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    stages = finished()
+    better = {
+        "paired": {
+            name: {"gained": 2, "lost": 0, "p_value": 0.5} for name in ("evolved_vs_warm", "evolved_vs_previous")
+        }
+    }
+    splits = {"unlabeled": {"kept": 50, "quarantined": 0, "duplicate": 9, "leak": 1}}
+    stages["ingest", 1] = replace(INGEST, metrics=DATA | {"splits": splits, "reasons": {"unlabeled: torn": 4}})
+    stages["select", 1] = replace(INGEST, metrics={"selected": 8})
+    stages["finetune", 1] = INGEST
+    stages["evaluate/evolved", 1] = replace(INGEST, metrics=MODEL | {"accuracy": 0.75})
+    stages["evaluate/compare", 1] = replace(INGEST, metrics=COMPARED | better)
+    stages["select", 2] = replace(INGEST, metrics={"selected": 9})  # and was stopped here
+    figures = report.summary(FOLDER, RunConfig(name="x"), stages, 1.0)
+    assert figures["models"]["evolved"]["accuracy"] == 0.75 and figures["models"]["base"]["accuracy"] == 0.5
+    assert [one["round"] for one in figures["rounds"]] == [0, 1, 2]
+    assert [one["selected"] for one in figures["rounds"]] == [7, 8, 9]
+    assert (figures["selected"], figures["data"]) == (9, DATA)
+    assert figures["places"]["evolved model"] == "/runs/x/round-1/finetune/model"
+    assert figures["places"]["pseudo-labels"] == "/runs/x/round-2/select/rows"
+    assert {(stage["stage"], stage["round"]) for stage in figures["stages"]} == set(stages)
+
+    readme = report.run_readme(figures)
+    for line in (
+        "| round-0 | 0.500 |",
+        "| round-1 | 0.750 |",
+        "| unlabeled, round 1 | 50 | 0 | 9 | 1 |",
+        "| select, round 2 |",
+    ):
+        assert line in readme
+    assert "unlabeled: torn, round 1: 4" in readme and "evolved against previous: 2 rows gained" in readme
+    assert "| evolved |" not in readme
+    report.print_result(figures)
+    printed = capsys.readouterr().out
+    assert "round-1" in printed and "evolved against previous: 2 gained, 0 lost, p = 0.5" in printed

@@ -1,0 +1,130 @@
+"""Which rounds there are and what their steps read: from records, listings and results, without a file or a cluster."""
+
+from dataclasses import replace
+
+import pytest
+
+from semievol.config import Collaborator, RunConfig
+from semievol.data.storage import FileEntry
+from semievol.errors import UserError
+from semievol.runs import rounds
+from semievol.runs.folder import Key, Record
+from semievol.runs.rounds import STAGES, Round
+
+A, B, C = (FileEntry(f"/u/{name}", 10, 1) for name in "abc")
+LATER = ["label", "select", "finetune", "evaluate/evolved", "evaluate/compare"]
+
+
+def inputs(these: list[Round], run_config: RunConfig | None = None) -> dict[Key, dict[str, Key]]:
+    return {step.key: step.inputs for step in rounds.steps(these, run_config or RunConfig(name="x"))}
+
+
+def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None:
+    these = [Round(0, (A,)), Round(1), Round(2, (B,)), Round(3)]
+    found = inputs(these)
+    steps = [[stage for stage, number in found if number == n] for n in range(4)]
+    assert steps[0] == [stage.name for stage in STAGES]
+    assert steps[1] == steps[3] == LATER
+    assert steps[2] == ["ingest", "retrieve", *LATER]
+    assert found["label", 0]["warmup"] == ("warmup", 0)
+    assert found["label", 1] == {"ingest": ("ingest", 0), "warmup": ("finetune", 0), "retrieve": ("retrieve", 0)}
+    assert found["label", 3] == {"ingest": ("ingest", 0), "warmup": ("finetune", 2), "retrieve": ("retrieve", 2)}
+    assert found["finetune", 2] == {"ingest": ("ingest", 0), "warmup": ("finetune", 1), "select": ("select", 2)}
+    assert found["ingest", 0] == {} and found["ingest", 2] == {"round-0": ("ingest", 0)}
+    assert found["retrieve", 2] == {"ingest": ("ingest", 2), "index": ("index", 0)}
+    assert found["evaluate/evolved", 3] == {"ingest": ("ingest", 0), "finetune": ("finetune", 3)}
+    compared = found["evaluate/compare", 3]
+    assert compared["ingest"] == ("ingest", 2)  # for the oracle of the rows that were selected from
+    assert compared["evaluate/base"] == ("evaluate/base", 0) and compared["evaluate/warm"] == ("evaluate/warm", 0)
+    assert compared["evaluate/previous"] == ("evaluate/evolved", 2)
+    assert "evaluate/previous" not in found["evaluate/compare", 0]
+    before: set[Key] = set()
+    for key, read in found.items():
+        assert set(read.values()) <= before
+        before.add(key)
+
+
+def test_a_collaborator_with_the_weights_of_a_round_takes_part_after_it() -> None:
+    run_config = RunConfig(name="x")
+    far = Collaborator("far", model="round-9", endpoint="http://host/v1")  # a model's name there
+    run_config.label.collaborators = [Collaborator("warm"), Collaborator("first", model="round-0"), far]
+    run_config.finetune.start_from = "base"
+    found = inputs([Round(0, (A,)), Round(1), Round(2)], run_config)
+    assert "round-0" not in found["label", 0]
+    assert found["label", 1]["round-0"] == found["label", 2]["round-0"] == ("finetune", 0)
+    first, second = rounds.of_round(run_config, 0), rounds.of_round(run_config, 1)
+    assert [who.name for who in first.label.collaborators] == ["warm", "far"]
+    assert [who.name for who in second.label.collaborators] == ["warm", "first", "far"]
+    assert (first.finetune.start_from, second.finetune.start_from) == ("base", "warm")
+
+
+def test_until_ends_a_round_at_a_stage() -> None:
+    steps = rounds.steps([Round(0, (A,)), Round(1, (B,))], RunConfig(name="x"))
+    second = [step for step in steps if step.round.number == 1]
+    assert [step.stage.name for step in rounds.until(second, "label")] == ["ingest", "retrieve", "label"]
+    assert [step.stage.name for step in rounds.until(second, "warmup")] == ["ingest"]
+    assert rounds.until(second, None) == second
+    with pytest.raises(UserError, match="no stage 'lable'; the stages are ingest, index"):
+        rounds.check_until("lable")
+
+
+@pytest.mark.parametrize(
+    ("records", "listing", "files"),
+    [
+        ({}, [A, B], [(A, B)]),
+        ({0: Record((A,))}, [A, B], [(A,)]),  # begun: what arrives waits
+        ({0: Record((A,))}, [replace(A, size=11), B], [(replace(A, size=11), B)]),  # begun, and changed: starts over
+        ({0: Record((A, B))}, [B], [(B,)]),
+        ({0: Record((A,))}, [], [(A,)]),  # nothing to start over with
+        ({0: Record((A,), finished=True)}, [], [(A,)]),  # frozen
+        ({0: Record((A,), finished=True)}, [replace(A, mtime_ns=2)], [(A,)]),
+        ({0: Record((A,), finished=True), 2: Record((B,))}, [B], [(A,), (), (B,)]),
+        ({0: Record((A,), finished=True), 1: Record((B,))}, [A, C], [(A,), (C,)]),
+    ],
+)
+def test_rounds_that_were_begun(records: dict[int, Record], listing: list[FileEntry], files: list[tuple]) -> None:
+    assert rounds.settled(records, listing) == [Round(number, own) for number, own in enumerate(files)]
+
+
+def test_files_that_are_not_recorded_with_equal_size_and_time_are_new() -> None:
+    begun = [Round(0, (A,)), Round(1), Round(2, (B,))]
+    assert rounds.new_files(begun, [A, B]) == rounds.new_files(begun, []) == ()
+    assert rounds.new_files(begun, [replace(A, mtime_ns=2), B, C]) == (replace(A, mtime_ns=2), C)
+
+
+def walk(run_config: RunConfig, begun: list[Round], gained: dict[int, bool], arrived: tuple = ()) -> list[Round]:
+    """All rounds that there will be, as far as the results say."""
+    these = list(begun)
+    while following := rounds.following(these, run_config, gained.get(these[-1].number), arrived):
+        these.append(following)
+        arrived = () if following.files else arrived
+    return these
+
+
+def test_what_follows() -> None:
+    first = [Round(0, (A,))]
+    one, three = RunConfig(name="x"), RunConfig(name="x", rounds=3)
+    stubborn = replace(three, stop_early=False)
+    good = dict.fromkeys(range(9), True)
+    assert walk(one, first, good) == first
+    assert walk(three, first, {}) == [*first, Round(1), Round(2)]  # as planned before anything has run
+    assert walk(three, first, {0: True, 1: False}) == [*first, Round(1)]
+    assert walk(stubborn, first, {0: True, 1: False}) == [*first, Round(1), Round(2)]
+    # New files wait for the end of the round, or of the rounds over the same rows.
+    assert walk(one, first, {}, (B,)) == first
+    assert walk(one, first, good, (B,)) == [*first, Round(1, (B,))]
+    assert walk(three, first, good, (B,)) == [*first, Round(1), Round(2), Round(3, (B,)), Round(4), Round(5)]
+    assert walk(three, first, {0: True, 1: False}, (B,)) == [*first, Round(1), Round(2, (B,)), Round(3), Round(4)]
+    assert walk(three, first, {0: True, 1: True}, (B,)) == [*first, Round(1), Round(2)]
+    # Once files of its own are recorded for a round, the earlier ones stay as they are.
+    assert walk(one, [*first, Round(1), Round(2, (B,))], good) == [*first, Round(1), Round(2, (B,))]
+
+
+def test_a_gain_is_a_gain_beyond_noise() -> None:
+    def gained(evolved: float, previous: float, p_value: float) -> bool:
+        tests = {"evolved_vs_warm": {"p_value": 1.0}, "evolved_vs_previous": {"p_value": p_value}}
+        return rounds.gained({"accuracy": {"evolved": evolved, "previous": previous}, "paired": tests})
+
+    assert gained(0.8, 0.7, 0.01)
+    assert not gained(0.8, 0.7, 0.2) and not gained(0.7, 0.8, 0.01) and not gained(0.7, 0.7, 1.0)
+    assert rounds.gained({"accuracy": {"evolved": 0.1}, "paired": {"evolved_vs_warm": {"p_value": 1.0}}})
