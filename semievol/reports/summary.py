@@ -7,7 +7,8 @@ from typing import Any
 
 from semievol.config import RunConfig
 from semievol.data import storage
-from semievol.runs.folder import Key, Manifest, RunFolder
+from semievol.runs.folder import Manifest, RunFolder
+from semievol.stages.base import Key
 
 _README = """\
 # Run {{ name }}

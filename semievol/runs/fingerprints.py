@@ -11,8 +11,9 @@ from semievol.data import paths, storage
 from semievol.data.storage import FileEntry
 from semievol.errors import UserError
 from semievol.retrieval import embedding
-from semievol.runs.folder import Key, fingerprint
+from semievol.runs.folder import fingerprint
 from semievol.runs.rounds import SPEED, Step, of_round
+from semievol.stages.base import Key
 
 
 class Fingerprints:

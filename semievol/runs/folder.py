@@ -22,9 +22,9 @@ from typing import Any
 
 import semievol
 from semievol.data import storage
+from semievol.stages.base import Key, Rows, StageResult
 
 MANIFEST, RUN = "manifest.json", "run.json"
-Key = tuple[str, int]  # a stage's name, and the round in which it stands
 _DATA = "data.json"
 _NOTHING_NEW = "nothing_new.json"
 _READERS = 8  # files that are read at a time, for their checksums
@@ -41,28 +41,6 @@ _LIBRARIES = (
     "faiss-gpu-cu12",
     "pyarrow",
 )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What became of the rows of a stage. `in` = out + quarantined + duplicates + leaks, always."""
-
-    came_in: int
-    out: int
-    quarantined: int = 0
-    duplicates: int = 0  # folded into an equal row; ingest only
-    leaks: int = 0  # held back because they stand in the test set too; ingest only
-
-    def check(self, stage: str) -> None:
-        """Nothing is lost.
-
-        Raises:
-            AssertionError: the counts do not add up, which is a bug of ours and never the data's fault.
-        """
-        accounted = self.out + self.quarantined + self.duplicates + self.leaks
-        assert self.came_in == accounted, (
-            f"stage {stage}: {self.came_in} rows came in, but {accounted} are accounted for: {self}"
-        )
 
 
 @dataclass(frozen=True)
@@ -84,15 +62,6 @@ class Manifest:
     def from_json(text: str) -> Manifest:
         data = json.loads(text)
         return Manifest(**{**data, "rows": Rows(**data["rows"])})
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage function returns; the pipeline makes the manifest of it."""
-
-    rows: Rows
-    metrics: dict[str, Any]
-    headline: str
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from semievol.inference.pool import ENGINES
 from semievol.reports import summary as report
 from semievol.runs import lease, rounds
 from semievol.runs.fingerprints import Fingerprints
-from semievol.runs.folder import Key, Manifest, RunFolder
+from semievol.runs.folder import Manifest, RunFolder
 from semievol.runs.rounds import Files, Round, Step
 from semievol.runs.runner import Echo, Planned, Runner
 from semievol.runtime import cluster
+from semievol.stages.base import Key
 from semievol.stages.evaluate import measure_pseudo_labels
 from semievol.stages.ingest import inputs
 

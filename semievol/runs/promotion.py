@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from semievol.config import RunConfig, loads
 from semievol.data import storage
 from semievol.errors import UserError
-from semievol.runs.folder import Key, RunFolder, now
+from semievol.runs.folder import RunFolder, now
+from semievol.stages.base import Key
 
 _RECORD = "promotions.json"
 _ROUND = re.compile(r"round-(\d+)")

@@ -13,7 +13,8 @@ from typing import Any
 from semievol.config import RunConfig
 from semievol.data.storage import FileEntry
 from semievol.errors import UserError
-from semievol.runs.folder import Key, Record
+from semievol.runs.folder import Record
+from semievol.stages.base import Key
 
 Files = tuple[FileEntry, ...]
 _SIGNIFICANT = 0.05  # McNemar's p below which a gain is no noise

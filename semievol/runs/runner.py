@@ -16,11 +16,11 @@ from semievol.data import storage
 from semievol.errors import UserError
 from semievol.inference.pool import ENGINES
 from semievol.runs import rounds
-from semievol.runs.folder import RUN, Manifest, RunFolder, StageResult
+from semievol.runs.folder import RUN, Manifest, RunFolder
 from semievol.runs.rounds import Step
 from semievol.runtime import cluster
 from semievol.runtime.progress import Console
-from semievol.stages.base import StageContext
+from semievol.stages.base import StageContext, StageResult
 
 Echo = Callable[[str], None]
 STARTED = "_started.json"

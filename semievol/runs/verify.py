@@ -16,8 +16,9 @@ import pyarrow as pa
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.runs import rounds
-from semievol.runs.folder import MANIFEST, RUN, Key, Manifest, RunFolder
+from semievol.runs.folder import MANIFEST, RUN, Manifest, RunFolder
 from semievol.runs.rounds import Round, Step
+from semievol.stages.base import Key
 
 Echo = Callable[[str], None]
 Ids = npt.NDArray[np.int64]

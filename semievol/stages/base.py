@@ -1,10 +1,15 @@
-"""What a stage is given, and the two things that several stages do the same way."""
+"""What a stage is, what it is given, and what it gives back.
+
+A stage is one file of this folder: it declares a `Stage`, which the registry (`semievol.stages`) finds. Rounds, fingerprints,
+plan, verify and report ask the declaration and name no stage.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -12,6 +17,7 @@ import pyarrow as pa
 from semievol import engines, tasks
 from semievol.config import EngineConfig, PoolResources, RunConfig
 from semievol.data import storage
+from semievol.data.row_checks import RowChecks
 from semievol.engines import Engine
 from semievol.errors import UserError
 from semievol.runtime.progress import Emit, reporting
@@ -23,6 +29,107 @@ Part = TypeVar("Part")
 # commits, or so many for each actor. Each commit is a file, and Ray Data keeps some 50 KB of each on the driver.
 _LEAST_ROWS, _MOST_ROWS, _COMMITS, _COMMITS_PER_ACTOR = 256, 10_000, 500, 50
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
+Key = tuple[str, int]  # a stage's name, and the round in which it stands
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What became of the rows of a stage. `in` = out + quarantined + duplicates + leaks, always."""
+
+    came_in: int
+    out: int
+    quarantined: int = 0
+    duplicates: int = 0  # folded into an equal row; ingest only
+    leaks: int = 0  # held back because they stand in the test set too; ingest only
+
+    @property
+    def accounted(self) -> int:
+        """The rows whose fate is known."""
+        return self.out + self.quarantined + self.duplicates + self.leaks
+
+    def check(self, stage: str) -> None:
+        """Hold that nothing is lost.
+
+        Raises:
+            AssertionError: the counts do not add up, which is a bug of ours and never the data's fault.
+        """
+        assert self.came_in == self.accounted, (
+            f"stage {stage}: {self.came_in} rows came in, but {self.accounted} are accounted for: {self}"
+        )
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage returns; the runner makes its manifest of it."""
+
+    rows: Rows
+    metrics: dict[str, Any]
+    headline: str  # the figure that matters, for people
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage stands: in which round of which run. Says whose output it reads there."""
+
+    config: RunConfig  # as the round sees it
+    number: int  # of the round
+    sources: tuple[int, ...]  # the rounds up to this one that have unlabeled files of their own
+
+    @property
+    def rows(self) -> int:
+        """The round whose files this round's unlabeled rows are from."""
+        return self.sources[-1]
+
+    @property
+    def warm(self) -> Key:
+        """The training that made the model called `warm`: the warm-up, after round 0 the last final training."""
+        return ("finetune", self.number - 1) if self.number else ("warmup", 0)
+
+
+class Scope(Enum):
+    """In which rounds a stage runs."""
+
+    ONCE = "in round 0, for all rounds"
+    NEW_ROWS = "in the rounds that have unlabeled files of their own"
+    ROUND = "in every round"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the method, as its file declares it.
+
+    Attributes:
+        name: also the name of its folder in a round; parts with a slash between them.
+        version: raised when the stage's output changes for equal settings and inputs. Then it runs again in every run, and so
+            does what depends on it.
+        run: does the work.
+        after: the stages that it runs after, read or not. The order of all stages follows from it.
+        inputs: the outputs that it reads in a place, under the names by which `run` asks for them.
+        settings: keys of the config that its output depends on, as dotted paths. Knobs of speed (batch sizes, commit sizes,
+            memory) are not among them: they may change between attempts without losing what is committed.
+        models: what it loads that no stage makes: base, embedding, collaborators.
+        reads_files: whether its output depends on the input files themselves.
+        pool: the key under `resources` that says what it asks for; empty for a single task.
+        wanted: whether a run with this config has the stage at all.
+        makes: the name of the model that it trains (warm, evolved); empty if it trains none.
+        evaluates: the name of the model whose answers to the test rows it writes.
+        verify: compares what it wrote with its inputs; `semievol verify` calls it.
+    """
+
+    name: str
+    version: int
+    run: Callable[[StageContext], StageResult]
+    inputs: Callable[[Place], dict[str, Key]]
+    verify: Callable[[RowChecks], None]
+    after: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    reads_files: bool = False
+    pool: str = ""
+    scope: Scope = Scope.ROUND
+    wanted: Callable[[RunConfig], bool] = lambda _: True
+    makes: str = ""
+    evaluates: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from semievol.data import storage
 from semievol.data.tables import LABELED_RETRIEVED, PREDICTED
 from semievol.inference.labeler import Pass
 from semievol.method.metrics import mcnemar, wilson_interval
-from semievol.runs.folder import Rows, StageResult
-from semievol.stages.base import StageContext, check_bad_fraction
+from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction
 from semievol.stages.label import answer_rows, count_answers, engine_figures
 from semievol.stages.oracle import measure_pseudo_labels
 from semievol.stages.retrieve import retrieve_rows

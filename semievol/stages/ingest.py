@@ -26,8 +26,7 @@ from semievol.data import readers, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.tables import BadRow, cell_text, row_id, validate
 from semievol.errors import UserError
-from semievol.runs.folder import Rows, StageResult
-from semievol.stages.base import StageContext, check_bad_fraction
+from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction
 
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again

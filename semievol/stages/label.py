@@ -19,9 +19,8 @@ from semievol.data import storage
 from semievol.data.tables import ANSWERED_IN_PART, PSEUDO_LABELED
 from semievol.inference.labeler import Labeling, Pass
 from semievol.inference.pool import ENGINES, Relay
-from semievol.runs.folder import Rows, StageResult
 from semievol.runtime import cluster
-from semievol.stages.base import StageContext, check_bad_fraction, run_rows, summarize
+from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction, run_rows, summarize
 
 
 def run(ctx: StageContext) -> StageResult:

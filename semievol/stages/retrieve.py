@@ -18,8 +18,7 @@ from semievol.data.tables import LABELED_RETRIEVED, RETRIEVED, to_row
 from semievol.inference.pool import ENGINES
 from semievol.retrieval.dense import Hits, LabeledIndex, LexicalIndex
 from semievol.retrieval.embedding import Embedder, text_of
-from semievol.runs.folder import Rows, StageResult
-from semievol.stages.base import StageContext, run_rows, summarize
+from semievol.stages.base import Rows, StageContext, StageResult, run_rows, summarize
 from semievol.tasks import Row
 
 INDEX = "index"

@@ -20,8 +20,7 @@ from semievol.data.tables import SELECTED
 from semievol.errors import UserError
 from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
-from semievol.runs.folder import Rows, StageResult
-from semievol.stages.base import StageContext, summarize
+from semievol.stages.base import Rows, StageContext, StageResult, summarize
 from semievol.stages.oracle import true_answers
 from semievol.tasks import needs_options
 

@@ -19,8 +19,7 @@ from semievol.data import storage
 from semievol.data.tables import TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.method import prompts
-from semievol.runs.folder import Rows, StageResult
-from semievol.stages.base import StageContext, check_bad_fraction, summarize
+from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction, summarize
 from semievol.trainers.local import TrainSpec, train
 from semievol.trainers.openai import fine_tune
 

@@ -11,10 +11,9 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
 from semievol.errors import UserError
-from semievol.runs.folder import Rows
 from semievol.runtime import cluster
 from semievol.stages import ingest
-from semievol.stages.base import StageContext
+from semievol.stages.base import Rows, StageContext
 from tests.support.malformed import FILES, UNREADABLE
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -18,8 +18,9 @@ import pyarrow as pa
 from semievol import config
 from semievol.data import storage
 from semievol.data.tables import LABELED
-from semievol.runs.folder import Manifest, Rows, RunFolder
+from semievol.runs.folder import Manifest, RunFolder
 from semievol.serving.keys import add
+from semievol.stages.base import Rows
 from semievol.stages.retrieve import build_index
 
 START_S = 600  # two engines on a busy machine

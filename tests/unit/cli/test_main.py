@@ -12,8 +12,8 @@ from typer.main import get_command
 
 from semievol import config
 from semievol.cli.main import app, main
-from semievol.runs.folder import Rows, StageResult
 from semievol.runs.pipeline import Pipeline
+from semievol.stages.base import Rows, StageResult
 
 SURFACE = {
     "study": {"study", "overrides", "env", "as_json"},

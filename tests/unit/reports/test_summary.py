@@ -4,7 +4,8 @@ import pytest
 
 from semievol.config import RunConfig, SelectConfig
 from semievol.reports import summary as report
-from semievol.runs.folder import Key, Manifest, Rows, RunFolder
+from semievol.runs.folder import Manifest, RunFolder
+from semievol.stages.base import Key, Rows
 
 DATA = {
     "splits": {"test": {"kept": 5, "quarantined": 1, "duplicate": 2, "leak": 0}},

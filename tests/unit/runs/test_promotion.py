@@ -11,7 +11,8 @@ from semievol import config
 from semievol.data import storage
 from semievol.errors import UserError
 from semievol.runs import promotion
-from semievol.runs.folder import Manifest, Rows, RunFolder
+from semievol.runs.folder import Manifest, RunFolder
+from semievol.stages.base import Rows
 
 
 @pytest.fixture

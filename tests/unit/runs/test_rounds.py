@@ -8,8 +8,9 @@ from semievol.config import Collaborator, RunConfig
 from semievol.data.storage import FileEntry
 from semievol.errors import UserError
 from semievol.runs import rounds
-from semievol.runs.folder import Key, Record
+from semievol.runs.folder import Record
 from semievol.runs.rounds import STAGES, Round
+from semievol.stages.base import Key
 
 A, B, C = (FileEntry(f"/u/{name}", 10, 1) for name in "abc")
 LATER = ["label", "select", "finetune", "evaluate/evolved", "evaluate/compare"]

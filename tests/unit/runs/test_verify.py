@@ -20,8 +20,9 @@ from semievol.data.tables import (
     TRAINING,
     UNLABELED,
 )
-from semievol.runs.folder import Rows, RunFolder, StageResult
+from semievol.runs.folder import RunFolder
 from semievol.runs.verify import Verified, verify
+from semievol.stages.base import Rows, StageResult
 
 LABELED_IDS, UNLABELED_IDS, TEST_IDS = range(4), range(100, 110), range(200, 203)
 

@@ -9,9 +9,9 @@ import pytest
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.errors import UserError
-from semievol.runs.folder import MANIFEST, Rows, StageResult
+from semievol.runs.folder import MANIFEST
 from semievol.runs.pipeline import Pipeline
-from semievol.stages.base import StageContext
+from semievol.stages.base import Rows, StageContext, StageResult
 from semievol.studies import study
 
 STUDIES = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("*.yaml"))
