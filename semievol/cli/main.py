@@ -304,10 +304,10 @@ def _run(
 ) -> None:
     from semievol.reports import summary as report
 
-    summary = _pipeline(config, overrides).run(until, env or ())
-    report.print_result(summary)
+    figures = _pipeline(config, overrides).run(report.write, until, env or ())
+    report.print_result(figures)
     if as_json:
-        _print_json(summary)
+        _print_json(figures)
 
 
 def _pipeline(config: str, overrides: list[str] | None) -> Pipeline:

@@ -36,7 +36,7 @@ def printable(text: str) -> str:
     return text[:_RAW_CHARACTERS].encode("utf-8", "backslashreplace").decode()
 
 
-def fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
+def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     """One bucket: decide the fate of every row, write what is kept and what is quarantined, return counts.
 
     The files are named by the bucket, so a retried task writes the same files again.
@@ -52,7 +52,7 @@ def fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
     def write(folder: str, chosen: np.ndarray[Any, Any], schema: pa.Schema) -> None:
         if chosen.any():
             rows = group.filter(pa.array(chosen))
-            table = rows.sort_by("row_id") if folder != "quarantine" else _told(rows)
+            table = rows.sort_by("row_id") if folder != "quarantine" else _told(rows, stage)
             table = table.select(schema.names).cast(schema)
             storage.write_table(storage.join(out, folder, f"part-{bucket:05d}.parquet"), table)
 
@@ -65,13 +65,13 @@ def fold(group: pa.Table, config: RunConfig, out: str) -> pa.Table:
     return _counts(group, fate)
 
 
-def _told(rows: pa.Table) -> pa.Table:
+def _told(rows: pa.Table, stage: str) -> pa.Table:
     """Quarantined rows, with their text also where it is not kept yet, because they were good rows before they met."""
     records = rows.select(["question", "options", "context", "answer"]).to_pylist()
     pairs = zip(rows["raw"].to_pylist(), records, strict=True)
     raw = pa.array([printable(json.dumps(record)) if text is None else text for text, record in pairs], pa.string())
     rows = rows.set_column(rows.schema.get_field_index("raw"), "raw", raw)
-    return rows.append_column("stage", pa.array(["ingest"] * len(rows), pa.string()))
+    return rows.append_column("stage", pa.array([stage] * len(rows), pa.string()))
 
 
 def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from semievol.config import RunConfig
 from semievol.data import storage
-from semievol.runs.folder import Manifest, RunFolder
+from semievol.runs.folder import Manifest
+from semievol.runs.pipeline import Finished
+from semievol.stages import registry
 from semievol.stages.base import Key
 
 _README = """\
@@ -70,18 +71,24 @@ Pseudo-labels against the oracle{{ "" if ceiling else " (measured only, never us
 {% endfor %}"""
 
 
-def summary(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest], seconds: float) -> dict[str, Any]:
-    """Everything a reader asks first, in one JSON object; of a run that stopped early, what there is.
+def write(finished: Finished) -> dict[str, Any]:
+    """Write summary.json and README.md into the run folder; returns the summary."""
+    figures = summary(finished)
+    finished.folder.write_json("summary.json", figures)
+    storage.write_text(storage.join(finished.folder.uri, "README.md"), run_readme(figures))
+    return figures
 
-    What has no round of its own stands for the last round that has it.
+
+def summary(finished: Finished) -> dict[str, Any]:
+    """Return what a reader asks first, as one JSON object; of a run that stopped early, what there is.
+
+    A figure that every round has stands for the last round that has it.
     """
+    manifests, config = finished.manifests, finished.config
     rounds = [_of_round(number, manifests) for number in sorted({number for _, number in manifests})]
     last = {key: value for one in rounds for key, value in one.items() if value is not None}
-    models = {
-        name: manifests[f"evaluate/{name}", 0] for name in ("base", "warm") if (f"evaluate/{name}", 0) in manifests
-    }
-    evolved = {"evolved": last["evolved"]} if "evolved" in last else {}
-    stages = [
+    models = {stage.evaluates: last[stage.evaluates] for stage in registry() if stage.evaluates in last}
+    steps = [
         {"stage": stage, "round": n, "seconds": m.seconds, "rows": asdict(m.rows), "headline": m.headline}
         for (stage, n), m in manifests.items()
     ]
@@ -91,51 +98,38 @@ def summary(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest]
         "task": config.task.kind,
         "seed": config.seed,
         "level": f"{100 * config.evaluate.confidence_level:g} %",  # of the intervals
-        "models": {name: m.metrics for name, m in models.items()} | evolved,
+        "models": models,
         "paired": last.get("paired"),
         "pseudo_labels": last.get("pseudo_labels"),
-        "data": manifests["ingest", 0].metrics,
+        "data": rounds[0]["data"],
         "selected": last.get("selected"),
         "rounds": rounds,
-        "stages": stages,
-        "seconds_of_this_call": round(seconds, 1),
+        "stages": steps,
+        "seconds_of_this_call": round(finished.seconds, 1),
         "ceiling": config.select.ceiling,
-        "places": _places(folder, config, manifests),
+        "places": {"run": finished.folder.uri} | _places(finished),
     }
 
 
 def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
-    """The figures of one round; None for what it does not have, or not yet."""
-
-    def metrics(stage: str) -> dict[str, Any]:
-        manifest = manifests.get((stage, number))
-        return manifest.metrics if manifest else {}
-
-    compared = metrics("evaluate/compare")
-    return {
-        "round": number,
-        "evolved": metrics("evaluate/evolved") or None,
-        "paired": compared.get("paired"),
-        "pseudo_labels": compared.get("pseudo_labels"),
-        "selected": metrics("select").get("selected"),
-        "data": metrics("ingest") or None,
+    """Return the figures of one round; None for what it does not have, or not yet."""
+    figures: dict[str, Any] = dict.fromkeys(("evolved", "paired", "pseudo_labels", "selected", "data")) | {
+        "round": number
     }
+    for stage in registry():
+        if manifest := manifests.get((stage.name, number)):
+            figures |= stage.figures(manifest.metrics)
+            figures |= {stage.evaluates: manifest.metrics} if stage.evaluates else {}
+    return figures
 
 
-def _places(folder: RunFolder, config: RunConfig, manifests: dict[Key, Manifest]) -> dict[str, str]:
-    """Where the run is, and what it has made last."""
-    places = {"run": folder.uri}
-    made = [("evolved model", "finetune", "model"), ("evolved adapter", "finetune", "adapter")]
-    if config.trainer.kind == "openai":
-        made = [("evolved model", "finetune", "model.json")]
-    for what, stage, part in (*made, ("pseudo-labels", "select", "rows")):
-        for number in sorted(n for s, n in manifests if s == stage):
-            places[what] = storage.join(folder.stage(stage, number), part)
-    for number in sorted(n for (s, n), manifest in manifests.items() if s == "ingest" and manifest.rows.quarantined):
-        places["quarantined rows" + (f", round {number}" if number else "")] = storage.join(
-            folder.stage("ingest", number), "quarantine"
-        )
-    return places
+def _places(finished: Finished) -> dict[str, str]:
+    """Return where the things that people look for are; of those that several rounds make, the last one."""
+    return {
+        name: storage.join(finished.folder.stage(*key), path)
+        for key, manifest in sorted(finished.manifests.items(), key=lambda item: item[0][1])
+        for name, path in manifest.places.items()
+    }
 
 
 def run_readme(figures: dict[str, Any]) -> str:

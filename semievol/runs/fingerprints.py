@@ -1,9 +1,10 @@
-"""What a run's steps depend on: settings, input files, models and one another, each as a digest."""
+"""Digests of what the steps of a run depend on: settings, input files, models, one another, and the version of the stage."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 from semievol.config import RunConfig
@@ -12,7 +13,7 @@ from semievol.data.storage import FileEntry
 from semievol.errors import UserError
 from semievol.retrieval import embedding
 from semievol.runs.folder import fingerprint
-from semievol.runs.rounds import SPEED, Step, of_round
+from semievol.runs.rounds import Step, of_round
 from semievol.stages.base import Key
 
 
@@ -42,35 +43,32 @@ class Fingerprints:
                 if key.startswith("label.")
             ],
         }
-        self._settings: dict[int, Any] = {}  # the config as each round sees it, as plain values
+        self._rounds: dict[int, RunConfig] = {}  # the config as each round sees it
 
     def of(self, steps: Iterable[Step]) -> dict[Key, str]:
-        """Of all steps, where each comes after those that it reads."""
+        """Return the fingerprint of every step; each step comes after those that it reads."""
         found: dict[Key, str] = {}
         for step in steps:
             found[step.key] = self.of_step(step, [found[key] for key in step.inputs.values()])
         return found
 
     def of_step(self, step: Step, inputs: list[str]) -> str:
-        """Of one step, with the fingerprints of those that it reads."""
-        number = step.round.number
-        if number not in self._settings:
-            self._settings[number] = asdict(of_round(self._config, number))
-        settings = {key: _setting(self._settings[number], key) for key in step.stage.settings}
-        own = self._models.get(step.stage.reads, [])
-        if step.stage.name == "ingest":
-            own = [asdict(file) for file in step.round.files] + (self._known if number == 0 else [])
-        return fingerprint(step.stage.name, settings, [own, inputs])
+        """Return the fingerprint of one step, given those of the steps that it reads."""
+        stage, number = step.stage, step.round.number
+        if number not in self._rounds:
+            self._rounds[number] = of_round(self._config, number)
+        settings = {key: _plain(attrgetter(key)(self._rounds[number])) for key in stage.settings}
+        own: list[Any] = [self._models[name] for name in stage.models]
+        if stage.reads_files:
+            own += [asdict(file) for file in step.round.files] + (self._known if number == 0 else [])
+        return fingerprint(stage.name, stage.version, settings, own, inputs)
 
 
-def _setting(value: Any, key: str) -> Any:
-    for part in key.split("."):
-        value = value[part]
-    if key == "engine.extra":
-        return {name: v for name, v in value.items() if name not in SPEED}
-    if key == "select" and value["ceiling"]:
-        return {"ceiling": True}  # takes all rows whose truth is known, whatever else is set
-    return value
+def _plain(value: Any) -> Any:
+    """Return a setting as plain values: those of a section, of each of a list of sections, or the value itself."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _base_identity(run_config: RunConfig) -> list[Any]:

@@ -56,7 +56,8 @@ class Manifest:
     finished_at: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     files: list[dict[str, Any]] = field(default_factory=list)  # {"path": relative, "size": bytes, "sha256": hex}
-    run: str = ""  # the id of the run that made it, which stands in run.json
+    run: str = ""  # the id of the run that made it, as in run.json
+    places: dict[str, str] = field(default_factory=dict)  # as of `StageResult`
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -113,6 +114,7 @@ class RunFolder:
             metrics=result.metrics,
             seconds=round(seconds, 2),
             headline=result.headline,
+            places=result.places,
             finished_at=now(),
             versions=library_versions(),
             files=[
@@ -156,15 +158,15 @@ class RunFolder:
         return dict(json.loads(storage.read_text(uri))) if storage.exists(uri) else {}
 
     def nothing_new(self) -> str | None:
-        """The fingerprint of an ingest that found no new row in the files that had arrived."""
+        """Return the fingerprint of the step that found no new row in the files that had arrived."""
         uri = storage.join(self.uri, _NOTHING_NEW)
-        return str(json.loads(storage.read_text(uri))["ingest"]) if storage.exists(uri) else None
+        return json.loads(storage.read_text(uri)).get("fingerprint") if storage.exists(uri) else None
 
-    def give_up(self, round_number: int) -> None:
-        """Take back a round whose files held no new row, and remember that they did not."""
-        self.write_json(_NOTHING_NEW, {"ingest": self.fingerprints["ingest", round_number]})
-        self.discard("ingest", round_number)
-        storage.delete(storage.join(self.uri, f"round-{round_number}"))
+    def give_up(self, key: Key) -> None:
+        """Take back the round of a step that found no new row in its files, and remember the files by its fingerprint."""
+        self.write_json(_NOTHING_NEW, {"fingerprint": self.fingerprints[key]})
+        self.discard(*key)
+        storage.delete(storage.join(self.uri, f"round-{key[1]}"))
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         storage.write_text(storage.join(self.uri, name), json.dumps(content, indent=1))
@@ -174,9 +176,9 @@ class RunFolder:
         self.write_json("status.json", {**status, "at": now()})
 
 
-def fingerprint(stage: str, config_slice: Any, inputs: list[Any]) -> str:
-    """A digest of what a stage's output depends on: its settings, its inputs, and the version of this code."""
-    content = json.dumps([semievol.__version__, stage, config_slice, inputs], sort_keys=True, default=str)
+def fingerprint(*parts: Any) -> str:
+    """Return a digest of values that JSON can hold."""
+    content = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""The driver: round after round, the stages in order; what is done is skipped, what is not is resumed.
+"""Drive a run: round after round, the stages in order. Finished steps are skipped, and an interrupted one is resumed.
 
 It knows stages and manifests; it knows no Ray Data, vLLM or DeepSpeed.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,16 +16,27 @@ from semievol.data import paths, storage
 from semievol.engines import endpoint
 from semievol.errors import UserError
 from semievol.inference.pool import ENGINES
-from semievol.reports import summary as report
 from semievol.runs import lease, rounds
 from semievol.runs.fingerprints import Fingerprints
 from semievol.runs.folder import Manifest, RunFolder
 from semievol.runs.rounds import Files, Round, Step
-from semievol.runs.runner import Echo, Planned, Runner
+from semievol.runs.runner import Echo, PlannedStep, Runner
 from semievol.runtime import cluster
+from semievol.stages import compare, ingest, label, select
 from semievol.stages.base import Key
-from semievol.stages.evaluate import measure_pseudo_labels
-from semievol.stages.ingest import inputs
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a driver has done, for whoever reports it; `seconds` are those of this call."""
+
+    folder: RunFolder
+    config: RunConfig
+    manifests: dict[Key, Manifest]
+    seconds: float
+
+
+Report = Callable[[Finished], dict[str, Any]]
 
 
 class Pipeline:
@@ -42,7 +54,7 @@ class Pipeline:
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
         begun = bool(self.folder.records())
-        files = inputs(
+        files = ingest.inputs(
             self.config.data, self.config.task, self.config.limits, may_be_gone=("unlabeled",) if begun else ()
         )
         self._listing: Files = tuple(files["unlabeled"])
@@ -50,12 +62,12 @@ class Pipeline:
         self._runner = Runner(self.config, self.folder, echo)
         self._settle()
 
-    def plan(self) -> list[Planned]:
-        """What `run` would do, without doing it and without starting anything."""
+    def plan(self) -> list[PlannedStep]:
+        """Return what `run` would do; starts nothing."""
         return [self._runner.plan(step) for step in self._steps]
 
     def notes(self) -> list[str]:
-        """Why there is no further round, where one might be expected."""
+        """Say why there is no further round, where one might be expected."""
         last, said = self.rounds[-1].number, []
         if rounds.stopped_early(self.rounds, self.config, self._gained()):
             said.append(f"no round {last + 1} over these rows: the gain of round {last} is within noise (stop_early)")
@@ -65,16 +77,17 @@ class Pipeline:
         return said
 
     def run(
-        self, until: str | None = None, variables: Sequence[str] = (), *, only_needed: bool = False
+        self, report: Report, until: str | None = None, variables: Sequence[str] = (), *, only_needed: bool = False
     ) -> dict[str, Any]:
         """Go through the rounds, to the end or to the stage `until` of the first round that is not finished.
 
         Args:
+            report: writes the figures into the run folder while this driver still has it, and returns them.
             variables: names of environment variables that every node must have.
             only_needed: leave out the stages that the last one of a round does not depend on.
 
         Returns:
-            The summary that is also written to summary.json.
+            What `report` returns.
 
         Raises:
             UserError: something the user can mend.
@@ -89,21 +102,19 @@ class Pipeline:
                 manifests = self._run_rounds(until, only_needed, partial(self._connect, owner, variables))
                 for note in self.notes():
                     self._echo(note)
-                summary = report.summary(self.folder, self.config, manifests, time.monotonic() - started)
-                self.folder.write_json("summary.json", summary)
-                storage.write_text(storage.join(self.folder.uri, "README.md"), report.run_readme(summary))
+                figures = report(Finished(self.folder, self.config, manifests, time.monotonic() - started))
                 self.folder.write_status(stage=until or "", state="stopped as asked" if until else "finished")
-                return summary
+                return figures
         except UserError:
             mine = not storage.exists(storage.join(self.folder.uri, lease.FILE))
-            if new and mine and not self.folder.manifest("ingest"):
+            if new and mine and not self.folder.manifest(*self._steps[0].key):
                 storage.delete(self.folder.uri)  # nothing half-written
             raise
         finally:
             ENGINES.release()
 
     def select(self) -> dict[str, Any]:
-        """Select anew among the pseudo-labels of the last round that has any; what depends on it stays as it is.
+        """Select again among the pseudo-labels of the last round that has any; what depends on them stays as it is.
 
         Returns:
             The metrics of the stage, the `round`, and `pseudo_labels` (None without an oracle).
@@ -112,11 +123,11 @@ class Pipeline:
             UserError: there are no pseudo-labels, or what the stage itself refuses.
         """
         steps = {step.key: step for step in self._steps}
-        labeled = [one.number for one in self.rounds if self.folder.manifest("label", one.number)]
+        labeled = [one.number for one in self.rounds if self.folder.manifest(label.STAGE.name, one.number)]
         if not labeled:
             raise UserError(f"no pseudo-labels in {self.folder.uri} yet. `semievol run` goes on with it")
         number = labeled[-1]
-        step = steps["select", number]
+        step = steps[select.STAGE.name, number]
         with lease.held(self.folder.uri, self._echo) as owner:
             self._connect(owner, ())
             # Of the labels as they are: with other settings, those of a later round would be made anew too.
@@ -124,7 +135,7 @@ class Pipeline:
             self.folder.fingerprints[step.key] = self._fingerprints.of_step(step, read)
             manifest = self._runner.run(step)
             self._runner.write_config()
-            measured = measure_pseudo_labels(self._runner.context(steps["evaluate/compare", number]))
+            measured = compare.measure_pseudo_labels(self._runner.context(steps[compare.STAGE.name, number]))
         return manifest.metrics | {"round": number, "pseudo_labels": measured}
 
     def _settle(self) -> None:
@@ -137,8 +148,10 @@ class Pipeline:
                 return
             before = self.rounds
             self._lay_out([*before, following])
-            known = following.files and self.folder.fingerprints["ingest", following.number]
-            if known and known == self.folder.nothing_new():
+            fingerprints = {
+                self.folder.fingerprints[step.key] for step in self._steps_of(following) if step.stage.reads_files
+            }
+            if following.files and self.folder.nothing_new() in fingerprints:
                 return self._lay_out(before)
 
     def _lay_out(self, these: list[Round]) -> None:
@@ -147,21 +160,30 @@ class Pipeline:
         self.folder.fingerprints = self._fingerprints.of(self._steps)
 
     def _gained(self) -> bool | None:
-        """Whether the last round has gained over the one before; None while it is not finished."""
-        manifest = self._runner.done(self._steps[-1])
-        return rounds.gained(manifest.metrics) if manifest else None
+        """Tell whether the last round is better than the one before; None while it is not finished."""
+        gained = None
+        for step in self._steps_of(self.rounds[-1]):
+            manifest = self._runner.done(step)
+            if manifest is None:
+                return None
+            if step.stage.gained:
+                gained = step.stage.gained(manifest.metrics)
+        return gained
+
+    def _steps_of(self, one: Round) -> list[Step]:
+        return [step for step in self._steps if step.round == one]
 
     def _connect(self, owner: str, variables: Sequence[str]) -> None:
         cluster.connect(self.config)
         needed = [*variables, *endpoint.variables(self.config)]
-        cluster.check_nodes(self.config, self.folder.uri, owner, needed)
+        cluster.check_nodes(self.config, (storage.join(self.folder.uri, lease.FILE), owner), needed)
 
     def _run_rounds(self, until: str | None, only_needed: bool, connect: Callable[[], None]) -> dict[Key, Manifest]:
         manifests: dict[Key, Manifest] = {}
         number = 0
         while number < len(self.rounds):
             one = self.rounds[number]
-            steps = [step for step in self._steps if step.round == one]
+            steps = self._steps_of(one)
             wanted = rounds.until(steps, until)
             wanted = rounds.needed(wanted) if only_needed else wanted
             if ahead := [step for step in wanted if not self._runner.done(step)]:
@@ -173,12 +195,12 @@ class Pipeline:
                 if step in ahead:
                     cluster.require(self.config, self._pools([step]), self._echo)
                 manifests[step.key] = self._runner.done_or_run(step)
-                if number and step.stage.name == "ingest" and not manifests[step.key].rows.out:
+                if number and step.stage.reads_files and not manifests[step.key].rows.out:
                     del manifests[step.key]
-                    self.folder.give_up(number)
+                    self.folder.give_up(step.key)
                     self._settle()
                     return manifests
-            if until and not all(self._runner.done(step) for step in steps):
+            if until and not all(map(self._runner.done, steps)):
                 return manifests  # stopped as asked
             self._record(one, finished=True)
             self._settle()  # what this round has shown decides what follows
@@ -186,15 +208,13 @@ class Pipeline:
         return manifests
 
     def pools(self) -> list[str]:
-        """The actor pools that are still needed, by their keys in `resources`."""
+        """Return the actor pools that are still needed, by their keys in `resources`."""
         return self._pools([step for step in self._steps if not self._runner.done(step)])
 
     def _pools(self, steps: list[Step]) -> list[str]:
-        pools = dict.fromkeys(step.stage.actors for step in steps if step.stage.actors)
+        pools = dict.fromkeys(step.stage.pool for step in steps if step.stage.pool)
         if self.config.trainer.kind == "openai":
             pools.pop("train", None)  # it is elsewhere
-        if self.config.evaluate.k and any(step.stage.function == "evaluate:run_model" for step in steps):
-            pools["embed"] = None  # test rows get their solved examples
         return list(pools)
 
     def _begin(self, one: Round) -> None:
@@ -210,8 +230,8 @@ class Pipeline:
             self.folder.record(one.number, one.files, finished=finished)
 
     def _require(self, one: Round) -> None:
-        """The files of a round that is there already may be gone, unless it has to be read again."""
-        if any(step.key == ("ingest", one.number) and self._runner.done(step) for step in self._steps):
+        """Refuse a round that has to be read again and whose files are gone."""
+        if any(step.stage.reads_files and self._runner.done(step) for step in self._steps_of(one)):
             return
         here = set(self._listing)
         gone = [file.uri for file in one.files if file not in here and storage.find(file.uri) != [file]]

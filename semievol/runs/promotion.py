@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 
+from semievol import stages
 from semievol.config import RunConfig, loads
 from semievol.data import storage
 from semievol.errors import UserError
@@ -76,7 +77,8 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
     """
     accuracy = accuracy_of(folder, f"round-{round_number}")
     _, model = model_of(folder, config, f"round-{round_number}")
-    trained, evaluated = (folder.manifest(stage, round_number) for stage in ("finetune", "evaluate/evolved"))
+    trained = folder.manifest(stages.making("evolved").name, round_number)
+    evaluated = folder.manifest(stages.evaluating("evolved").name, round_number)
     if trained and evaluated and evaluated.finished_at < trained.finished_at:
         raise UserError(f"round {round_number} was trained again after its evaluation. `semievol run` evaluates it")
     before = promoted(folder)
@@ -114,9 +116,9 @@ def rollback(folder: RunFolder) -> Promotion:
 
 
 def finished_rounds(folder: RunFolder) -> list[int]:
-    """The rounds with an evaluated model, in order."""
-    rounds: list[int] = []
-    while folder.manifest("evaluate/evolved", len(rounds)) is not None:
+    """Return the rounds with an evaluated model, in order."""
+    stage, rounds = stages.evaluating("evolved").name, list[int]()
+    while folder.manifest(stage, len(rounds)) is not None:
         rounds.append(len(rounds))
     return rounds
 
@@ -133,7 +135,7 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     if name == "base":
         return config.model.base, hashlib.sha256(config.model.base.encode()).hexdigest()[:16]
     match = _ROUND.fullmatch(name)
-    stage, round_number = ("finetune", int(match[1])) if match else ("warmup", 0)
+    stage, round_number = (stages.making("evolved").name, int(match[1])) if match else (stages.making("warm").name, 0)
     manifest = folder.manifest(stage, round_number)
     if manifest is None:
         raise UserError(
@@ -157,9 +159,9 @@ def accuracy_of(folder: RunFolder, name: str) -> float:
 
 
 def _evaluation(name: str) -> Key:
-    """The step that evaluates round-N or base, which is evaluated once for all rounds."""
+    """Return the step that evaluates round-N, or base, which is evaluated once for all rounds."""
     match = _ROUND.fullmatch(name)
-    return ("evaluate/evolved", int(match[1])) if match else ("evaluate/base", 0)
+    return (stages.evaluating("evolved").name, int(match[1])) if match else (stages.evaluating("base").name, 0)
 
 
 def _test_rows(folder: RunFolder, name: str) -> list[int]:

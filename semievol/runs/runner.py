@@ -8,10 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 
 from semievol import config as configuration
-from semievol.config import RunConfig
+from semievol.config import RunConfig, TrainResources
 from semievol.data import storage
 from semievol.errors import UserError
 from semievol.inference.pool import ENGINES
@@ -20,14 +19,14 @@ from semievol.runs.folder import RUN, Manifest, RunFolder
 from semievol.runs.rounds import Step
 from semievol.runtime import cluster
 from semievol.runtime.progress import Console
-from semievol.stages.base import StageContext, StageResult
+from semievol.stages.base import StageContext
 
 Echo = Callable[[str], None]
 STARTED = "_started.json"
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStep:
     """A step as `plan` sees it."""
 
     stage: str
@@ -63,15 +62,13 @@ class Runner:
     def run(self, step: Step) -> Manifest:
         """Do the step, whether it is done or not."""
         self._prepare(step)
-        if step.stage.actors != "label":
+        if not step.stage.asks_engines:
             ENGINES.release()  # before training wants the accelerators
-        module, _, function = step.stage.function.partition(":")
-        run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
         status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)
         started = time.monotonic()
         try:
             status(state="running")
-            result = run(self.context(step))
+            result = step.stage.run(self.context(step))
         except BaseException as error:
             with suppress(OSError, UserError):  # a full disk, say: it is the error itself that is to be heard
                 state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -94,21 +91,22 @@ class Runner:
             {name: self._folder.stage(*key) for name, key in step.inputs.items()},
             Console(self._echo, partial(self._folder.write_status, round=number)),
             files=step.round.files,
+            number=number,
         )
 
-    def plan(self, step: Step) -> Planned:
+    def plan(self, step: Step) -> PlannedStep:
         """What would become of the step."""
         manifest = self.done(step)
         marker = storage.join(self._folder.stage(*step.key), STARTED)
         begun = storage.exists(marker) and storage.read_text(marker) == self._folder.fingerprints[step.key]
         state = "done" if manifest else "resume" if begun else "to do"
         asks = "1 CPU"
-        if step.stage.actors:
-            pool = getattr(self._config.resources, step.stage.actors)
-            count = pool.workers if step.stage.actors == "train" else pool.actors
+        if step.stage.pool:
+            pool = getattr(self._config.resources, step.stage.pool)
+            count = pool.workers if isinstance(pool, TrainResources) else pool.actors
             asks = f"{count} x {pool.num_cpus:g} CPU" + (f", {pool.num_gpus:g} GPU" if pool.num_gpus else "")
         rows_in, rows_out = (manifest.rows.came_in, manifest.rows.out) if manifest else (None, None)
-        return Planned(step.stage.name, step.round.number, state, rows_in, rows_out, asks)
+        return PlannedStep(step.stage.name, step.round.number, state, rows_in, rows_out, asks)
 
     def write_config(self) -> None:
         """What the run was asked to do last, for whoever opens its folder."""

@@ -1,29 +1,24 @@
-"""Verify: re-read a run folder and compare it with its manifests, its counts with each other, and its ids.
+"""Re-read a run folder: compare its files with the manifests, and let each stage compare its rows with those that it read.
 
-Reads files only, from anywhere: no cluster is needed. Ids are compared in buckets, so memory does not grow with the run.
+Reads files only, from anywhere; no cluster is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
 from semievol.config import RunConfig
 from semievol.data import storage
+from semievol.data.row_checks import RowChecks
 from semievol.runs import rounds
 from semievol.runs.folder import MANIFEST, RUN, Manifest, RunFolder
 from semievol.runs.rounds import Round, Step
 from semievol.stages.base import Key
 
 Echo = Callable[[str], None]
-Ids = npt.NDArray[np.int64]
 _READERS = 8
-_IDS_AT_A_TIME = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -101,9 +96,8 @@ class _Check:
         if manifest.run and manifest.run != self._run_id:  # versions before 0.3 wrote none
             self._say(where, f"{MANIFEST} is that of another run ({manifest.run}); see id in {RUN}")
         rows = manifest.rows
-        accounted = rows.out + rows.quarantined + rows.duplicates + rows.leaks
-        if accounted != rows.came_in:
-            self._say(where, f"{rows.came_in:,} rows came in, but {accounted:,} are accounted for")
+        if rows.accounted != rows.came_in:
+            self._say(where, f"{rows.came_in:,} rows came in, but {rows.accounted:,} are accounted for")
 
     def _files(self, where: str, uri: str, manifest: Manifest) -> None:
         listed = {storage.join(uri, file["path"]): file for file in manifest.files}
@@ -123,90 +117,13 @@ class _Check:
         self.files += len(both)
 
     def _rows(self, where: str, step: Step, manifest: Manifest) -> None:
-        name = step.stage.name
         inputs = {name: self._folder.stage(*key) for name, key in step.inputs.items()}
-        uri = self._folder.stage(*step.key)
-        rows = storage.join(uri, "rows")
-        if name == "ingest":
-            splits = {split: storage.join(uri, split) for split in ("labeled", "unlabeled", "test")}
-            self._equal(where, "rows kept", sum(map(storage.count_rows, splits.values())), manifest.rows.out)
-            quarantined = storage.count_rows(storage.join(uri, "quarantine"))
-            self._equal(where, "rows quarantined", quarantined, manifest.rows.quarantined)
-            for split, folder in splits.items():
-                self._ids(f"{where}/{split}", folder)
-            self._ids(f"{where}/oracle", storage.join(uri, "oracle"), within=[splits["unlabeled"]])
-            return
-        if name == "evaluate/compare":
-            return  # nothing but figures
-        lost = manifest.rows.quarantined
-        if name in ("warmup", "finetune"):
-            self._equal(where, "rows rendered", storage.count_rows(rows), manifest.rows.came_in)
-            selected = [storage.join(inputs["select"], "rows")] if "select" in inputs else []
-            self._ids(where, rows, within=[storage.join(self._folder.stage("ingest"), "labeled"), *selected])
-            return
-        self._equal(where, "rows written", storage.count_rows(rows), manifest.rows.out + lost)
-        ingested = inputs.get("ingest", "")
-        if name == "index":
-            self._ids(where, rows, equal=storage.join(ingested, "labeled"))
-        elif name == "retrieve":
-            self._ids(where, rows, equal=storage.join(ingested, "unlabeled"))
-            self._neighbors(where, rows, storage.join(self._folder.stage("ingest"), "labeled"))
-        elif name == "label":
-            self._ids(where, rows, equal=storage.join(inputs["retrieve"], "rows"))
-        elif name == "select":
-            source = storage.join(inputs["label"], "rows") if "label" in inputs else storage.join(ingested, "unlabeled")
-            self._ids(where, rows, within=[source])
-        else:
-            self._ids(where, rows, equal=storage.join(ingested, "test"))
-
-    def _equal(self, where: str, what: str, found: int, said: int) -> None:
-        self.rows += found
-        if found != said:
-            self._say(where, f"{found:,} {what}, and its {MANIFEST} says {said:,}")
-
-    def _ids(self, where: str, uri: str, *, equal: str = "", within: Sequence[str] = ()) -> None:
-        """Ids are unique, and those of another folder: all of them, or some of several."""
-        buckets = 1 + storage.count_rows(uri) // _IDS_AT_A_TIME
-        for bucket in range(buckets):
-            ids = np.sort(_column(uri, "row_id", bucket, buckets))
-            if doubled := np.unique(ids[1:][ids[1:] == ids[:-1]]).tolist():
-                self._say(where, f"{len(doubled):,} row ids stand there more than once, {doubled[0]} first")
-            if not (equal or within):
-                continue
-            known = [equal] if equal else within
-            others = np.concatenate([_column(folder, "row_id", bucket, buckets) for folder in known])
-            if strange := np.setdiff1d(ids, others).tolist():
-                self._say(where, f"{len(strange):,} row ids are not in {' or '.join(known)}, {strange[0]} first")
-            if equal and (missing := np.setdiff1d(others, ids).tolist()):
-                self._say(where, f"{len(missing):,} row ids of {equal} are missing, {missing[0]} first")
-
-    def _neighbors(self, where: str, uri: str, labeled: str) -> None:
-        known = np.unique(_column(labeled, "row_id", 0, 1))
-        strange: set[int] = set()
-        for table in _tables(uri, "neighbor_ids"):
-            strange.update(np.setdiff1d(table.column(0).combine_chunks().flatten().to_numpy(), known).tolist())
-        if strange:
-            self._say(where, f"{len(strange):,} neighbor ids are no labeled rows, {min(strange)} first")
-
-
-def _tables(uri: str, column: str) -> Iterator[pa.Table]:
-    """That column of each file of a folder."""
-
-    def read(file: storage.FileEntry) -> pa.Table:
-        return storage.read_table(file.uri, [column])
-
-    files = storage.find(uri)
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(files), _READERS):  # no more of them in memory at a time
-            yield from pool.map(read, files[start : start + _READERS])
-
-
-def _column(uri: str, column: str, bucket: int, buckets: int) -> Ids:
-    kept = [np.empty(0, np.int64)]
-    for table in _tables(uri, column):
-        ids = table.column(0).to_numpy()
-        kept.append(ids[ids.view(np.uint64) % np.uint64(buckets) == bucket])
-    return np.concatenate(kept)
+        rows = manifest.rows
+        checks = RowChecks(self._folder.stage(*step.key), inputs, rows.came_in, rows.out, rows.quarantined)
+        step.stage.verify(checks)
+        self.rows += checks.rows
+        for problem in checks.problems:
+            self._say(where, problem)
 
 
 def problems_as_text(verified: Verified) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 from semievol.config import PoolResources, RunConfig
 from semievol.data import paths, storage
 from semievol.errors import UserError
-from semievol.runs import lease
 
 _STARTS = 3
 _SPARE_CPUS = 2.0  # for the tasks that read, write and coordinate beside a stage's own actors
@@ -155,10 +154,13 @@ def _may_grow() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def check_nodes(config: RunConfig, run: str, owner: str, variables: Sequence[str]) -> None:
+def check_nodes(config: RunConfig, marker: tuple[str, str], variables: Sequence[str]) -> None:
     """Say at once what a node lacks: the run folder and the inputs where they are local paths, a wanted variable.
 
     Variables are checked by name; no value leaves its node. Nodes that join later are not asked.
+
+    Args:
+        marker: URI of a JSON file that the driver has written to the run folder, and the `owner` that it names.
 
     Raises:
         UserError: with every node that lacks something, and what.
@@ -168,7 +170,6 @@ def check_nodes(config: RunConfig, run: str, owner: str, variables: Sequence[str
 
     local = paths.local(config)
     inputs = {key: path for key, path in local.items() if key != "storage"}
-    marker = (storage.join(run, lease.FILE), owner) if "storage" in local else None
     here = ray.get_runtime_context().get_node_id()
     lacks = [f"this node: {lack}" for lack in _lacking(None, {}, variables)]
     if local or variables:
@@ -177,7 +178,7 @@ def check_nodes(config: RunConfig, run: str, owner: str, variables: Sequence[str
             (
                 node["NodeManagerAddress"],
                 ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                    marker, inputs, variables
+                    marker if "storage" in local else None, inputs, variables
                 ),
             )
             for node in ray.nodes()

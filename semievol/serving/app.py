@@ -150,8 +150,9 @@ class Neighbors:
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._k = config.serving.neighbors
-        self._searcher = Searcher(storage.join(folder.stage("index"), INDEX), config)
-        labeled = storage.read_table(storage.join(folder.stage("ingest"), "labeled")).to_pylist()
+        indexed = folder.stage(index.STAGE.name)
+        self._searcher = Searcher(storage.join(indexed, INDEX), config)
+        labeled = storage.read_table(storage.join(indexed, "rows")).to_pylist()
         self._rows = {record["row_id"]: to_row(record) for record in labeled}
 
     def nearest(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:

@@ -20,3 +20,13 @@ def registry() -> tuple[Stage, ...]:
                 found[value.name] = value
     order = TopologicalSorter({name: found[name].after for name in sorted(found)})
     return tuple(found[name] for name in order.static_order())
+
+
+def making(model: str) -> Stage:
+    """Return the stage that trains a model: warm or evolved."""
+    return next(stage for stage in registry() if stage.makes == model)
+
+
+def evaluating(model: str) -> Stage:
+    """Return the stage that evaluates a model: base, warm or evolved."""
+    return next(stage for stage in registry() if stage.evaluates == model)

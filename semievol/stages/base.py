@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -65,6 +65,7 @@ class StageResult:
     rows: Rows
     metrics: dict[str, Any]
     headline: str  # the figure that matters, for people
+    places: dict[str, str] = field(default_factory=dict)  # what people look for in its folder: name, relative path
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class Stage:
         makes: the name of the model that it trains (warm, evolved); empty if it trains none.
         evaluates: the name of the model whose answers to the test rows it writes.
         verify: compares what it wrote with its inputs; `semievol verify` calls it.
+        figures: what of its metrics the summary of a run shows, and under which names.
+        gained: tells from its metrics whether the round is better than the one before; of the stage that decides on it.
     """
 
     name: str
@@ -130,6 +133,13 @@ class Stage:
     wanted: Callable[[RunConfig], bool] = lambda _: True
     makes: str = ""
     evaluates: str = ""
+    figures: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {}
+    gained: Callable[[dict[str, Any]], bool] | None = None
+
+    @property
+    def asks_engines(self) -> bool:
+        """Whether live engines may stay for it."""
+        return self.pool == "label"
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,7 @@ class StageContext:
     emit: Emit
     engine: Callable[[str, EngineConfig], Engine] = engines.load
     files: tuple[storage.FileEntry, ...] = ()  # the unlabeled files of a round with rows of its own
+    number: int = 0  # of the round
 
     @property
     def task(self) -> Task:

@@ -24,9 +24,10 @@ from semievol import tasks
 from semievol.config import DataConfig, LimitsConfig, RunConfig, TaskConfig
 from semievol.data import readers, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
+from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, row_id, validate
 from semievol.errors import UserError
-from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction
+from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult, check_bad_fraction
 
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
@@ -98,7 +99,7 @@ def run(ctx: StageContext) -> StageResult:
         ray.data.from_items(listing, override_num_blocks=len(listing))
         .map_batches(_parse, batch_size=1, fn_kwargs={"config": ctx.config, "buckets": buckets, "out": ctx.out})
         .groupby("bucket", num_partitions=buckets)
-        .map_groups(fold, batch_format="pyarrow", fn_kwargs={"config": ctx.config, "out": ctx.out})
+        .map_groups(fold, batch_format="pyarrow", fn_kwargs={"config": ctx.config, "out": ctx.out, "stage": ctx.name})
     )
     counts: Counter[tuple[str, str]] = Counter()
     reasons: Counter[str] = Counter()
@@ -162,8 +163,10 @@ def _result(
         "notes": dict(notes.most_common()),
         "oracle_rows": storage.count_rows(storage.join(ctx.out, "oracle")),
     }
+    in_round = f", round {ctx.number}" if ctx.number else ""
     kept = ", ".join(f"{counts[s, 'kept']:,} {s}" for s in ("labeled", "unlabeled", "test") if s in splits)
-    return StageResult(rows, metrics, kept)
+    places = {f"quarantined rows{in_round}": "quarantine"} if rows.quarantined else {}
+    return StageResult(rows, metrics, kept, places)
 
 
 def _kind(reason: str) -> str:
@@ -269,3 +272,26 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
         if dropped:
             record["note"] = "the oracle is no answer to the row (row kept, oracle dropped)"
     return record
+
+
+def _verify(checks: RowChecks) -> None:
+    folders = {split: storage.join(checks.uri, split) for split in ("labeled", "unlabeled", "test")}
+    checks.count("rows kept", list(folders.values()), checks.out)
+    checks.count("rows quarantined", [storage.join(checks.uri, "quarantine")], checks.quarantined)
+    for folder in folders.values():
+        checks.ids(folder)
+    checks.ids(storage.join(checks.uri, "oracle"), within=[folders["unlabeled"]])
+
+
+STAGE = Stage(
+    name="ingest",
+    version=1,
+    run=run,
+    # What earlier rounds have kept, which new rows meet by their ids.
+    inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},
+    verify=_verify,
+    settings=("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes", "limits.bad_shards"),
+    reads_files=True,
+    scope=Scope.NEW_ROWS,
+    figures=lambda metrics: {"data": metrics},
+)

@@ -16,16 +16,18 @@ import pyarrow as pa
 
 from semievol.config import SelectConfig
 from semievol.data import storage
+from semievol.data.row_checks import RowChecks
 from semievol.data.tables import SELECTED
 from semievol.errors import UserError
 from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
-from semievol.stages.base import Rows, StageContext, StageResult, summarize
+from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult, summarize
 from semievol.stages.oracle import true_answers
 from semievol.tasks import needs_options
 
 Integers = npt.NDArray[np.int64]
 _NO_TRUTH = "no true answer is known"
+_PLACES = {"pseudo-labels": "rows"}
 _DECIDING = ["row_id", "answer", "agreement", "stratum", "nll", "token_entropy", "vote_entropy"]
 
 
@@ -66,7 +68,7 @@ def run(ctx: StageContext) -> StageResult:
         "entropy_threshold": round(highest, 6),  # the highest of all groups
     }
     rows = Rows(came_in=answered, out=kept + sum(rejected.values()))
-    return StageResult(rows, metrics, f"{kept:,} selected, {config.confidence} <= {highest:.4f}")
+    return StageResult(rows, metrics, f"{kept:,} selected, {config.confidence} <= {highest:.4f}", _PLACES)
 
 
 def _run_ceiling(ctx: StageContext) -> StageResult:
@@ -87,7 +89,9 @@ def _run_ceiling(ctx: StageContext) -> StageResult:
     rows = storage.count_rows(source)
     metrics = {"selected": known, "rejected": {_NO_TRUTH: rows - known}, "ceiling": True}
     out = storage.count_rows(storage.join(ctx.out, "rows"))
-    return StageResult(Rows(came_in=rows, out=out), metrics, f"{known:,} with their true answers: a ceiling, no result")
+    return StageResult(
+        Rows(came_in=rows, out=out), metrics, f"{known:,} with their true answers: a ceiling, not a result", _PLACES
+    )
 
 
 def _answer_truly(batch: pa.Table, oracle: str) -> pa.Table:
@@ -213,3 +217,29 @@ def _count_decisions(block: pa.Table, by_answer: bool) -> tuple[Counter[str], Co
     answers = block.filter(block["rejected_because"].is_null())["answer"].to_pylist()
     selected = Counter(answers if by_answer else [""] * len(answers))
     return selected, Counter(block["rejected_because"].drop_null().to_pylist())
+
+
+def _inputs(place: Place) -> dict[str, Key]:
+    if place.config.select.ceiling:  # the only stage that may see the oracle, and only then
+        return {"ingest": ("ingest", place.rows)}
+    return {"label": ("label", place.number)}
+
+
+def _verify(checks: RowChecks) -> None:
+    rows = storage.join(checks.uri, "rows")
+    labeled = checks.inputs.get("label")
+    source = storage.join(labeled, "rows") if labeled else storage.join(checks.inputs["ingest"], "unlabeled")
+    checks.count("rows written", [rows], checks.out + checks.quarantined)
+    checks.ids(rows, within=[source])
+
+
+STAGE = Stage(
+    name="select",
+    version=1,
+    run=run,
+    after=("label",),
+    inputs=_inputs,
+    verify=_verify,
+    settings=("select.that_counts",),
+    figures=lambda metrics: {"selected": metrics["selected"]},
+)

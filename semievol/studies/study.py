@@ -22,12 +22,14 @@ from semievol.data import storage
 from semievol.data.storage import FileEntry
 from semievol.errors import UserError
 from semievol.reports import study as study_report
+from semievol.reports import summary
 from semievol.reports.study import Headline, Result
 from semievol.runs import lease, rounds
-from semievol.runs.folder import Manifest, RunFolder
+from semievol.runs.folder import RunFolder
 from semievol.runs.pipeline import Pipeline
 from semievol.runs.rounds import Round
-from semievol.stages.evaluate import MODELS, scores_by_row
+from semievol.stages import evaluating, registry
+from semievol.stages.compare import scores_by_row
 
 
 @dataclass
@@ -73,7 +75,7 @@ class StudyFolder(RunFolder):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run of the study."""
 
     method: str
@@ -111,6 +113,7 @@ def _check(study: StudyConfig, path: str) -> None:
         if not ok:
             raise UserError(f"{path}: {message}")
 
+    models = [stage.evaluates for stage in registry() if stage.evaluates]
     require(len(study.methods) > 0, "methods: name at least one")
     require(len(set(study.seeds)) == len(study.seeds) > 0, f"seeds: at least one, and none twice, got {study.seeds}")
     for name in (study.name, study.shares or study.name, *study.methods):
@@ -120,10 +123,10 @@ def _check(study: StudyConfig, path: str) -> None:
         name = getattr(study, role)
         require(name is None or name in study.methods, f"{role}: no method '{name}' among {', '.join(study.methods)}")
     for name, method in study.methods.items():
-        require(method.report in MODELS, f"methods.{name}.report: '{method.report}' is none of {', '.join(MODELS)}")
+        require(method.report in models, f"methods.{name}.report: '{method.report}' must be one of {', '.join(models)}")
 
 
-def plan(study: StudyConfig) -> list[Planned]:
+def plan(study: StudyConfig) -> list[PlannedRun]:
     """All runs, seed by seed, with their configs checked.
 
     Raises:
@@ -140,11 +143,11 @@ def plan(study: StudyConfig) -> list[Planned]:
                 stages = [step.stage.name for step in rounds.needed(rounds.until(one_round, method.until))]
             except UserError as error:
                 raise UserError(f"methods.{name}: {error}") from None
-            if f"evaluate/{method.report}" not in stages:
+            if evaluating(method.report).name not in stages:
                 raise UserError(
                     f"methods.{name}: report is {method.report}, which is not evaluated until {method.until}"
                 )
-            planned.append(Planned(name, seed, config, method.until, method.report))
+            planned.append(PlannedRun(name, seed, config, method.until, method.report))
     return planned
 
 
@@ -162,33 +165,28 @@ def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str
     with lease.held(owner, echo):  # of the stages: no two studies write the same one
         for number, (one, driver) in enumerate(runs, start=1):
             echo(f"{one.method}, seed {one.seed}: run {number} of {len(runs)}")
-            summary = driver.run(one.until, variables, only_needed=True)
-            last = {stage["stage"]: stage["round"] for stage in summary["stages"]}
-            results.append(_result(one, driver, last))
+            figures = driver.run(summary.write, one.until, variables, only_needed=True)
+            results.append(_result(one, driver, figures))
         headline = Headline(study.compare_to, study.sft, study.semievol, study.ceiling)
         figures = study_report.figures(study.name, results, headline)
         study_report.write(uri, figures, results)
     return figures
 
 
-def _result(one: Planned, driver: Pipeline, last: dict[str, int]) -> Result:
-    """Args: last: the stages that the run went through, and the last round in which it did."""
-    manifests = {name: driver.folder.manifest(name, number) for name, number in last.items()}
-
-    def metrics(stage: str | None) -> dict[str, Any]:
-        found: Manifest | None = manifests.get(stage or "")
-        return found.metrics if found else {}
-
-    trained = manifests.get(MODELS[one.report] or "")
-    evaluated = f"evaluate/{one.report}"
+def _result(one: PlannedRun, driver: Pipeline, figures: dict[str, Any]) -> Result:
+    """Args: figures: the summary of the run."""
+    last = {step["stage"]: step["round"] for step in figures["stages"]}
+    evaluated = evaluating(one.report).name
+    trained = next((s.name for s in registry() if s.makes == one.report), None)
+    training = driver.folder.manifest(trained, last[trained]) if trained else None
     return Result(
         method=one.method,
         seed=one.seed,
-        accuracy=metrics(evaluated)["accuracy"],
-        interval=tuple(metrics(evaluated)["interval"]),
+        accuracy=figures["models"][one.report]["accuracy"],
+        interval=tuple(figures["models"][one.report]["interval"]),
         scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config),
-        trained_rows=trained.rows.out if trained else None,
-        steps=trained.metrics["steps"] if trained else None,
-        selected=metrics("select").get("selected"),
-        pseudo_labels=metrics("evaluate/compare").get("pseudo_labels"),
+        trained_rows=training.rows.out if training else None,
+        steps=training.metrics["steps"] if training else None,
+        selected=figures["selected"],
+        pseudo_labels=figures["pseudo_labels"],
     )

@@ -1,10 +1,12 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from semievol.config import RunConfig, SelectConfig
 from semievol.reports import summary as report
 from semievol.runs.folder import Manifest, RunFolder
+from semievol.runs.pipeline import Finished
 from semievol.stages.base import Key, Rows
 
 DATA = {
@@ -12,17 +14,23 @@ DATA = {
     "reasons": {"test: option 4 of 4 is missing or empty": 1},
     "notes": {},
 }
-INGEST = Manifest("ingest", "f", Rows(8, 5, 1, 2), DATA, headline="5 test")
+INGEST = Manifest("ingest", "f", Rows(8, 5, 1, 2), DATA, headline="5 test", places={"quarantined rows": "quarantine"})
 MODEL = {"accuracy": 0.5, "interval": [0.4, 0.6], "correct": 3, "unparsable": 0.01}
 COMPARED = {
     "paired": {"evolved_vs_warm": {"gained": 3, "lost": 1, "p_value": 0.0000012}},
     "pseudo_labels": {"accuracy": 0.7, "selected_accuracy": 0.9, "coverage": 0.5},
 }
 FOLDER = RunFolder("/runs", "x")
+TRAINED = replace(INGEST, places={"evolved model": "model", "evolved adapter": "adapter"})
+SELECTED = replace(INGEST, places={"pseudo-labels": "rows"})
+
+
+def summary(manifests: dict[Key, Manifest], config: RunConfig | None = None) -> dict[str, Any]:
+    return report.summary(Finished(FOLDER, config or RunConfig(name="x"), manifests, 1.0))
 
 
 def test_a_run_that_stopped_early_reports_what_there_is() -> None:
-    figures = report.summary(FOLDER, RunConfig(name="x"), {("ingest", 0): INGEST}, 1.0)
+    figures = summary({("ingest", 0): INGEST})
     readme = report.run_readme(figures)
     assert "| test | 5 | 1 | 2 | 0 |" in readme
     assert "quarantined, test: option 4 of 4 is missing or empty: 1" in readme
@@ -32,15 +40,15 @@ def test_a_run_that_stopped_early_reports_what_there_is() -> None:
 
 
 def finished() -> dict[Key, Manifest]:
-    stages = {(name, 0): INGEST for name in ("ingest", "warmup", "finetune")}
+    stages = {("ingest", 0): INGEST, ("warmup", 0): replace(INGEST, places={}), ("finetune", 0): TRAINED}
     stages |= {(f"evaluate/{name}", 0): replace(INGEST, metrics=MODEL) for name in ("base", "warm", "evolved")}
-    stages["select", 0] = replace(INGEST, metrics={"selected": 7})
+    stages["select", 0] = replace(SELECTED, metrics={"selected": 7})
     stages["evaluate/compare", 0] = replace(INGEST, metrics=COMPARED)
     return stages
 
 
 def test_a_finished_run_reports_everything() -> None:
-    figures = report.summary(FOLDER, RunConfig(name="x"), finished(), 1.0)
+    figures = summary(finished())
     readme = report.run_readme(figures)
     assert "| evolved | 0.500 | 0.400 to 0.600 | 1.0 % |" in readme
     assert "evolved against warm: 3 rows gained, 1 lost, p = 1.2e-06" in readme
@@ -51,7 +59,7 @@ def test_a_finished_run_reports_everything() -> None:
 
 def test_a_ceiling_says_that_it_is_no_result() -> None:
     config = RunConfig(name="x", select=SelectConfig(ceiling=True))
-    figures = report.summary(FOLDER, config, {("ingest", 0): INGEST}, 1.0)
+    figures = summary({("ingest", 0): INGEST}, config)
     assert "A ceiling, no result" in report.run_readme(figures)
 
 
@@ -64,12 +72,12 @@ def test_of_several_rounds_the_last_one_stands_for_the_run(capsys: pytest.Captur
     }
     splits = {"unlabeled": {"kept": 50, "quarantined": 0, "duplicate": 9, "leak": 1}}
     stages["ingest", 1] = replace(INGEST, metrics=DATA | {"splits": splits, "reasons": {"unlabeled: torn": 4}})
-    stages["select", 1] = replace(INGEST, metrics={"selected": 8})
-    stages["finetune", 1] = INGEST
+    stages["select", 1] = replace(SELECTED, metrics={"selected": 8})
+    stages["finetune", 1] = TRAINED
     stages["evaluate/evolved", 1] = replace(INGEST, metrics=MODEL | {"accuracy": 0.75})
     stages["evaluate/compare", 1] = replace(INGEST, metrics=COMPARED | better)
-    stages["select", 2] = replace(INGEST, metrics={"selected": 9})  # and was stopped here
-    figures = report.summary(FOLDER, RunConfig(name="x"), stages, 1.0)
+    stages["select", 2] = replace(SELECTED, metrics={"selected": 9})  # and was stopped here
+    figures = summary(stages)
     assert figures["models"]["evolved"]["accuracy"] == 0.75 and figures["models"]["base"]["accuracy"] == 0.5
     assert [one["round"] for one in figures["rounds"]] == [0, 1, 2]
     assert [one["selected"] for one in figures["rounds"]] == [7, 8, 9]

@@ -129,7 +129,7 @@ def test_ids_are_unique_and_those_of_the_stage_before(run: tuple[RunFolder, RunC
     commit_again(folder, "label")
     before = f"{folder.stage('retrieve')}/rows"
     assert found(run).problems == [
-        "round-0/label: 1 row ids stand there more than once, 100 first",
+        "round-0/label: 1 row ids occur more than once, 100 first",
         f"round-0/label: 1 row ids of {before} are missing, 109 first",
     ]
     write(rows, [*UNLABELED_IDS[:-1], 999], PSEUDO_LABELED)
@@ -137,12 +137,12 @@ def test_ids_are_unique_and_those_of_the_stage_before(run: tuple[RunFolder, RunC
     assert f"round-0/label: 1 row ids are not in {before}, 999 first" in found(run).problems
     write(rows, UNLABELED_IDS[:-1], PSEUDO_LABELED)
     commit_again(folder, "label")
-    assert "round-0/label: 9 rows written, and its manifest.json says 10" in found(run).problems
+    assert "round-0/label: 9 rows written, and its manifest says 10" in found(run).problems
     write(rows, UNLABELED_IDS, PSEUDO_LABELED)
     commit_again(folder, "label")
     write(before, UNLABELED_IDS, RETRIEVED, neighbor_ids=[1, 77], neighbor_scores=[0.5, 0.4])
     commit_again(folder, "retrieve")
-    assert found(run).problems == ["round-0/retrieve: 1 neighbor ids are no labeled rows, 77 first"]
+    assert found(run).problems == ["round-0/retrieve: 1 neighbor ids are not labeled rows, 77 first"]
     write(before, UNLABELED_IDS, RETRIEVED, neighbor_ids=[1], neighbor_scores=[0.5])
     commit_again(folder, "retrieve")
     write(f"{folder.stage('finetune')}/rows", [*LABELED_IDS, *UNLABELED_IDS[:4], 999], TRAINING)

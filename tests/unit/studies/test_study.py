@@ -11,6 +11,7 @@ from semievol.data import storage
 from semievol.errors import UserError
 from semievol.runs.folder import MANIFEST
 from semievol.runs.pipeline import Pipeline
+from semievol.stages import registry
 from semievol.stages.base import Rows, StageContext, StageResult
 from semievol.studies import study
 
@@ -124,11 +125,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         metrics |= {"splits": {}, "reasons": {}, "notes": {}, "paired": {}, "pseudo_labels": None}
         return StageResult(Rows(1, 1), metrics, "")
 
-    class Module:
-        def __getattr__(self, name: str) -> Any:
-            return stage
-
-    monkeypatch.setattr("semievol.runs.runner.import_module", lambda name: Module())
+    for each in registry():
+        monkeypatch.setitem(each.__dict__, "run", stage)  # the declarations are frozen
     monkeypatch.setattr("semievol.runs.pipeline.cluster.connect", lambda config: None)
     monkeypatch.setattr("semievol.runs.pipeline.cluster.require", lambda config, pools, echo: None)
     monkeypatch.setattr("semievol.runs.pipeline.cluster.check_nodes", lambda *_: None)
