@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from typing import Any
+
+from pydantic import BaseModel
 
 from semievol.config import RunConfig
 from semievol.data import paths, storage
@@ -12,7 +15,7 @@ from semievol.data.storage import FileEntry
 from semievol.errors import UserError
 from semievol.retrieval import embedding
 from semievol.runs.folder import Key, fingerprint
-from semievol.runs.rounds import SPEED, Step, of_round
+from semievol.runs.rounds import Step, of_round
 
 
 class Fingerprints:
@@ -41,7 +44,7 @@ class Fingerprints:
                 if key.startswith("label.")
             ],
         }
-        self._settings: dict[int, Any] = {}  # the config as each round sees it, as plain values
+        self._seen: dict[int, RunConfig] = {}  # the config as each round sees it
 
     def of(self, steps: Iterable[Step]) -> dict[Key, str]:
         """Of all steps, where each comes after those that it reads."""
@@ -53,23 +56,19 @@ class Fingerprints:
     def of_step(self, step: Step, inputs: list[str]) -> str:
         """Of one step, with the fingerprints of those that it reads."""
         number = step.round.number
-        if number not in self._settings:
-            self._settings[number] = asdict(of_round(self._config, number))
-        settings = {key: _setting(self._settings[number], key) for key in step.stage.settings}
+        if number not in self._seen:
+            self._seen[number] = of_round(self._config, number)
+        settings = {key: _plain(attrgetter(key)(self._seen[number])) for key in step.stage.settings}
         own = self._models.get(step.stage.reads, [])
         if step.stage.name == "ingest":
             own = [asdict(file) for file in step.round.files] + (self._known if number == 0 else [])
         return fingerprint(step.stage.name, settings, [own, inputs])
 
 
-def _setting(value: Any, key: str) -> Any:
-    for part in key.split("."):
-        value = value[part]
-    if key == "engine.extra":
-        return {name: v for name, v in value.items() if name not in SPEED}
-    if key == "select" and value["ceiling"]:
-        return {"ceiling": True}  # takes all rows whose truth is known, whatever else is set
-    return value
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _base_identity(run_config: RunConfig) -> list[Any]:

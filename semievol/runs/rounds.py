@@ -7,7 +7,7 @@ it: on the same unlabeled rows (`rounds: N`), or on rows of its own, from files 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from semievol.config import RunConfig
@@ -33,10 +33,14 @@ class Stage:
 
 # Only what changes a stage's output. Knobs of speed (batch sizes, commit sizes, memory) may change between attempts
 # without losing what is committed. Of the data not the paths: the files themselves count.
-_ENGINE = ("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.extra", "task", "seed")
-SPEED = (  # of engine.extra, vLLM's EngineArgs
-    *("gpu_memory_utilization", "tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend"),
-    *("max_num_batched_tokens", "enable_prefix_caching", "enable_chunked_prefill", "enforce_eager", "block_size"),
+_ENGINE = (
+    "engine.kind",
+    "engine.endpoint",
+    "engine.dtype",
+    "engine.max_model_len",
+    "engine.extra_that_counts",
+    "task",
+    "seed",
 )
 _EVALUATED = (
     *_ENGINE[:-1],
@@ -48,7 +52,7 @@ _LABELED = (
     *(*_ENGINE, "engine.top_logprobs"),
     *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
 )
-_TRAINER = ("trainer.kind", "trainer.endpoint", "trainer.learning_rate_multiplier")
+_TRAINER = ("trainer.that_counts",)
 _EMBEDDED = ("embedding.max_length", "retrieve")
 _INGESTED = ("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes", "limits.bad_shards")
 STAGES = (  # in the order in which they run: what asks the warm model stands together, so that it is loaded once
@@ -59,7 +63,7 @@ STAGES = (  # in the order in which they run: what asks the warm model stands to
     Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
     Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
     Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "collaborators", "label"),
-    Stage("select", "select:run", ("label",), ("select",)),
+    Stage("select", "select:run", ("label",), ("select.that_counts",)),
     Stage(
         "finetune",
         "train:run_finetune",
@@ -181,11 +185,9 @@ def of_round(run_config: RunConfig, number: int) -> RunConfig:
     """
     taking_part = [who for who in run_config.label.collaborators if who.takes_part(number)]
     start_from = "warm" if number else run_config.finetune.start_from
-    return replace(
-        run_config,
-        label=replace(run_config.label, collaborators=taking_part),
-        finetune=replace(run_config.finetune, start_from=start_from),
-    )
+    label = run_config.label.model_copy(update={"collaborators": taking_part})
+    finetune = run_config.finetune.model_copy(update={"start_from": start_from})
+    return run_config.model_copy(update={"label": label, "finetune": finetune})
 
 
 def settled(records: Mapping[int, Record], listing: Iterable[FileEntry]) -> list[Round]:

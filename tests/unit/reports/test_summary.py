@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from semievol.config import RunConfig, SelectConfig
+from semievol.config import SelectConfig
 from semievol.reports import summary as report
 from semievol.runs.folder import Key, Manifest, Rows, RunFolder
+from tests.support.configs import run_config
 
 DATA = {
     "splits": {"test": {"kept": 5, "quarantined": 1, "duplicate": 2, "leak": 0}},
@@ -21,7 +22,7 @@ FOLDER = RunFolder("/runs", "x")
 
 
 def test_a_run_that_stopped_early_reports_what_there_is() -> None:
-    figures = report.summary(FOLDER, RunConfig(name="x"), {("ingest", 0): INGEST}, 1.0)
+    figures = report.summary(FOLDER, run_config(), {("ingest", 0): INGEST}, 1.0)
     readme = report.run_readme(figures)
     assert "| test | 5 | 1 | 2 | 0 |" in readme
     assert "quarantined, test: option 4 of 4 is missing or empty: 1" in readme
@@ -39,7 +40,7 @@ def finished() -> dict[Key, Manifest]:
 
 
 def test_a_finished_run_reports_everything() -> None:
-    figures = report.summary(FOLDER, RunConfig(name="x"), finished(), 1.0)
+    figures = report.summary(FOLDER, run_config(), finished(), 1.0)
     readme = report.run_readme(figures)
     assert "| evolved | 0.500 | 0.400 to 0.600 | 1.0 % |" in readme
     assert "evolved against warm: 3 rows gained, 1 lost, p = 1.2e-06" in readme
@@ -49,7 +50,7 @@ def test_a_finished_run_reports_everything() -> None:
 
 
 def test_a_ceiling_says_that_it_is_no_result() -> None:
-    config = RunConfig(name="x", select=SelectConfig(ceiling=True))
+    config = run_config(select=SelectConfig(ceiling=True))
     figures = report.summary(FOLDER, config, {("ingest", 0): INGEST}, 1.0)
     assert "A ceiling, no result" in report.run_readme(figures)
 
@@ -68,7 +69,7 @@ def test_of_several_rounds_the_last_one_stands_for_the_run(capsys: pytest.Captur
     stages["evaluate/evolved", 1] = replace(INGEST, metrics=MODEL | {"accuracy": 0.75})
     stages["evaluate/compare", 1] = replace(INGEST, metrics=COMPARED | better)
     stages["select", 2] = replace(INGEST, metrics={"selected": 9})  # and was stopped here
-    figures = report.summary(FOLDER, RunConfig(name="x"), stages, 1.0)
+    figures = report.summary(FOLDER, run_config(), stages, 1.0)
     assert figures["models"]["evolved"]["accuracy"] == 0.75 and figures["models"]["base"]["accuracy"] == 0.5
     assert [one["round"] for one in figures["rounds"]] == [0, 1, 2]
     assert [one["selected"] for one in figures["rounds"]] == [7, 8, 9]
