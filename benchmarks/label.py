@@ -42,7 +42,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,8 +49,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import config, tasks
-from semievol.config import Collaborator, Columns, EngineConfig, RunConfig, TaskConfig
+from semievol import config
+from semievol.config import Collaborator, Columns, EngineConfig, RunConfig
 from semievol.data import storage
 from semievol.data.tables import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, validate
 from semievol.engines import Completion
@@ -60,10 +59,11 @@ from semievol.method import prompts
 from semievol.method.confidence import sampling_seed
 from semievol.method.prompts import Messages
 from semievol.tasks import Row
+from semievol.tasks.multiple_choice import MultipleChoice
 
 SHARED = Path(__file__).parents[2] / "shared"
 MODEL = SHARED / "models" / "tiny-lm"
-TASK = tasks.make(TaskConfig())
+TASK = MultipleChoice()
 SAMPLES, TOKENS, TEMPERATURE = 4, 16, 1.0
 WARM_UP = "arc"  # other questions than those that are measured
 
@@ -211,7 +211,7 @@ def ours(
         ]
         storage.write_table(f"{folder}/retrieve/rows/part-0.parquet", pa.Table.from_pylist(records, schema=RETRIEVED))
         settings = run_config(folder)
-        settings.label.collaborators = [Collaborator("warm", k=0, samples=SAMPLES, temperature=TEMPERATURE)]
+        settings.label.collaborators = [Collaborator(name="warm", k=0, samples=SAMPLES, temperature=TEMPERATURE)]
         os.mkdir(f"{folder}/warmup")
         os.symlink(MODEL, f"{folder}/warmup/model")  # the weights that also justify
         settings.label.max_tokens, settings.label.justify, settings.label.mode = TOKENS, justify, mode
@@ -429,7 +429,7 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
     from semievol.inference.labeler import Labeler, Labeling, Pass
 
     settings = run_config("unused")
-    who = Collaborator("base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
+    who = Collaborator(name="base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
     records = [
         {"row_id": id_of(row), "question": row.question, "options": row.options, "context": row.context}
         | {"neighbor_ids": [], "neighbor_scores": []}
@@ -442,7 +442,7 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
         task=settings.task,
         embedding=settings.embedding,
         labeled=None,
-        settings=replace(settings.label, collaborators=[who], justify=False, max_tokens=TOKENS),
+        settings=settings.label.model_copy(update={"collaborators": [who], "justify": False, "max_tokens": TOKENS}),
         seed=0,
         schema=PSEUDO_LABELED,
         key="engine.endpoint",

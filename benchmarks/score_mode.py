@@ -18,14 +18,15 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from semievol.config import Columns, EngineConfig, TaskConfig
+from semievol.config import Columns, EngineConfig
 from semievol.data.tables import validate
 from semievol.engines import Engine, load
 from semievol.method.prompts import messages
-from semievol.tasks import Row, make
+from semievol.tasks import Row
+from semievol.tasks.multiple_choice import MultipleChoice
 
 SHARED = Path(__file__).parents[2] / "shared"
-TASK = make(TaskConfig())
+TASK = MultipleChoice()
 SAMPLES, CONFIDENT = 4, 0.9
 
 

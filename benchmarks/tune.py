@@ -48,7 +48,9 @@ def judge(options: argparse.Namespace, fold: int) -> dict[str, Any]:
     source = hashlib.sha256(repr(files).encode()).hexdigest()[:8]
     folder = Path(options.storage).absolute() / f"{source}-{fold}-of-{options.folds}"
     cut(files, folder, fold, options.folds)
-    candidates = {f"candidate-{i}": study.Method(shlex.split(text)) for i, text in enumerate(options.candidate)}
+    candidates = {
+        f"candidate-{i}": study.Method(overrides=shlex.split(text)) for i, text in enumerate(options.candidate)
+    }
     one = study.StudyConfig(
         name="study",
         storage=str(folder),

@@ -1,22 +1,15 @@
-"""The run configuration: `schema` documents every key, `load` reads, `check` refuses what cannot be."""
+"""The run configuration: its sections, `schema` for the whole of it, `load` to read it, `check` across sections."""
 
+from semievol.config.labeling import CONFIDENCES, Collaborator, EmbeddingConfig, LabelConfig, SelectConfig
 from semievol.config.load import load, loads, structured, to_yaml
-from semievol.config.schema import (
-    CONFIDENCES,
-    Collaborator,
-    Columns,
-    DataConfig,
-    EmbeddingConfig,
+from semievol.config.running import (
     EngineConfig,
-    LabelConfig,
     LimitsConfig,
-    ModelConfig,
     PoolResources,
     PriceConfig,
-    RunConfig,
-    SelectConfig,
     ServingConfig,
-    TaskConfig,
-    TrainConfig,
     TrainResources,
 )
+from semievol.config.schema import Columns, DataConfig, ModelConfig, RunConfig
+from semievol.config.section import FolderName, Section
+from semievol.config.training import DeepSpeedTrainer, LoraConfig, OpenAITrainer, TrainConfig

@@ -1,29 +1,31 @@
-"""From YAML and overrides to a checked config, by OmegaConf and the dataclasses of `schema`.
+"""From YAML and overrides to a checked config: OmegaConf reads, merges and interpolates, pydantic validates.
 
-What is wrong is found here, before anything starts: each becomes a `UserError` that names the key and the nearest valid one.
+What is wrong is found here, before anything starts. It becomes one `UserError` with a line for each problem.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from semievol.config.check import check
+from pydantic import BaseModel, ValidationError
+
+from semievol.config import check
 from semievol.config.schema import RunConfig
 from semievol.errors import UserError
 
-Kind = TypeVar("Kind")
+Kind = TypeVar("Kind", bound=BaseModel)
+_ONLY_IN = {"methods": "a study; use `semievol study`", "model": "the config of a run; use `semievol run`"}
 
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML config, apply `key=value` overrides, and check it.
 
     Raises:
-        UserError: the file is missing or no YAML, a key is unknown (with the nearest valid one), a value has the
-            wrong type, a required key is missing, or a combination is impossible.
+        UserError: the file is missing or not YAML, a key is unknown (with the nearest valid one), a value has the
+            wrong type or is out of bounds, a required key is missing, or a combination is impossible.
     """
     if not Path(path).is_file():
         raise UserError(f"config file not found: {path}")
@@ -33,12 +35,13 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
     """Like `load`, from the text of a config; `path` stands in messages."""
     config = structured(RunConfig, text, overrides, path)
-    check(config)
+    if found := list(check.problems(config)):
+        raise UserError("\n".join(f"{path}: {problem}" for problem in found))
     return config
 
 
 def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: str) -> Kind:
-    """A YAML text with `key=value` overrides as a dataclass of this kind, keys and types checked.
+    """Return a YAML text with `key=value` overrides as a model of this kind.
 
     Raises:
         UserError: as of `load`.
@@ -47,105 +50,165 @@ def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: s
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    schema, keys = _schema(kind)  # type: ignore[arg-type]  # mypy takes the class for unhashable, as its objects are
     try:
-        in_file = OmegaConf.create(text)
-        if not OmegaConf.is_dict(in_file):
-            raise UserError(f"{path}: a config is a mapping of keys to values")
+        given = OmegaConf.create(text)
     except (YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
-    _reject_unknown_keys(OmegaConf.to_container(in_file), keys, path)
-    by_hand = _overrides(overrides or [], keys)
+    if not OmegaConf.is_dict(given):
+        raise UserError(f"{path}: a config is a mapping of keys to values")
+    read = [(override, _override(override)) for override in overrides or []]
     try:
-        try:
-            given = OmegaConf.merge(in_file, by_hand)
-        except TypeError as error:  # [i] of a list under a key that takes anything, as engine.extra
-            raise UserError(
-                f"{', '.join(overrides or [])}: {error}. A list is only replaced as a whole: KEY=[..]"
-            ) from None
-        merged = OmegaConf.merge(schema, _preset(OmegaConf.select(given, "preset", default="default")), given)
-        missing = sorted(OmegaConf.missing_keys(merged))
-        if missing:
-            raise UserError(
-                f"{path}: missing required key(s): {', '.join(missing)}. Set them in the file or as key=value"
-            )
-        config: Kind = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        for where, changes in read:  # noqa: B007
+            given = OmegaConf.merge(given, changes)
+    except TypeError as error:
+        raise UserError(f"{where}: {error}. A list is only replaced as a whole: KEY=[..]") from None
+    try:
+        given = OmegaConf.merge(_preset(given.get("preset")), given)
+        merged = _with_defaults(kind, given)
+        missing = OmegaConf.missing_keys(merged)
+        values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from None
+    try:
+        config = kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_report(error, kind, path, read, missing)) from None
+    if missing:
+        raise UserError(_missing(path, missing))
     return config
 
 
-@cache
-def _schema(kind: type[Any]) -> tuple[Any, Any]:
-    """The dataclass for OmegaConf, which copies it, and as plain containers; to make it takes a tenth of a second."""
-    from omegaconf import OmegaConf
-
-    schema = OmegaConf.structured(kind)
-    return schema, OmegaConf.to_container(schema)
-
-
-def _preset(name: Any) -> Any:
-    from importlib.resources import files
-
-    from omegaconf import OmegaConf
-
-    if name == "default":
-        return {}
-    folder = files("semievol").joinpath("config", "presets")
-    known = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-    if name not in known:
-        raise UserError(f"preset: '{name}' is none of default, {', '.join(known)}")
-    return OmegaConf.create(folder.joinpath(f"{name}.yaml").read_text("utf-8"))
-
-
 def to_yaml(config: RunConfig) -> str:
-    """The resolved config as YAML: what `load` reads back to an equal config."""
+    """Return the resolved config as YAML: what `load` reads back to an equal config."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))
 
 
-def _overrides(texts: list[str], keys: Any) -> Any:
+def _override(text: str) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    made: Any = OmegaConf.create()
-    for text in texts:
-        if "=" not in text:
-            raise UserError(f"{text}: an override is written KEY=VALUE")
-        try:
-            one = OmegaConf.from_dotlist([text])
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{text}: not a value in YAML's notation: {str(error).splitlines()[0]}") from None
-        _reject_unknown_keys(OmegaConf.to_container(one), keys, text)
-        made = OmegaConf.merge(made, one)
-    return made
+    if "=" not in text:
+        raise UserError(f"{text}: an override is written KEY=VALUE")
+    try:
+        return OmegaConf.from_dotlist([text])
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{text}: not a value in YAML's notation: {str(error).splitlines()[0]}") from None
 
 
-# Keys that only the other kind of file has.
-_KINDS = {"methods": "a study; use `semievol study`", "model": "the config of a run; use `semievol run`"}
+def _preset(name: Any) -> Any:
+    """Return the settings of a preset; an unknown one is reported with the other problems."""
+    from importlib.resources import files
+
+    from omegaconf import OmegaConf
+
+    if name == "default" or name not in get_args(RunConfig.model_fields["preset"].annotation):
+        return {}
+    return OmegaConf.create(files("semievol").joinpath("config", "presets", f"{name}.yaml").read_text("utf-8"))
 
 
-def _reject_unknown_keys(given: Any, schema: Any, where: str, prefix: str = "") -> None:
-    """Args: where: the file or the override that it stands in; prefix: the key of `given`, with its dot."""
-    key = prefix.rstrip(".")
-    if isinstance(schema, list):
-        if not isinstance(given, list):
-            raise UserError(f"{where}: {key} is a list, and only replaced as a whole: {key}=[..]")
-        for i, one in enumerate(given if schema else ()):
-            _reject_unknown_keys(one, schema[0], where, f"{key}[{i}].")
-    if not isinstance(schema, dict) or not schema:
-        return  # a value; an empty mapping takes any key
-    if not isinstance(given, dict):
-        raise UserError(f"{where}: {key} is a group of settings ({', '.join(schema)}), and not '{given}'")
-    for name, kind in _KINDS.items():
-        if not prefix and name in given and name not in schema:
-            raise UserError(f"{where}: this is {kind}")
-    for name, value in given.items():
-        if name not in schema:
-            near = difflib.get_close_matches(str(name), list(schema), n=1, cutoff=0.5)
-            hint = f"; did you mean '{prefix}{near[0]}'?" if near else f"; valid keys here: {', '.join(schema)}"
-            raise UserError(f"{where}: unknown key '{prefix}{name}'{hint}")
-        if value is not None:  # an empty group is one without settings
-            _reject_unknown_keys(value, schema[name], where, f"{prefix}{name}.")
+def _with_defaults(kind: type[BaseModel], given: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.merge(_defaults(kind), given)
+    except TypeError:
+        return given  # a list is where a group of settings should be, which the validation reports
+
+
+@cache
+def _defaults(kind: type[BaseModel]) -> Any:
+    """Return the defaults that interpolations may refer to: of groups and plain values, without those of a `kind`."""
+    found: dict[str, Any] = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found[name] = _defaults(field.annotation)
+        elif not field.is_required() and not field.discriminator and not isinstance(field.default, list):
+            found[name] = field.default
+    return found
+
+
+def _missing(path: str, keys: set[str]) -> str:
+    return f"{path}: missing required key(s): {', '.join(sorted(keys))}. Set them in the file or as key=value"
+
+
+def _report(
+    error: ValidationError, kind: type[BaseModel], path: str, read: list[tuple[str, Any]], missing: set[str]
+) -> str:
+    """Return all problems, one a line: where it was said, the key, and what would be right."""
+    from omegaconf import OmegaConf
+
+    schema = kind.model_json_schema()
+    lines = []
+    for problem in error.errors(include_url=False):
+        key, node = _place(schema, problem["loc"])
+        if problem["type"] == "extra_forbidden" and key in _ONLY_IN:
+            return f"{path}: this is {_ONLY_IN[key]}"
+        if problem["type"] == "missing":
+            missing = missing | {key}
+        elif key not in missing:
+            message = _message(problem, key, node)
+            said = message.partition(":")[0] if problem["type"] == "value_error" else key
+            given = (text for text, changes in reversed(read) if OmegaConf.select(changes, said) is not None)
+            lines.append(f"{next(given, path)}: {message}")
+    return "\n".join([*lines, *([_missing(path, missing)] if missing else [])])
+
+
+def _place(schema: dict[str, Any], location: tuple[int | str, ...]) -> tuple[str, dict[str, Any]]:
+    """Return the key of a place and its part of a JSON Schema: of a value that is unknown, the group that it is in."""
+    key, node = "", _resolved(schema, schema)
+    for part in location:
+        if part == "[key]":
+            continue  # pydantic's mark for the key of a mapping itself
+        if "discriminator" in node:  # pydantic names the kind here, which is part of no key
+            node = _resolved(schema, {"$ref": node["discriminator"]["mapping"][part]})
+            continue
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+        inside = node.get("items") or node.get("properties", {}).get(part) or node.get("additionalProperties")
+        node = _resolved(schema, inside) if inside else node
+    return key, node
+
+
+def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+
+
+def _message(problem: Any, key: str, node: dict[str, Any]) -> str:
+    """Return what is wrong, beginning with the key."""
+    given = problem["input"]
+    shown = f"'{given}'" if isinstance(given, str) else "null" if given is None else given
+    match problem["type"]:
+        case "extra_forbidden":
+            name, keys = str(problem["loc"][-1]), list(node["properties"])
+            near = _nearest(name, keys)
+            hint = (
+                f"; did you mean '{key.removesuffix(name)}{near}'?" if near else f"; valid keys here: {', '.join(keys)}"
+            )
+            return f"unknown key '{key}'{hint}"
+        case "value_error":
+            group = f"{key}." if key and "properties" in node else f"{key}: " if key else ""
+            return f"{group}{problem['ctx']['error']}"
+        case "union_tag_invalid":
+            return f"{key}.kind: {_one_of(problem['ctx']['tag'], list(node['discriminator']['mapping']))}"
+        case "literal_error" if "enum" in node:
+            return f"{key}: {_one_of(given, node['enum'])}"
+        case "model_type" | "model_attributes_type":
+            keys = node.get("properties") or ["kind", ".."]
+            return f"{key} is a group of settings ({', '.join(keys)}), and not {shown}"
+        case "list_type":
+            return f"{key} is a list, and only replaced as a whole: {key}=[..]"
+    return (
+        f"{key}: {problem['msg'].replace('Input should', 'must').replace('must be a valid', 'must be a')}, is {shown}"
+    )
+
+
+def _one_of(given: Any, choices: list[Any]) -> str:
+    near = _nearest(str(given), list(map(str, choices)))
+    hint = f"; did you mean '{near}'?" if near else ""
+    return f"must be one of {', '.join(map(str, choices))}, is '{given}'{hint}"
+
+
+def _nearest(name: str, names: list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None)

@@ -15,8 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import tasks
-from semievol.config import Collaborator, EmbeddingConfig, LabelConfig, TaskConfig
+from semievol.config import Collaborator, EmbeddingConfig, LabelConfig
 from semievol.data import storage
 from semievol.data.tables import to_row
 from semievol.engines import Engine, PromptTooLong, RequestRefused
@@ -25,7 +24,7 @@ from semievol.method import confidence, prompts
 from semievol.method.confidence import Response
 from semievol.method.prompts import Messages
 from semievol.retrieval.embedding import Embedder, Similar
-from semievol.tasks import Row
+from semievol.tasks import Row, Task
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Labeling:
     """What rows are asked in one pass of a stage."""
 
     work: Pass
-    task: TaskConfig
+    task: Task
     embedding: EmbeddingConfig
     labeled: str | None  # URI of the rows that solved examples are taken from
     settings: LabelConfig
@@ -76,7 +75,7 @@ class Labeler:
         self._counted_before = dict(engine.figures) if engine else {}
         self._name = uuid.uuid4().hex
         self._work = labeling.work
-        self._task = tasks.make(labeling.task)
+        self._task = labeling.task
         self._embedding = labeling.embedding
         self._embedder: Embedder | None = None  # once answers have to be compared by it
         examples = storage.read_table(labeling.labeled).to_pylist() if labeling.labeled else []
@@ -137,7 +136,7 @@ class Labeler:
         order = [c.name for c in self._settings.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses, refused) if self._work.last else {}
-        if record.get("gold") is not None and self._task.similarity is not None and not refused:
+        if record.get("gold") is not None and self._task.cosine is not None and not refused:
             verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
         return record | {"responses": [_to_record(r) for r in responses]} | verdict
 
@@ -176,10 +175,10 @@ class Labeler:
 
     def _same(self, responses: list[Response]) -> confidence.Same:
         answers = [r.answer for r in responses if r.answer is not None]
-        if self._task.similarity is None or len(answers) < 2:
+        if self._task.cosine is None or len(answers) < 2:
             return self._task.same
         self._embedder = self._embedder or Embedder(self._embedding)
-        similar = Similar(self._embedder, self._task.similarity)
+        similar = Similar(self._embedder, self._task.cosine)
         similar.learn(answers)
         return similar
 
@@ -208,7 +207,7 @@ class Labeler:
             return prompts.justification(self._task, asked, candidates)
 
         try:
-            return (await self._respond(Collaborator("justification", temperature=0.0), row, [], prompt, 0))[0]
+            return (await self._respond(Collaborator(name="justification", temperature=0.0), row, [], prompt, 0))[0]
         except RequestRefused:
             return None  # the answers are there; the majority stands
 

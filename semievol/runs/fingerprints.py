@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from operator import attrgetter
 from typing import Any
+
+from pydantic import BaseModel
 
 from semievol.config import RunConfig
 from semievol.data import paths, storage
@@ -68,7 +70,7 @@ def _plain(value: Any) -> Any:
     """Return a setting as plain values: those of a section, of each of a list of sections, or the value itself."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _base_identity(run_config: RunConfig) -> list[Any]:

@@ -7,7 +7,7 @@ it: on the same unlabeled rows (`rounds: N`), or on rows of its own, from files 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from semievol.config import RunConfig
 from semievol.data.storage import FileEntry
@@ -92,11 +92,9 @@ def of_round(run_config: RunConfig, number: int) -> RunConfig:
     """
     taking_part = [who for who in run_config.label.collaborators if who.takes_part(number)]
     start_from = "warm" if number else run_config.finetune.start_from
-    return replace(
-        run_config,
-        label=replace(run_config.label, collaborators=taking_part),
-        finetune=replace(run_config.finetune, start_from=start_from),
-    )
+    label = run_config.label.model_copy(update={"collaborators": taking_part})
+    finetune = run_config.finetune.model_copy(update={"start_from": start_from})
+    return run_config.model_copy(update={"label": label, "finetune": finetune})
 
 
 def settled(records: Mapping[int, Record], listing: Iterable[FileEntry]) -> list[Round]:

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -122,7 +122,7 @@ class JobServer:
                 f"--temp-dir=FOLDER/ray, set RAY_TMPDIR=FOLDER)"
             )
         config = paths.absolute(config)
-        name = f"{config.name}-{fingerprint(semievol.__version__, asdict(config), until)[:8]}"
+        name = f"{config.name}-{fingerprint(semievol.__version__, config.model_dump(), until)[:8]}"
         attempts = [job for job in self.jobs() if re.fullmatch(re.escape(name) + r"(-\d+)?", job.id)]
         if going := [job for job in attempts if not job.ended]:
             return going[-1], False

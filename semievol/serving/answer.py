@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from semievol import tasks
 from semievol.config import RunConfig
 from semievol.method import prompts
 from semievol.serving.backend import CHAT, Backend, Unavailable
@@ -27,7 +26,7 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     Args:
         models: the resolved model of each question.
     """
-    task = tasks.make(config.task)
+    task = config.task
     rows = [Row(q.question, q.options, q.context, None) for q in questions]
     for place, row in enumerate(rows):
         if problem := task.problem(row):

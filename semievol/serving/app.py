@@ -22,6 +22,7 @@ from semievol.runs.folder import RunFolder
 from semievol.serving import keys
 from semievol.serving.backend import Unavailable
 from semievol.serving.keeper import Keeper, Lineup
+from semievol.stages import index
 from semievol.stages.retrieve import INDEX, Searcher
 from semievol.tasks import Row
 

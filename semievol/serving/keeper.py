@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from semievol.config import RunConfig
@@ -172,7 +172,7 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
     model: Any = build_llm_deployment(
         llm_config,
         deployment_cls=ModelServer,
-        bind_kwargs={"weights": weights, "engine_config": asdict(config.engine)},
+        bind_kwargs={"weights": weights, "engine_config": config.engine.model_dump()},
     )
     serve.run_many(
         [serve.RunTarget(model, name=app, route_prefix=None)],

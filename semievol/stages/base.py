@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from semievol import engines, tasks
+from semievol import engines
 from semievol.config import EngineConfig, PoolResources, RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
@@ -157,7 +157,7 @@ class StageContext:
 
     @property
     def task(self) -> Task:
-        return tasks.make(self.config.task)
+        return self.config.task
 
     def weights(self, model: str) -> str:
         """What an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id as it is.

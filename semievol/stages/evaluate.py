@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semievol import tasks
 from semievol.config import Collaborator, LabelConfig, RunConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED_RETRIEVED, PREDICTED
@@ -47,7 +46,7 @@ def run_model(ctx: StageContext) -> StageResult:
         out=out,
         schema=PREDICTED,
         passes=[Pass(weights, None, (0,), last=True)],
-        settings=LabelConfig([answerer], justify=False, max_tokens=config.max_tokens),
+        settings=LabelConfig(collaborators=[answerer], justify=False, max_tokens=config.max_tokens),
         labeled=storage.join(ctx.inputs["ingest"], "labeled"),
         columns={"answer": "gold"},
     )
@@ -103,6 +102,6 @@ def scores_by_row(rows: str, config: RunConfig) -> dict[int, float]:
 
 def _scores(table: pa.Table, config: RunConfig) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How right each row is, from 0 to 1; a row without an answer is wrong."""
-    score = tasks.make(config.task).score
+    score = config.task.score
     pairs = zip(table["gold"].to_pylist(), table["answer"].to_pylist(), strict=True)
     return np.array([0.0 if answer is None else score(answer, gold) for gold, answer in pairs])

@@ -14,20 +14,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from semievol import tasks
-from semievol.config import DataConfig, LimitsConfig, RunConfig, TaskConfig
+from semievol.config import DataConfig, LimitsConfig, RunConfig
 from semievol.data import readers, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, row_id, validate
 from semievol.errors import UserError
 from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult, check_bad_fraction
+from semievol.tasks import Task
 
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
@@ -35,12 +34,12 @@ _READ = "_read"  # one small file for each input file
 
 
 def inputs(
-    data: DataConfig, task: TaskConfig, limits: LimitsConfig, *, may_be_gone: Sequence[str] = ()
+    data: DataConfig, task: Task, limits: LimitsConfig, *, may_be_gone: Sequence[str] = ()
 ) -> dict[str, list[storage.FileEntry]]:
     """The input files of each split, found and looked at: what can be known to be wrong before anything starts.
 
     Args:
-        task: says whether there must be a column of options; without it, none is looked for.
+        task: says which columns it needs beside the question and the answer.
         may_be_gone: splits of which no file needs to be there any more.
 
     Raises:
@@ -55,7 +54,7 @@ def inputs(
         if not files:
             raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
         wanted = [data.columns.question, data.columns.context, data.columns.stratum]
-        wanted += [data.columns.options] if tasks.needs_options(task) else []
+        wanted += [getattr(data.columns, key) for key in task.needs]
         wanted += [data.columns.oracle] if split == "unlabeled" else [data.columns.answer]
         try:
             for file in files:
@@ -202,7 +201,7 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
     A store that fails for a moment does not break a shard: reading goes on where it failed, until it fails there again
     and again.
     """
-    wanted = [column for column in asdict(config.data.columns).values() if column]
+    wanted = [column for column in config.data.columns.model_dump().values() if column]
     waits_s = _WAITS_S if "://" in uri else ()
     given, failures = 0, 0
     while True:
@@ -245,7 +244,7 @@ def _known(uri: str, split: str, buckets: int) -> pa.Table:
 def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig) -> dict[str, Any]:
     if isinstance(raw, readers.Broken):
         return {"row_id": None, "reason": raw.reason, "raw": printable(raw.raw)}
-    task, columns, limit = (tasks.make(config.task), config.data.columns, config.limits.max_row_bytes)
+    task, columns, limit = (config.task, config.data.columns, config.limits.max_row_bytes)
     answer_column = None if split == "unlabeled" else columns.answer
     try:
         row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from dataclasses import replace
 
 import pyarrow as pa
 
@@ -95,14 +94,15 @@ def answer_rows(
         What each actor's engine has counted of itself, with `start_s`, the seconds that it took to start.
     """
     pool = ctx.config.resources.label
-    pool = replace(pool, max_actors=cluster.at_most(pool))
+    pool = pool.model_copy(update={"max_actors": cluster.at_most(pool)})
     engine_config = ctx.config.engine
     max_seqs = int(engine_config.extra.get("max_num_seqs", engine_config.max_num_seqs))
     figures = []
     for number, work in enumerate(passes):
         names = [settings.collaborators[i].name for i in work.members]
         written = out if work.last else storage.join(ctx.out, f"pass-{number}", "rows")
-        at_endpoint = replace(engine_config, kind="openai", endpoint=work.endpoint) if work.endpoint else engine_config
+        elsewhere = {"kind": "openai", "endpoint": work.endpoint} if work.endpoint else {}
+        at_endpoint = engine_config.model_copy(update=elsewhere)
         whose = f"label.collaborators[{work.members[0]}]" if work.endpoint else "engine"
         labeling = Labeling(
             work=work,
@@ -126,7 +126,7 @@ def answer_rows(
                 # An endpoint has time limits and retries of its own.
                 "no_progress_s": None if at_endpoint.kind == "openai" else ctx.config.limits.no_progress_s,
             },
-            pool=replace(pool, num_cpus=0.0, num_gpus=0.0),  # the engines reserve them
+            pool=pool.model_copy(update={"num_cpus": 0.0, "num_gpus": 0.0}),  # the engines reserve them
             rows_in_flight=at_endpoint.concurrency if at_endpoint.kind == "openai" else max_seqs,
             columns=columns,
             note=f"{', '.join(names)}, pass {number + 1} of {len(passes)}" if len(passes) > 1 else "",

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from semievol import tasks
 from semievol.config import CONFIDENCES, RunConfig
 from semievol.data import storage
 from semievol.method import selection
@@ -105,7 +104,7 @@ def _count(block: pa.Table, oracle: str, config: RunConfig) -> dict[str, int]:
 def _right(block: pa.Table, oracle: str, config: RunConfig) -> tuple[Bools, Bools]:
     """Of each pseudo-label whether the truth is known, and whether it is right."""
     truths = true_answers(oracle, block["row_id"].to_numpy())
-    score = tasks.make(config.task).score
+    score = config.task.score
     pairs = list(zip(truths, block["answer"].to_pylist(), strict=True))
     known = np.array([truth is not None for truth, _ in pairs], dtype=bool)
     right = np.array([t is not None and a is not None and score(a, t) >= 0.5 for t, a in pairs], dtype=bool)

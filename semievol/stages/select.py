@@ -23,7 +23,6 @@ from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult, summarize
 from semievol.stages.oracle import true_answers
-from semievol.tasks import needs_options
 
 Integers = npt.NDArray[np.int64]
 _NO_TRUTH = "no true answer is known"
@@ -49,7 +48,7 @@ def run(ctx: StageContext) -> StageResult:
 
     selected: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
-    closed = needs_options(ctx.config.task)  # an open answer set has as many answers as rows
+    closed = ctx.config.task.closed  # an open answer set has as many answers as rows
     for kept_of, turned_down in summarize(out, ["answer", "rejected_because"], _count_decisions, by_answer=closed):
         selected.update(kept_of)
         rejected.update(turned_down)

@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol import tasks
-from semievol.config import TaskConfig, TrainConfig
+from semievol.config import TrainConfig
 from semievol.data import storage
 from semievol.data.tables import TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.method import prompts
 from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction, summarize
+from semievol.tasks import Task
 from semievol.trainers.local import TrainSpec, train
 from semievol.trainers.openai import fine_tune
 
@@ -115,20 +115,19 @@ def _render(ctx: StageContext, source: Source, out: str, max_length: int, base: 
     ).write_parquet(out_path, filesystem=out_filesystem)
 
 
-def _messages(batch: pa.Table, source: Source, task: TaskConfig, model: str | None, max_length: int) -> pa.Table:
+def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, max_length: int) -> pa.Table:
     template = _template(model) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
     solved = {}
     if source.context != "none":
         solved = {record["row_id"]: to_row(record) for record in storage.read_table(source.uri, _COLUMNS).to_pylist()}
-    kind = tasks.make(task)
     rendered: list[dict[str, Any]] = []
     for record in batch.to_pylist():
-        row, completion = to_row(record), prompts.completion(kind, record["answer"])
+        row, completion = to_row(record), prompts.completion(task, record["answer"])
         shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if _shows_examples(source, record) else []
         for shorter, fewer in prompts.shorter(row, shown):
-            prompt = prompts.messages(kind, shorter, examples=fewer)
+            prompt = prompts.messages(task, shorter, examples=fewer)
             tokens = template.exchange(prompt, completion) if template else {}
             fits = len(tokens.get("input_ids", ())) <= max_length
             if fits:

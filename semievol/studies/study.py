@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from semievol import config as configuration
-from semievol.config import RunConfig
+from semievol.config import FolderName, RunConfig, Section
 from semievol.data import storage
 from semievol.data.storage import FileEntry
 from semievol.errors import UserError
@@ -32,31 +34,47 @@ from semievol.stages import evaluating, registry
 from semievol.stages.compare import scores_by_row
 
 
-@dataclass
-class Method:
+class Method(Section):
     """One way to make a model: what it changes in the study's config, and which of its models it is judged by."""
 
-    overrides: list[str] = field(default_factory=list)
-    until: str | None = None  # the stage it ends with, which runs with all that it depends on; default: the last stage
-    report: str = "evolved"  # base | warm | evolved
+    overrides: list[str] = []
+    until: str | None = None
+    """The stage it ends with, which runs with all that it depends on. Default: the last stage."""
+    report: Literal["base", "warm", "evolved"] = "evolved"
 
 
-@dataclass
-class StudyConfig:
-    """A study. Where methods are named for the figures: all of them may be left out."""
+class StudyConfig(Section):
+    """A study. All methods that are named for the figures may be left out."""
 
-    name: str = "???"
-    storage: str = "runs/studies"  # a folder or URI, as that of a run
-    shares: str | None = None  # the name of another study in the same storage whose stages it finds and adds to
-    config: str = "???"  # of a run, as a path from the study's file
-    overrides: list[str] = field(default_factory=list)  # of all methods; a method's own win over them
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    methods: dict[str, Method] = field(default_factory=dict)
-    compare_to: str | None = None  # the method against which the others are tested, pair by pair
-    # (semievol - sft) / (ceiling - sft) is the share of the gap that is closed.
+    name: FolderName
+    storage: str = "runs/studies"
+    """A folder or URI, as that of a run."""
+    shares: FolderName | None = None
+    """The name of another study in the same storage, whose stages it finds and adds to."""
+    config: str
+    """The config of a run, as a path from the study's file."""
+    overrides: list[str] = []
+    """Overrides of all methods. A method's own win over them."""
+    seeds: list[int] = [0, 1, 2]
+    methods: dict[FolderName, Method] = {}
+    compare_to: str | None = None
+    """The method against which the others are tested, pair by pair."""
     sft: str | None = None
+    """(semievol - sft) / (ceiling - sft) is the share of the gap that is closed."""
     semievol: str | None = None
     ceiling: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> StudyConfig:
+        if not self.methods:
+            raise ValueError("methods: name at least one")
+        if not len(set(self.seeds)) == len(self.seeds) > 0:
+            raise ValueError(f"seeds: at least one, and none twice, got {self.seeds}")
+        for role in ("compare_to", "sft", "semievol", "ceiling"):
+            name = getattr(self, role)
+            if name is not None and name not in self.methods:
+                raise ValueError(f"{role}: no method '{name}' among {', '.join(self.methods)}")
+        return self
 
 
 class StudyFolder(RunFolder):
@@ -96,34 +114,14 @@ def load(path: str, overrides: list[str] | None = None) -> StudyConfig:
     """
     if not Path(path).is_file():
         raise UserError(f"study file not found: {path}")
-    own_keys = {key.name for key in fields(StudyConfig)}
     given = overrides or []
-    own = [text for text in given if re.split(r"[.\[=]", text)[0] in own_keys]
+    own = [text for text in given if re.split(r"[.\[=]", text)[0] in StudyConfig.model_fields]
     if seeds := [text for text in given if text.startswith("seed=")]:
         raise UserError(f"{seeds[0]}: a study runs at several seeds; write seeds=[{seeds[0].removeprefix('seed=')}]")
     study = configuration.structured(StudyConfig, Path(path).read_text("utf-8"), own, path)
     study.config = str(Path(path).parent / study.config)
     study.overrides += [text for text in given if text not in own]
-    _check(study, path)
     return study
-
-
-def _check(study: StudyConfig, path: str) -> None:
-    def require(ok: bool, message: str) -> None:
-        if not ok:
-            raise UserError(f"{path}: {message}")
-
-    models = [stage.evaluates for stage in registry() if stage.evaluates]
-    require(len(study.methods) > 0, "methods: name at least one")
-    require(len(set(study.seeds)) == len(study.seeds) > 0, f"seeds: at least one, and none twice, got {study.seeds}")
-    for name in (study.name, study.shares or study.name, *study.methods):
-        ok = re.fullmatch(r"[\w][\w.-]*", name) is not None
-        require(ok, f"'{name}' names a folder: letters, digits, . _ -")
-    for role in ("compare_to", "sft", "semievol", "ceiling"):
-        name = getattr(study, role)
-        require(name is None or name in study.methods, f"{role}: no method '{name}' among {', '.join(study.methods)}")
-    for name, method in study.methods.items():
-        require(method.report in models, f"methods.{name}.report: '{method.report}' must be one of {', '.join(models)}")
 
 
 def plan(study: StudyConfig) -> list[PlannedRun]:

@@ -1,9 +1,12 @@
-"""A row as the method sees it, and what it wants of a kind of task."""
+"""A row as the method sees it, and the base class of all kinds of task."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
 
 
 @dataclass
@@ -16,45 +19,73 @@ class Row:
     answer: str | None
 
 
-class Task(Protocol):
-    """Pure functions over rows; answers are canonical strings. Nothing here raises, whatever the text.
+class Task(BaseModel, ABC):
+    """A kind of task with its settings, which are the `task` section of a config.
+
+    A kind sets `kind: Literal["..."] = "..."`, adds its settings as fields, and overrides what is its own. The methods
+    are pure functions over rows; answers are canonical strings. Nothing here raises, whatever the text.
 
     Attributes:
-        similarity: cosine of their embeddings from which two answers agree, for responses without an exact form; None
-            where `same` tells.
+        closed: All answers of a row are known beforehand, and `choices` returns them.
+        needs: Keys of `data.columns` without which rows cannot be asked.
+        transfers: The answer of a solved row can mean something for another row.
+        instruction: The last paragraph of the user message. It says how to answer.
     """
 
-    similarity: float | None
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    closed: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+    transfers: ClassVar[bool] = False
+    instruction: ClassVar[str] = ""
+
+    @property
+    def cosine(self) -> float | None:
+        """The cosine of their embeddings from which two answers agree; None where `same` decides."""
+        return None
 
     def problem(self, row: Row) -> str | None:
-        """Why this row cannot be asked, or None."""
+        """Return why this row cannot be asked, or None."""
+        return None
 
     def gold(self, text: str, row: Row) -> str | None:
-        """A cell of an answer column as a canonical answer; None if it is none."""
+        """Return a cell of an answer column as a canonical answer, or None if it is not an answer."""
+        return self.parse(text, row)
 
     def expects(self, row: Row) -> str:
-        """What `gold` would have taken, for an error message."""
+        """Return what `gold` would have taken, for an error message."""
+        return "a text"
 
     def ask(self, row: Row) -> str:
-        """The user message. Its last paragraph says how to answer; what stands before it is the question itself."""
+        """Return the user message: the question, and then a last paragraph that says how to answer."""
+        # The options of a row whose kind of task has none are part of the question.
+        parts = [row.context, row.question, "\n".join(f"- {option}" for option in row.options)]
+        return "\n\n".join(filter(None, parts)) + f"\n\n{self.instruction}"
 
     def respond(self, answer: str) -> str:
-        """The assistant message that gives this answer: what models are trained to say."""
+        """Return the assistant message that gives this answer: what models are trained to say."""
+        return f"Answer: {answer}"
 
+    @abstractmethod
     def parse(self, response: str, row: Row) -> str | None:
-        """The canonical answer in a response; None if there is none."""
+        """Return the canonical answer in a response, or None if there is none."""
 
     def choices(self, row: Row) -> list[str] | None:
-        """All canonical answers of a row where they are known beforehand (a closed answer set); None where they are not."""
+        """Return all canonical answers of a row of a closed task; None for the others."""
+        return None
 
     def in_words(self, answer: str, row: Row) -> str:
-        """A canonical answer as people read it."""
+        """Return a canonical answer as people read it."""
+        return answer
 
     def same(self, a: str, b: str) -> bool:
-        """Whether two canonical answers agree."""
+        """Return whether two canonical answers agree."""
+        return a == b
 
     def score(self, answer: str, gold: str) -> float:
-        """How right an answer is, from 0 to 1; the mean over the test rows is the accuracy."""
+        """Return how right an answer is, from 0 to 1; the mean over the test rows is the accuracy."""
+        return float(self.same(answer, gold))
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
-        """The answer of a solved row in the terms of another row; None where it means nothing there."""
+        """Map the answer of a solved row onto another row, or return None where it means nothing there."""
+        return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from typing import Literal
 
-from semievol.tasks.base import Row
+from semievol.tasks.base import Row, Task
 from semievol.tasks.parsing import decimals
-from semievol.tasks.parsing.reading import refuses, shown, stated, without_latex
+from semievol.tasks.parsing.reading import refuses, stated, without_latex
 
 _IGNORED = {"a", "an", "the", "percent"}  # "%" goes with the punctuation
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
@@ -15,17 +16,17 @@ _AROUND_A_NUMBER = "$€£¥%()[]{}\"'“”‘’`*,;:!?"
 _QUOTES = ('""', "''", "“”", "‘’", "«»")
 
 
-class FreeText:
-    """The canonical answer is the text on one line, without quotes and emphasis around it.
+class FreeText(Task):
+    """A short text. The canonical answer is the text on one line, without quotes and emphasis around it.
 
     A gold answer may be several, as a JSON list: each of them is right. The first is what models are trained to say.
     A text that says that it gives no answer ("I don't know") is none.
     """
 
-    similarity: float | None = None
+    transfers = True
+    instruction = "Answer with a few words alone."
 
-    def problem(self, row: Row) -> str | None:
-        return None
+    kind: Literal["free_text"] = "free_text"
 
     def gold(self, text: str, row: Row) -> str | None:
         listed = _listed(text)
@@ -37,9 +38,6 @@ class FreeText:
     def expects(self, row: Row) -> str:
         return "a text, or a JSON list of texts that are all right; no refusal"
 
-    def ask(self, row: Row) -> str:
-        return f"{shown(row)}\n\nAnswer with a few words alone."
-
     def respond(self, answer: str) -> str:
         return f"Answer: {_alternatives(answer)[0]}"
 
@@ -50,9 +48,6 @@ class FreeText:
         if said is None:  # reasoning ends in its result
             said = response.strip().rpartition("\n")[2]
         return _one(said)
-
-    def choices(self, row: Row) -> list[str] | None:
-        return None
 
     def in_words(self, answer: str, row: Row) -> str:
         return " / ".join(_alternatives(answer))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from typing import Literal
 
-from semievol.tasks.base import Row
+from semievol.tasks.base import Row, Task
 from semievol.tasks.parsing.reading import ANSWER, stated, without_latex
 
 LETTERS = "ABCDEFGHIJ"
@@ -17,36 +18,41 @@ _LETTER = r"(?:([A-Ja-j])\s{0,20}(?=[)\].:,;*\n\"`$}>]|$)|([A-HJ])(?=\s)|(I)(?=\
 _OPENING = r"[\s:*(\[\"'`$<]{0,20}"  # bounded: backtracking stays linear
 
 
-class MultipleChoice:
-    """The canonical answer is the option's letter. Where a response can be read in two ways, it gives no answer."""
+# In the order in which they are believed.
+_STATEMENTS = (
+    # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models
+    # correct themselves.
+    re.compile(
+        rf"(?:(?i:{ANSWER})[\"*]{{0,4}}\s{{0,4}}(?i:is|:|=|-|–|—|是|은)?|####)"
+        rf"{_OPENING}(?:(?i:option|choice){_OPENING})?{_LETTER}"
+    ),
+    re.compile(rf"(?i:\b(?:option|choice)\s*(?:is|:|=)){_OPENING}{_LETTER}"),
+    re.compile(rf"(?i:\bI(?:'d| would)? (?:choose|chose|pick|select|go with))\s+(?i:option\s+)?{_OPENING}{_LETTER}"),
+)
+# A bare "B", "(B)", "b.", "B) text" at the start of the response; "B" as its last line.
+_FIRST = re.compile(r"^[\s*(\[\"`]*([A-Ja-j])(?:[)\].:*\"`]|\s*(?:\n|$))")
+_LAST = re.compile(r"\n[ \t*(\[\"`]*([A-J])[)\].*\"`]*\s*$")
+# "B is correct", "Option B"; believed where the response speaks of one letter only.
+_IN_PASSING = re.compile(
+    r"(?:(?<![\w'])\(?([A-J])\)?[\"*]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+    r"|\b(?i:option|choice)\s+[*(\[\"]*([A-J])\b(?![\"*)\]]*\s+(?:is|are|was)\s+(?:not|wrong|incorrect|false)\b))"
+)
+# "A and C", "A, B", "(A) or (B)" after the first letter: two options are no answer.
+_ANOTHER = re.compile(r"[)\].*\"]*\s*(?:,|/|&|\+|and|or)\s*(?:and |or )?[*(\[\"]*(?:[A-HJ]\b(?!')|I\b(?!['\s]*[a-z]))")
 
-    similarity: float | None = None
 
-    # In the order in which they are believed.
-    _STATEMENTS = (
-        # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models
-        # correct themselves.
-        re.compile(
-            rf"(?:(?i:{ANSWER})[\"*]{{0,4}}\s{{0,4}}(?i:is|:|=|-|–|—|是|은)?|####)"
-            rf"{_OPENING}(?:(?i:option|choice){_OPENING})?{_LETTER}"
-        ),
-        re.compile(rf"(?i:\b(?:option|choice)\s*(?:is|:|=)){_OPENING}{_LETTER}"),
-        re.compile(
-            rf"(?i:\bI(?:'d| would)? (?:choose|chose|pick|select|go with))\s+(?i:option\s+)?{_OPENING}{_LETTER}"
-        ),
-    )
-    # A bare "B", "(B)", "b.", "B) text" at the start of the response; "B" as its last line.
-    _FIRST = re.compile(r"^[\s*(\[\"`]*([A-Ja-j])(?:[)\].:*\"`]|\s*(?:\n|$))")
-    _LAST = re.compile(r"\n[ \t*(\[\"`]*([A-J])[)\].*\"`]*\s*$")
-    # "B is correct", "Option B"; believed where the response speaks of one letter only.
-    _IN_PASSING = re.compile(
-        r"(?:(?<![\w'])\(?([A-J])\)?[\"*]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
-        r"|\b(?i:option|choice)\s+[*(\[\"]*([A-J])\b(?![\"*)\]]*\s+(?:is|are|was)\s+(?:not|wrong|incorrect|false)\b))"
-    )
-    # "A and C", "A, B", "(A) or (B)" after the first letter: two options are no answer.
-    _ANOTHER = re.compile(
-        r"[)\].*\"]*\s*(?:,|/|&|\+|and|or)\s*(?:and |or )?[*(\[\"]*(?:[A-HJ]\b(?!')|I\b(?!['\s]*[a-z]))"
-    )
+class MultipleChoice(Task):
+    """One of 2 to 10 options. The canonical answer is the option's letter.
+
+    A response that can be read in two ways gives no answer.
+    """
+
+    closed = True
+    needs = ("options",)
+    transfers = True
+    instruction = "Answer with the letter of the correct option."
+
+    kind: Literal["multiple_choice"] = "multiple_choice"
 
     def problem(self, row: Row) -> str | None:
         if not 2 <= len(row.options) <= len(LETTERS):
@@ -65,10 +71,7 @@ class MultipleChoice:
     def ask(self, row: Row) -> str:
         listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, row.options, strict=False))
         context = f"{row.context}\n\n" if row.context else ""
-        return f"{context}{row.question}\n\n{listed}\n\nAnswer with the letter of the correct option."
-
-    def respond(self, answer: str) -> str:
-        return f"Answer: {answer}"
+        return f"{context}{row.question}\n\n{listed}\n\n{self.instruction}"
 
     def parse(self, response: str, row: Row) -> str | None:
         text = without_latex(unicodedata.normalize("NFKC", response))
@@ -79,28 +82,22 @@ class MultipleChoice:
         match = self._statement(text)
         if match is not None:
             letter = next(group for group in match.groups() if group).upper()
-            return letter if letter in _letters(row) and not self._ANOTHER.match(text, match.end()) else None
-        passing = {(a or b) for a, b in self._IN_PASSING.findall(text)}
+            return letter if letter in _letters(row) and not _ANOTHER.match(text, match.end()) else None
+        passing = {(a or b) for a, b in _IN_PASSING.findall(text)}
         letter = passing.pop() if len(passing) == 1 else ""
         return letter if letter and letter in _letters(row) else None
 
     def _statement(self, text: str) -> re.Match[str] | None:
-        for pattern in self._STATEMENTS:
+        for pattern in _STATEMENTS:
             if found := list(pattern.finditer(text)):
                 return found[-1]
-        return self._FIRST.search(text) or self._LAST.search(text)
+        return _FIRST.search(text) or _LAST.search(text)
 
     def in_words(self, answer: str, row: Row) -> str:
         return _text(answer, row) or answer
 
     def choices(self, row: Row) -> list[str] | None:
         return list(_letters(row))
-
-    def same(self, a: str, b: str) -> bool:
-        return a == b
-
-    def score(self, answer: str, gold: str) -> float:
-        return float(answer == gold)
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
         text = _text(answer, solved)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Literal
 
-from semievol.tasks.base import Row
+from pydantic import Field
+
+from semievol.tasks.base import Row, Task
 from semievol.tasks.parsing import decimals
-from semievol.tasks.parsing.reading import refuses, shown, stated, without_latex
+from semievol.tasks.parsing.reading import refuses, stated, without_latex
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
-class Numeric:
-    """The canonical answer is a decimal string, with a % where it was written in percent.
+class Numeric(Task):
+    """A number. The canonical answer is a decimal string, with a % where it was written in percent.
 
     Percent: 12% agrees with 0.12 and with 12, but 12 never with 0.12. Data sets differ in what they write for the
     same answer (ConvFinQA 0.12, GSM8K 12), and models mostly say 12%; the sign tells which two readings are meant.
@@ -20,14 +23,11 @@ class Numeric:
     after the last "=" counts; where it states none, the last of the response.
     """
 
-    similarity: float | None = None
+    instruction = "Answer with a number alone, in the unit that the question asks for."
 
-    def __init__(self, tolerance: float) -> None:
-        """Args: tolerance: the largest difference, as a share of the larger number (of the gold one, when scoring)."""
-        self._tolerance = Decimal(str(tolerance))
-
-    def problem(self, row: Row) -> str | None:
-        return None
+    kind: Literal["numeric"] = "numeric"
+    tolerance: float = Field(0.01, ge=0, lt=1)
+    """The largest difference of a right answer, as a share of the larger number (of the gold one, when scoring)."""
 
     def gold(self, text: str, row: Row) -> str | None:
         text = without_latex(text)
@@ -37,12 +37,6 @@ class Numeric:
 
     def expects(self, row: Row) -> str:
         return "one number, such as -1,234.5, 12% or $3 million, or a solution that ends in #### and the number"
-
-    def ask(self, row: Row) -> str:
-        return f"{shown(row)}\n\nAnswer with a number alone, in the unit that the question asks for."
-
-    def respond(self, answer: str) -> str:
-        return f"Answer: {answer}"
 
     def parse(self, response: str, row: Row) -> str | None:
         text = without_latex(response)
@@ -55,23 +49,16 @@ class Numeric:
         result = said.rpartition("=")[2]
         return next(decimals.find(result), None) or next(decimals.find(said), None) or _word(said)
 
-    def choices(self, row: Row) -> list[str] | None:
-        return None
-
-    def in_words(self, answer: str, row: Row) -> str:
-        return answer
-
     def same(self, a: str, b: str) -> bool:
         return a == b or any(self._near(x, y, max(abs(x), abs(y))) for x, y in _comparable(a, b))
 
     def score(self, answer: str, gold: str) -> float:
         return float(answer == gold or any(self._near(x, y, abs(y)) for x, y in _comparable(answer, gold)))
 
-    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
-        return None  # the number of another question says nothing about this one
-
     def _near(self, x: Decimal, y: Decimal, size: Decimal) -> bool:
-        return abs(decimals.ARITHMETIC.subtract(x, y)) <= decimals.ARITHMETIC.multiply(self._tolerance, size)
+        return abs(decimals.ARITHMETIC.subtract(x, y)) <= decimals.ARITHMETIC.multiply(
+            Decimal(str(self.tolerance)), size
+        )
 
 
 def _comparable(a: str, b: str) -> list[tuple[Decimal, Decimal]]:

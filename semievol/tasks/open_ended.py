@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
-from semievol.tasks.base import Row
-from semievol.tasks.parsing.reading import shown
+from pydantic import Field
+
+from semievol.tasks.base import Row, Task
 
 # F-measure from which two responses agree where there is no embedding model to ask.
 _SAME_ROUGE_L = 0.7
 _HAN = r"[\u3040-\u30ff\u3400-\u9fff]"
 
 
-class OpenEnded:
-    """The canonical answer is the response itself, without the white space around it.
+class OpenEnded(Task):
+    """Open-ended responses. The canonical answer is the response itself, without the white space around it."""
 
-    Attributes:
-        similarity: cosine of their sentence embeddings from which two responses agree. The labeler compares by it;
-            `same` is the fallback where no embedding model is at hand.
-    """
+    instruction = "Write the response alone."
 
-    def __init__(self, similarity: float) -> None:
-        self.similarity: float | None = similarity
+    kind: Literal["open_ended"] = "open_ended"
+    similarity: float = Field(0.85, gt=0, le=1)
+    """The cosine of their embeddings from which two responses agree."""
 
-    def problem(self, row: Row) -> str | None:
-        return None
-
-    def gold(self, text: str, row: Row) -> str | None:
-        return text.strip() or None
-
-    def expects(self, row: Row) -> str:
-        return "a text"
-
-    def ask(self, row: Row) -> str:
-        return f"{shown(row)}\n\nWrite the response alone."
+    @property
+    def cosine(self) -> float | None:
+        return self.similarity  # `same` is the fallback where no embedding model is at hand
 
     def respond(self, answer: str) -> str:
         return answer
@@ -41,20 +33,11 @@ class OpenEnded:
     def parse(self, response: str, row: Row) -> str | None:
         return response.strip() or None
 
-    def choices(self, row: Row) -> list[str] | None:
-        return None
-
-    def in_words(self, answer: str, row: Row) -> str:
-        return answer
-
     def same(self, a: str, b: str) -> bool:
         return _rouge_l(a, b) >= _SAME_ROUGE_L
 
     def score(self, answer: str, gold: str) -> float:
         return _rouge_l(answer, gold)
-
-    def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
-        return None  # the response to another question answers nothing here
 
 
 class _Words:

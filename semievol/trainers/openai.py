@@ -46,6 +46,7 @@ def fine_tune(stage: str, spec: TrainSpec, config: RunConfig, emit: Emit) -> dic
     from openai import APIError, APIStatusError, OpenAI
 
     trainer, engine = config.trainer, config.engine
+    assert trainer.kind == "openai"
     variable, name = trainer.api_key_env or engine.api_key_env, "trainer.api_key_env"
     endpoint = Endpoint(trainer.endpoint or engine.endpoint, variable, name)
     client = OpenAI(**endpoint.client(timeout_s=_TIMEOUT_S, retries=engine.retries))
@@ -131,6 +132,7 @@ def _create(client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: RunC
     from openai import APIConnectionError, InternalServerError, RateLimitError
 
     trainer = config.trainer
+    assert trainer.kind == "openai"
     hyperparameters: dict[str, Any] = {"n_epochs": int(spec.config.epochs), "batch_size": spec.config.batch_size}
     if trainer.learning_rate_multiplier is not None:
         hyperparameters["learning_rate_multiplier"] = trainer.learning_rate_multiplier

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from semievol.config import EngineConfig, TaskConfig
+from semievol.config import EngineConfig
 from semievol.engines import Completion, Engine, EngineDied, PromptTooLong, RequestRefused, load
 from semievol.method.prompts import messages
-from semievol.tasks import Row, make
+from semievol.tasks import Row
+from semievol.tasks.multiple_choice import MultipleChoice
 
 MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
 pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
-TASK = make(TaskConfig())
+TASK = MultipleChoice()
 ROW = Row("Profit rose by a third.", ["negative", "neutral", "positive"], None, None)
 PROMPT = messages(TASK, ROW)
 RESPONSES = [TASK.respond(choice) for choice in TASK.choices(ROW) or []]

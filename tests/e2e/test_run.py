@@ -165,12 +165,11 @@ def test_the_evolved_model_loads_everywhere_and_answers_in_its_template(finished
     warm = AutoModelForCausalLM.from_pretrained(finished / "round-0" / "warmup" / "model", dtype=torch.float32)
     adapted = PeftModel.from_pretrained(warm, folder / "adapter")
     row = select_rows(finished)[0]
-    from semievol.config import TaskConfig
     from semievol.data.tables import to_row
     from semievol.method.prompts import messages
-    from semievol.tasks import make
+    from semievol.tasks.multiple_choice import MultipleChoice
 
-    task = make(TaskConfig())
+    task = MultipleChoice()
     prompt = tokenizer.apply_chat_template(
         messages(task, to_row(row)), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )

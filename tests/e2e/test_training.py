@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from semievol.config import TaskConfig
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.method.prompts import completion, messages
-from semievol.tasks import Row, make
+from semievol.tasks import Row
+from semievol.tasks.multiple_choice import MultipleChoice
 
 MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
 pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
@@ -18,7 +18,7 @@ def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    task = make(TaskConfig())
+    task = MultipleChoice()
     questions = ["Profit rose by a third.", "Sales fell.", "هل ارتفع الربح؟ 📈"]
     rows = [Row(question, ["negative", "neutral", "positive"], None, None) for question in questions]
     exchanges = [

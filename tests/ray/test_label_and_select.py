@@ -41,8 +41,8 @@ def prepare(tmp_path: Path, config: RunConfig, questions: dict[int, str], with_v
     ]
     storage.write_table(f"{tmp_path}/ingest/labeled/p.parquet", pa.Table.from_pylist(solved, schema=LABELED))
     config.engine.extra = {"log": f"{tmp_path}/requests"}
-    models = [Collaborator("a", k=0), Collaborator("b", k=0), Collaborator("c", k=2)]
-    config.label.collaborators = [*models, *([Collaborator("d", "neighbors", k=2)] if with_vote else [])]
+    models = [Collaborator(name="a", k=0), Collaborator(name="b", k=0), Collaborator(name="c", k=2)]
+    config.label.collaborators = [*models, *([Collaborator(name="d", kind="neighbors", k=2)] if with_vote else [])]
     inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "retrieve", "warmup")}
     return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engine=RuleEngine)
 

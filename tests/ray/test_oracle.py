@@ -32,7 +32,7 @@ def test_without_the_ceiling_the_same_rows_are_selected_when_there_is_no_oracle(
     (tmp_path / "test.jsonl").write_text(rows("test", 2, answer="A"))
     (tmp_path / "unlabeled" / "0.jsonl").write_text(rows("unlabeled", 40, truth="B"))
     run_config.engine.extra = {"log": f"{tmp_path}/requests"}
-    run_config.label.collaborators = [Collaborator("a", k=0), Collaborator("b", k=0)]
+    run_config.label.collaborators = [Collaborator(name="a", k=0), Collaborator(name="b", k=0)]
     selected = []
     for column in ("truth", None):
         run_config.data.columns.oracle = column

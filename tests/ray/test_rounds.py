@@ -69,8 +69,8 @@ def settings(run_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run_config.retrieve.by = "bm25"  # an embedding model takes seconds to start, each time
     run_config.engine.extra = {"log": f"{tmp_path}/requests"}
     run_config.label.collaborators = [
-        Collaborator("plain", k=0),
-        Collaborator("first", k=0, model="round-0"),
+        Collaborator(name="plain", k=0),
+        Collaborator(name="first", k=0, model="round-0"),
     ]
     monkeypatch.setattr("semievol.stages.train.train", train)
     monkeypatch.setattr(runner, "StageContext", partial(StageContext, engine=RuleEngine))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from semievol.tasks.base import Row
-
 # The word that models put before an answer, in the languages that benchmarks are translated into most.
 ANSWER = r"(?:answer|antwort|respuesta|réponse|risposta|resposta|ответ|答案|答え|정답)"
 # "Answer: x" as a line of its own. Nothing inside a one-line answer can look like it.
@@ -25,12 +23,6 @@ _REFUSAL = re.compile(
     r"|(?:there is )?not enough (?:information|data|context)\b.*)",
     re.IGNORECASE | re.DOTALL,
 )
-
-
-def shown(row: Row) -> str:
-    """Context and question. Options of a row whose kind of task has none are part of the question: they stand here."""
-    parts = [row.context, row.question, "\n".join(f"- {option}" for option in row.options)]
-    return "\n\n".join(part for part in parts if part)
 
 
 def stated(response: str, *, own_line: bool = False) -> str | None:

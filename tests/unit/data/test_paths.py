@@ -16,7 +16,7 @@ def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypa
         model=ModelConfig(base="our/model"),
     )
     resolved = paths.absolute(config)
-    assert resolved.data == DataConfig(f"{tmp_path}/l.csv", "/nfs/u/*.csv", "gs://bucket/t.csv")
+    assert resolved.data == DataConfig(labeled=f"{tmp_path}/l.csv", unlabeled="/nfs/u/*.csv", test="gs://bucket/t.csv")
     assert (resolved.storage, resolved.model.base) == ("s3://bucket/runs", f"{tmp_path}/our/model")
     assert resolved.embedding.model == config.embedding.model  # package:...
     assert config.data.labeled == "l.csv"  # the given one stays as it is

@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semievol.config import Columns, TaskConfig
+from semievol.config import Columns
 from semievol.data import tables as schema
 from semievol.data.tables import BadRow, row_id, validate
-from semievol.tasks import Row, Task, make
+from semievol.tasks import Row, Task
+from semievol.tasks.free_text import FreeText
+from semievol.tasks.multiple_choice import MultipleChoice
+from semievol.tasks.numeric import Numeric
 
-TASK = make(TaskConfig())
+TASK = MultipleChoice()
 GOOD = {"question": "Which?", "options": '["x", "y", "z"]', "answer": "B"}
 
 
@@ -77,7 +80,7 @@ def test_any_row_is_valid_or_bad_and_never_an_error(raw: dict) -> None:
 
 
 def test_rows_of_a_kind_without_options() -> None:
-    numeric, texts = make(TaskConfig(kind="numeric")), make(TaskConfig(kind="free_text"))
+    numeric, texts = Numeric(), FreeText()
 
     def read(raw: dict, columns: Columns | None = None, task: Task = numeric) -> Row:
         return validate(raw, columns or Columns(), task, answer_column="answer", max_bytes=1000)

@@ -8,16 +8,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from semievol.config import Collaborator, EmbeddingConfig, EngineConfig, LabelConfig, TaskConfig
+from semievol.config import Collaborator, EmbeddingConfig, EngineConfig, LabelConfig
 from semievol.data.tables import LABELED_RETRIEVED, PREDICTED
 from semievol.engines.openai import OpenAIEngine
 from semievol.errors import UserError
 from semievol.inference.labeler import Labeler, Labeling, Pass
+from semievol.tasks import Task
+from semievol.tasks.multiple_choice import MultipleChoice
+from semievol.tasks.open_ended import OpenEnded
 from tests.support.engines import RuleEngine
 
 
 def answered(
-    tmp_path: Path, task: TaskConfig, rows: list[dict[str, Any]], refused: str | None = None, **labeler: Any
+    tmp_path: Path, task: Task, rows: list[dict[str, Any]], refused: str | None = None, **labeler: Any
 ) -> list[dict[str, Any]]:
     silent = SimpleNamespace(remote=lambda *_: None)
     labeling = Labeling(
@@ -25,7 +28,7 @@ def answered(
         task=task,
         embedding=EmbeddingConfig(),
         labeled=None,
-        settings=LabelConfig([Collaborator("greedy", k=0, temperature=0.0)], justify=False),
+        settings=LabelConfig(collaborators=[Collaborator(name="greedy", k=0, temperature=0.0)], justify=False),
         seed=0,
         schema=PREDICTED,
         key="label.collaborators[0].endpoint",
@@ -47,11 +50,11 @@ def test_open_ended_responses_are_also_scored_by_the_likelihood_of_the_true_one(
         {"row_id": 2, "question": "say=A row=2", "options": [], "context": None, "answer": "no"},
         {"row_id": 3, "question": "nothing", "options": [], "context": None, "answer": "no"},  # a request refused
     ]
-    found = answered(tmp_path, TaskConfig(kind="open_ended"), rows)
+    found = answered(tmp_path, OpenEnded(), rows)
     assert [row["likelihood"] for row in found] == [pytest.approx(-0.5), pytest.approx(-2.0), None]
     assert [row["answer"] for row in found] == ["Answer: A", "Answer: A", None]
     closed = [row | {"options": ["x", "y"], "answer": "A"} for row in rows]
-    assert [row["likelihood"] for row in answered(tmp_path, TaskConfig(), closed)] == [None] * 3
+    assert [row["likelihood"] for row in answered(tmp_path, MultipleChoice(), closed)] == [None] * 3
 
 
 def test_a_missing_key_ends_the_stage_and_not_the_actor(tmp_path: Path) -> None:
@@ -64,7 +67,7 @@ def test_a_missing_key_ends_the_stage_and_not_the_actor(tmp_path: Path) -> None:
     with pytest.raises(UserError) as missing:
         OpenAIEngine("gpt", EngineConfig(kind="openai", endpoint="http://192.0.2.1/v1", api_key_env="NO_SUCH_KEY"))
     without = {"engine": None, "unusable": missing.value, "endpoint": "http://192.0.2.1/v1"}
-    assert answered(tmp_path, TaskConfig(), [row], stop=stop, **without) == []
+    assert answered(tmp_path, MultipleChoice(), [row], stop=stop, **without) == []
     assert len(problems) == 1  # and the row is asked again when it is mended
     assert (
         problems[0].startswith("label.collaborators[0].endpoint: ")
@@ -74,6 +77,6 @@ def test_a_missing_key_ends_the_stage_and_not_the_actor(tmp_path: Path) -> None:
 
 def test_rows_that_an_engine_must_not_be_asked_say_why(tmp_path: Path) -> None:
     row = {"row_id": 1, "question": "say=A row=1", "options": ["x", "y"], "context": None, "answer": "A"}
-    (found,) = answered(tmp_path, TaskConfig(), [row], refused="it kills")
+    (found,) = answered(tmp_path, MultipleChoice(), [row], refused="it kills")
     assert (found["answer"], found["quarantine_reason"]) == (None, "greedy: it kills")
     assert not (tmp_path / "log").exists()

@@ -2,7 +2,6 @@ import math
 
 import pytest
 
-from semievol.config import TaskConfig
 from semievol.method.confidence import (
     Response,
     agree,
@@ -15,9 +14,10 @@ from semievol.method.confidence import (
     verdict,
     vote,
 )
-from semievol.tasks import Row, make
+from semievol.tasks import Row
+from semievol.tasks.multiple_choice import MultipleChoice
 
-TASK = make(TaskConfig())
+TASK = MultipleChoice()
 same = TASK.same
 
 

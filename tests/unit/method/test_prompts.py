@@ -1,8 +1,8 @@
-from semievol.config import TaskConfig
 from semievol.method import prompts
-from semievol.tasks import Row, make
+from semievol.tasks import Row
+from semievol.tasks.multiple_choice import MultipleChoice
 
-TASK = make(TaskConfig())
+TASK = MultipleChoice()
 ROW = Row("Which?", ["x", "y"], None, None)
 NEAR, FAR = Row("near", ["a", "b"], None, "A"), Row("far", ["a", "b"], None, "B")
 

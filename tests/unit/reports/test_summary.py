@@ -8,6 +8,7 @@ from semievol.reports import summary as report
 from semievol.runs.folder import Manifest, RunFolder
 from semievol.runs.pipeline import Finished
 from semievol.stages.base import Key, Rows
+from tests.support.configs import run_config
 
 DATA = {
     "splits": {"test": {"kept": 5, "quarantined": 1, "duplicate": 2, "leak": 0}},
@@ -26,7 +27,7 @@ SELECTED = replace(INGEST, places={"pseudo-labels": "rows"})
 
 
 def summary(manifests: dict[Key, Manifest], config: RunConfig | None = None) -> dict[str, Any]:
-    return report.summary(Finished(FOLDER, config or RunConfig(name="x"), manifests, 1.0))
+    return report.summary(Finished(FOLDER, config or run_config(), manifests, 1.0))
 
 
 def test_a_run_that_stopped_early_reports_what_there_is() -> None:
@@ -58,7 +59,7 @@ def test_a_finished_run_reports_everything() -> None:
 
 
 def test_a_ceiling_says_that_it_is_no_result() -> None:
-    config = RunConfig(name="x", select=SelectConfig(ceiling=True))
+    config = run_config(select=SelectConfig(ceiling=True))
     figures = summary({("ingest", 0): INGEST}, config)
     assert "A ceiling, no result" in report.run_readme(figures)
 

@@ -12,13 +12,14 @@ from semievol.runs.folder import Record
 from semievol.runs.rounds import Round
 from semievol.stages import registry
 from semievol.stages.base import Key
+from tests.support.configs import run_config
 
 A, B, C = (FileEntry(f"/u/{name}", 10, 1) for name in "abc")
 LATER = ["label", "select", "finetune", "evaluate/evolved", "evaluate/compare"]
 
 
-def inputs(these: list[Round], run_config: RunConfig | None = None) -> dict[Key, dict[str, Key]]:
-    return {step.key: step.inputs for step in rounds.steps(these, run_config or RunConfig(name="x"))}
+def inputs(these: list[Round], config: RunConfig | None = None) -> dict[Key, dict[str, Key]]:
+    return {step.key: step.inputs for step in rounds.steps(these, config or run_config())}
 
 
 def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None:
@@ -47,21 +48,21 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
 
 
 def test_a_collaborator_with_the_weights_of_a_round_takes_part_after_it() -> None:
-    run_config = RunConfig(name="x")
-    far = Collaborator("far", model="round-9", endpoint="http://host/v1")  # a model's name there
-    run_config.label.collaborators = [Collaborator("warm"), Collaborator("first", model="round-0"), far]
-    run_config.finetune.start_from = "base"
-    found = inputs([Round(0, (A,)), Round(1), Round(2)], run_config)
+    config = run_config()
+    far = Collaborator(name="far", model="round-9", endpoint="http://host/v1")  # a model's name there
+    config.label.collaborators = [Collaborator(name="warm"), Collaborator(name="first", model="round-0"), far]
+    config.finetune.start_from = "base"
+    found = inputs([Round(0, (A,)), Round(1), Round(2)], config)
     assert "round-0" not in found["label", 0]
     assert found["label", 1]["round-0"] == found["label", 2]["round-0"] == ("finetune", 0)
-    first, second = rounds.of_round(run_config, 0), rounds.of_round(run_config, 1)
+    first, second = rounds.of_round(config, 0), rounds.of_round(config, 1)
     assert [who.name for who in first.label.collaborators] == ["warm", "far"]
     assert [who.name for who in second.label.collaborators] == ["warm", "first", "far"]
     assert (first.finetune.start_from, second.finetune.start_from) == ("base", "warm")
 
 
 def test_until_ends_a_round_at_a_stage() -> None:
-    steps = rounds.steps([Round(0, (A,)), Round(1, (B,))], RunConfig(name="x"))
+    steps = rounds.steps([Round(0, (A,)), Round(1, (B,))], run_config())
     second = [step for step in steps if step.round.number == 1]
     assert [step.stage.name for step in rounds.until(second, "label")] == ["ingest", "retrieve", "label"]
     assert [step.stage.name for step in rounds.until(second, "warmup")] == ["ingest"]
@@ -94,10 +95,10 @@ def test_files_that_are_not_recorded_with_equal_size_and_time_are_new() -> None:
     assert rounds.new_files(begun, [replace(A, mtime_ns=2), B, C]) == (replace(A, mtime_ns=2), C)
 
 
-def walk(run_config: RunConfig, begun: list[Round], gained: dict[int, bool], arrived: tuple = ()) -> list[Round]:
+def walk(config: RunConfig, begun: list[Round], gained: dict[int, bool], arrived: tuple = ()) -> list[Round]:
     """All rounds that there will be, as far as the results say."""
     these = list(begun)
-    while following := rounds.following(these, run_config, gained.get(these[-1].number), arrived):
+    while following := rounds.following(these, config, gained.get(these[-1].number), arrived):
         these.append(following)
         arrived = () if following.files else arrived
     return these
@@ -105,8 +106,8 @@ def walk(run_config: RunConfig, begun: list[Round], gained: dict[int, bool], arr
 
 def test_what_follows() -> None:
     first = [Round(0, (A,))]
-    one, three = RunConfig(name="x"), RunConfig(name="x", rounds=3)
-    stubborn = replace(three, stop_early=False)
+    one, three = run_config(), run_config(rounds=3)
+    stubborn = run_config(rounds=3, stop_early=False)
     good = dict.fromkeys(range(9), True)
     assert walk(one, first, good) == first
     assert walk(three, first, {}) == [*first, Round(1), Round(2)]  # as planned before anything has run

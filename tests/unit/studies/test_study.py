@@ -1,6 +1,5 @@
 """The study file, its runs, and the folder that they share. What the stages do in it is in tests/ray."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +198,6 @@ def test_the_oracle_is_an_input_of_the_ceiling_alone(file: Path) -> None:
     def place(config: RunConfig, stage: str) -> str:
         return Pipeline(config, print, study.StudyFolder(uri, config.name, f"{uri}/stages")).folder.stage(stage)
 
-    assert place(ours, "warmup") == place(oracle, "warmup") == place(replace(ours, name="z"), "warmup")
+    assert place(ours, "warmup") == place(oracle, "warmup") == place(ours.model_copy(update={"name": "z"}), "warmup")
     assert place(ours, "select") != place(oracle, "select")
     assert place(ours, "label") == place(oracle, "label")

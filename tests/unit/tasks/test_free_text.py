@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semievol.config import TaskConfig
-from semievol.tasks import Row, make, needs_options
+from semievol.tasks import Row
+from semievol.tasks.free_text import FreeText
 from tests.support.task_contract import ROWS, TEXTS, check
 
-task = make(TaskConfig(kind="free_text"))
+task = FreeText()
 ROW = Row("Who?", [], None, None)
 
 
@@ -138,7 +138,7 @@ def test_same_is_equality_and_not_containment() -> None:
 
 
 def test_no_options_no_choices() -> None:
-    assert not needs_options(TaskConfig(kind="free_text"))
+    assert not task.closed and not task.needs
     assert task.choices(ROW) is None
     assert task.ask(ROW).startswith("Who?\n\nAnswer with")
     assert "- she\n- he" in task.ask(Row("Who?", ["she", "he"], None, None))

@@ -1,12 +1,11 @@
 import pytest
 from hypothesis import given
 
-from semievol.config import TaskConfig
-from semievol.tasks import Row, make, needs_options
-from semievol.tasks.multiple_choice import LETTERS
+from semievol.tasks import Row
+from semievol.tasks.multiple_choice import LETTERS, MultipleChoice
 from tests.support.task_contract import ROWS, TEXTS, check
 
-task = make(TaskConfig())
+task = MultipleChoice()
 GASES = Row("Which?", ["carbon dioxide", "nitrogen", "sodium chloride", "sugar"], None, None)
 
 
@@ -192,7 +191,7 @@ def test_problem_names_the_number_of_options() -> None:
     assert task.problem(row(10)) is None
     assert "1 options" in str(task.problem(row(1)))
     assert "11 options" in str(task.problem(row(11)))
-    assert needs_options(TaskConfig())
+    assert task.closed and task.needs == ("options",)
 
 
 def test_ask_shows_context_question_and_letters_in_order() -> None:

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semievol.config import TaskConfig
-from semievol.tasks import Row, make, needs_options
+from semievol.tasks import Row
+from semievol.tasks.numeric import Numeric
 from tests.support.task_contract import ROWS, TEXTS, check
 
-task = make(TaskConfig(kind="numeric"))
+task = Numeric()
 ROW = Row("How many?", [], None, None)
 
 
@@ -161,13 +161,13 @@ def test_same_is_within_the_tolerance_of_the_larger() -> None:
     assert task.same("12%", "0.12")
     assert task.same("12%", "12")
     assert not task.same("12", "0.12")
-    exact = make(TaskConfig(kind="numeric", tolerance=0))
+    exact = Numeric(tolerance=0)
     assert exact.same("100", "100.0")
     assert not exact.same("100", "100.0001")
 
 
 def test_no_options_no_choices_no_transfer() -> None:
-    assert not needs_options(TaskConfig(kind="numeric"))
+    assert not task.closed and not task.needs
     assert task.problem(ROW) is None
     assert task.choices(ROW) is None
     assert task.transfer("5", ROW, ROW) is None

@@ -1,12 +1,11 @@
 import pytest
 from hypothesis import given
 
-from semievol.config import TaskConfig
-from semievol.tasks import Row, make, needs_options
+from semievol.tasks import Row
 from semievol.tasks.open_ended import OpenEnded
 from tests.support.task_contract import ROWS, TEXTS, check
 
-task = make(TaskConfig(kind="open_ended", similarity=0.9))
+task = OpenEnded(similarity=0.9)
 ROW = Row("Why is the sky blue?", [], None, None)
 
 # Nothing is extracted: whatever looks like an answer inside a response stays where it is.
@@ -110,7 +109,7 @@ def test_same_is_the_fallback_and_similarity_the_rule() -> None:
 
 
 def test_no_options_no_choices_no_transfer() -> None:
-    assert not needs_options(TaskConfig(kind="open_ended"))
+    assert not task.closed and not task.needs
     assert task.choices(ROW) is None
     assert task.transfer("x", ROW, ROW) is None
     assert task.in_words("x", ROW) == "x"

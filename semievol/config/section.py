@@ -1,0 +1,41 @@
+"""What the sections of a config share: strict keys, documented values, and types that several of them use."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A group of settings. It refuses unknown keys and impossible values when it is made."""
+
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+def with_kind(default: str) -> BeforeValidator:
+    """Make a group that names no `kind` one of the default kind."""
+    return BeforeValidator(lambda given: {"kind": default} | given if isinstance(given, dict) else given)
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[\w][\w.-]*", name):
+        raise ValueError(f"'{name}' names a folder: letters, digits, . _ -")
+    return name
+
+
+def _base_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
+        raise ValueError(f"'{url}' is not the base URL of an API, as in http://host:8000/v1")
+    return url
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+BaseURL = Annotated[str, AfterValidator(_base_url)]
+Share = Annotated[float, Field(ge=0, le=1)]  # both ends included
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
+Options = dict[str, Any]  # goes to a library as it is

@@ -1,0 +1,99 @@
+"""Settings of what fine-tunes: the two trainings, their adapters, and the trainer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from semievol.config.section import BaseURL, Options, Section, ShareBelowOne, with_kind
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (paper, section 4.1 and the released code)."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: ShareBelowOne = 0.0
+    targets: list[str] = ["all-linear"]
+    """`[all-linear]`, or names of modules, such as `[q_proj, embed_tokens]`."""
+    extra: Options = {}
+    """Further arguments of PEFT's `LoraConfig`, passed on as they are, such as `use_dora`."""
+
+
+class TrainConfig(Section):
+    """One supervised fine-tuning. The loss is on the tokens of the response only."""
+
+    epochs: PositiveFloat = 2.0
+    learning_rate: PositiveFloat = 1e-4
+    batch_size: PositiveInt = 8
+    """The effective batch size: workers x `per_device_batch_size` x steps of accumulation."""
+    per_device_batch_size: PositiveInt = 4
+    max_length: PositiveInt = 1024
+    """Tokens of prompt and response. A longer row is quarantined."""
+    warmup_ratio: ShareBelowOne = 0.1
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
+    """The learning rate's schedule, by its name in transformers."""
+    weight_decay: NonNegativeFloat = 0.0
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """The stage of DeepSpeed ZeRO."""
+    lora: LoraConfig = LoraConfig()
+
+
+class WarmupConfig(TrainConfig):
+    """In-weight propagation. With solved examples in its prompts a small model learns to use those of other rows."""
+
+    context: Literal["none", "knn", "mixed"] = "none"
+    """`knn`: each row shows its own k nearest labeled rows. `mixed`: every other row does."""
+    k: NonNegativeInt = 3
+    """Nearest labeled rows in a prompt, at most `retrieve.k`."""
+
+
+class FinetuneConfig(TrainConfig):
+    """The final training, on labeled rows and selected pseudo-labels."""
+
+    start_from: Literal["base", "warm"] = "base"
+    """The weights to start from. A round after round 0 starts from the last evolved model."""
+    include_labeled: bool = True
+    """Train on the labeled rows too."""
+
+
+class DeepSpeedTrainer(Section):
+    """Fine-tune on the cluster, with DeepSpeed."""
+
+    kind: Literal["deepspeed"] = "deepspeed"
+    extra: Options = {}
+    """Further arguments of TRL's `SFTConfig`, passed on as they are, such as `neftune_noise_alpha`."""
+
+    @property
+    def that_counts(self) -> dict[str, Any]:
+        """What the trained model depends on."""
+        return self.model_dump()
+
+
+class OpenAITrainer(Section):
+    """Fine-tune with the files and fine-tuning API of an OpenAI-compatible endpoint. Use it with `engine.kind: openai`.
+
+    `model.base` is the name of a model there. Of `warmup` and `finetune` the API takes whole `epochs` and `batch_size`;
+    adapters, schedule and lengths are its own, and rows go there uncut.
+    """
+
+    kind: Literal["openai"] = "openai"
+    endpoint: BaseURL | None = None
+    """The base URL. Default: `engine.endpoint`."""
+    api_key_env: str | None = None
+    """The variable that holds the key. Default: `engine.api_key_env`."""
+    learning_rate_multiplier: PositiveFloat | None = None
+    """What the API takes in place of a learning rate. Default: its own choice."""
+    suffix: str = "semievol"
+    """A part of the names of the models that are made."""
+    poll_s: PositiveFloat = 30.0
+    """Seconds between two looks at a job."""
+
+    @property
+    def that_counts(self) -> dict[str, Any]:
+        """What the trained model depends on."""
+        return self.model_dump(include={"kind", "endpoint", "learning_rate_multiplier"})
+
+
+Trainer = Annotated[DeepSpeedTrainer | OpenAITrainer, Field(discriminator="kind"), with_kind("deepspeed")]
