@@ -20,7 +20,8 @@ from semievol.data.tables import SELECTED
 from semievol.errors import UserError
 from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
-from semievol.stages.base import Rows, StageContext, StageResult, summarize
+from semievol.runtime.rows import summarize
+from semievol.stages.base import Rows, StageContext, StageResult
 from semievol.stages.oracle import true_answers
 from semievol.tasks import needs_options
 
