@@ -6,29 +6,22 @@ plan, verify and report ask the declaration and name no stage.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
-
-import pyarrow as pa
+from typing import Any
 
 from semievol import engines
-from semievol.config import EngineConfig, PoolResources, RunConfig
+from semievol.config import EngineConfig, RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
 from semievol.engines import Engine
 from semievol.errors import UserError
-from semievol.runtime.progress import Emit, reporting
+from semievol.runtime.progress import Emit
+from semievol.runtime.rows import RowJob
 from semievol.tasks import Task
 from semievol.trainers.local import trained
 
-Part = TypeVar("Part")
-# Rows of a commit: at least and at most so many (an engine has two of them at a time); between these as many as make so many
-# commits, or so many for each actor. Each commit is a file, and Ray Data keeps some 50 KB of each on the driver.
-_LEAST_ROWS, _MOST_ROWS, _COMMITS, _COMMITS_PER_ACTOR = 256, 10_000, 500, 50
-_BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 Key = tuple[str, int]  # a stage's name, and the round in which it stands
 
 
@@ -159,6 +152,10 @@ class StageContext:
     def task(self) -> Task:
         return self.config.task
 
+    @property
+    def row_job(self) -> RowJob:
+        return RowJob(self.name, self.out, self.emit, self.config.label.rows_per_commit)
+
     def weights(self, model: str) -> str:
         """What an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id as it is.
 
@@ -183,143 +180,3 @@ def check_bad_fraction(ctx: StageContext, bad: int, total: int, examples: Iterab
             f"stage {ctx.name}: {bad:,} of {total:,} rows cannot be used, over limits.max_bad_fraction = {limit:g}. "
             f"The first:\n{shown}\nMend the data, or raise the limit to go on without these rows"
         )
-
-
-def summarize(uri: str, columns: list[str], partial: Callable[..., Part], **arguments: Any) -> Iterator[Part]:
-    """Reduce the Parquet files of a folder, in tasks: `partial` makes something small of many rows, to be combined.
-
-    Plain tasks and no Ray Data plan, because a selection makes several of these passes, and starting a plan costs
-    more than a pass over a hundred thousand rows. The order of the parts is not defined.
-
-    Args:
-        columns: all that is read.
-        partial: a function of a pyarrow table (and `arguments`).
-    """
-    import ray
-
-    reduce = ray.remote(_reduce_files)
-    waiting = [
-        reduce.remote(files, columns, partial, arguments) for files in _chunks(storage.find(uri), _BYTES_PER_TASK)
-    ]
-    while waiting:
-        (done, *_), waiting = ray.wait(waiting)
-        yield ray.get(done)
-
-
-def _chunks(files: list[storage.FileEntry], target_bytes: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    size = 0
-    for file in files:
-        chunk.append(file.uri)
-        size += file.size
-        if size >= target_bytes:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _reduce_files(
-    files: list[str], columns: list[str], partial: Callable[..., Part], arguments: dict[str, Any]
-) -> Part:
-    return partial(pa.concat_tables(storage.read_table(file, columns) for file in files), **arguments)
-
-
-def run_rows(
-    ctx: StageContext,
-    *,
-    source: str,
-    out: str,
-    actor: type,
-    arguments: dict[str, Any],
-    pool: PoolResources,
-    rows_in_flight: int = 0,
-    columns: dict[str, str] | None = None,
-    note: str = "",
-) -> list[dict[str, float]]:
-    """Stream Parquet rows through an actor pool to Parquet, committing every `label.rows_per_commit` rows.
-
-    Row-level resume is Ray Data's checkpointing by `row_id` (docs: ray.data.checkpoint.CheckpointConfig): the ids of a
-    written block are committed together with it, and rows of committed blocks are filtered out of the input. The
-    checkpoint only goes as deep as the blocks are small, hence the repartition: with default blocks a few thousand
-    rows are one block, committed at the very end (measured: a kill then kept nothing).
-
-    An actor that cannot go on for a reason that the user can mend tells `progress.stop`, and leaves the rows that it
-    could not work on out of its output: what is finished of their blocks is still committed, and the next attempt takes
-    up the rest. An exception would end the plan, and with it the blocks that are on their way.
-
-    Args:
-        actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
-        rows_in_flight: at least so many wait at an actor for an answer at a time, whatever waits for the last row of a
-            block, so that its engine stays full across their borders. 0: an actor works on one block at a time.
-        columns: renames of input columns, old to new.
-        note: what stands behind the progress.
-
-    Returns:
-        What each actor has counted of itself, in this attempt.
-
-    Raises:
-        UserError: an actor told `progress.stop`.
-    """
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-    from ray.data.checkpoint import CheckpointConfig
-
-    commits = storage.join(ctx.out, "_commits", *out.removeprefix(ctx.out).strip("/").split("/"))
-    total = storage.count_rows(source)
-    done, pending = _committed(commits)
-    commits_wanted = max(_COMMITS, _COMMITS_PER_ACTOR * (pool.max_actors or pool.actors))
-    rows_per_block = ctx.config.label.rows_per_commit or min(max(_LEAST_ROWS, total // commits_wanted), _MOST_ROWS)
-    if done == total > 0 and not pending:
-        return []  # all was committed before a crash: no need to start an engine
-    concurrency = 1 + math.ceil(rows_in_flight / rows_per_block)
-    filesystem, source_path = storage.resolve(source)
-    out_filesystem, out_path = storage.resolve(out)
-    out_filesystem.create_dir(out_path, recursive=True)
-    context = DataContext.get_current().copy()
-    context.checkpoint_config = CheckpointConfig(
-        id_column="row_id",
-        checkpoint_path=storage.resolve(commits)[1],
-        override_filesystem=storage.resolve(commits)[0],
-        delete_checkpoint_on_success=False,
-    )
-    with reporting(ctx.name, total, ctx.emit, done=done, note=note) as progress, DataContext.current(context):
-        rows = ray.data.read_parquet(source_path, filesystem=filesystem)
-        rows = rows.rename_columns(columns) if columns else rows
-        rows = rows.repartition(target_num_rows_per_block=rows_per_block).map_batches(
-            actor,
-            fn_constructor_kwargs=arguments | {"progress": progress},
-            batch_size=rows_per_block if pool.num_gpus else None,  # the same; but with GPUs Ray wants a number
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=pool.actors,
-                max_size=pool.max_actors or pool.actors,
-                max_tasks_in_flight_per_actor=2 * concurrency,
-                max_concurrent_calls_per_actor=concurrency,
-            ),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus,
-        )
-        rows.write_parquet(out_path, filesystem=out_filesystem)
-        problem, figures = ray.get([progress.problem.remote(), progress.figures.remote()])
-    done, _ = _committed(commits)
-    if problem:
-        where = f" ({note})" if note else ""
-        raise UserError(
-            f"stage {ctx.name}{where}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same "
-            f"command again: it asks for the rest"
-        )
-    # Of a plan that it cannot resume Ray only warns (ray.data: "Checkpointing will be disabled").
-    assert done == total, f"{done:,} of {total:,} rows are committed, and no actor has said why"
-    return list(figures)
-
-
-def _committed(commits: str) -> tuple[int, bool]:
-    """Rows whose commit is complete, and whether a write was cut off before its commit.
-
-    Ray writes ids to NAME.pending.parquet before the data, and renames it after. What a crash leaves in between the next
-    plan clears away, data and all.
-    """
-    files = storage.find(commits) if storage.exists(commits) else []
-    pending = [file for file in files if file.uri.endswith(".pending.parquet")]
-    return storage.rows_in(file for file in files if file not in pending), bool(pending)

@@ -19,7 +19,8 @@ from semievol.data.tables import ANSWERED_IN_PART, PSEUDO_LABELED
 from semievol.inference.labeler import Labeling, Pass
 from semievol.inference.pool import ENGINES, Relay
 from semievol.runtime import cluster
-from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction, run_rows, summarize
+from semievol.runtime.rows import run_rows, summarize
+from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -115,7 +116,7 @@ def answer_rows(
             key=f"{whose}.endpoint" if at_endpoint.kind == "openai" else f"model {work.model}",
         )
         figures += run_rows(
-            ctx,
+            ctx.row_job,
             source=source,
             out=written,
             actor=Relay,

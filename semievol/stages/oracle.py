@@ -13,7 +13,8 @@ from semievol.config import CONFIDENCES, RunConfig
 from semievol.data import storage
 from semievol.method import selection
 from semievol.method.metrics import auroc, risks
-from semievol.stages.base import StageContext, summarize
+from semievol.runtime.rows import summarize
+from semievol.stages.base import StageContext
 
 COVERAGES = np.arange(1, 21) / 20  # of the risk-coverage curve
 _LEVELS = 1 << 16

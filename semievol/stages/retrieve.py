@@ -18,7 +18,8 @@ from semievol.data.tables import LABELED_RETRIEVED, RETRIEVED, to_row
 from semievol.inference.pool import ENGINES
 from semievol.retrieval.dense import Hits, LabeledIndex, LexicalIndex
 from semievol.retrieval.embedding import Embedder, text_of
-from semievol.stages.base import Rows, StageContext, StageResult, run_rows, summarize
+from semievol.runtime.rows import run_rows, summarize
+from semievol.stages.base import Rows, StageContext, StageResult
 from semievol.tasks import Row
 
 INDEX = "index"
@@ -42,7 +43,7 @@ def retrieve_rows(ctx: StageContext, *, source: str, out: str, k: int, schema: p
     ENGINES.release()  # of the stage before, which this one may need the room of
     pool = ctx.config.resources.embed
     arguments = {"index": storage.join(ctx.inputs["index"], INDEX), "config": ctx.config, "k": k, "schema": schema}
-    run_rows(ctx, source=source, out=out, actor=Retriever, arguments=arguments, pool=pool)
+    run_rows(ctx.row_job, source=source, out=out, actor=Retriever, arguments=arguments, pool=pool)
 
 
 def run_index(ctx: StageContext) -> StageResult:

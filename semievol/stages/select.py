@@ -21,7 +21,8 @@ from semievol.data.tables import SELECTED
 from semievol.errors import UserError
 from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
-from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult, summarize
+from semievol.runtime.rows import summarize
+from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
 from semievol.stages.oracle import true_answers
 
 Integers = npt.NDArray[np.int64]

@@ -18,7 +18,8 @@ from semievol.data import storage
 from semievol.data.tables import TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.method import prompts
-from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction, summarize
+from semievol.runtime.rows import summarize
+from semievol.stages.base import Rows, StageContext, StageResult, check_bad_fraction
 from semievol.tasks import Task
 from semievol.trainers.local import TrainSpec, train
 from semievol.trainers.openai import fine_tune
