@@ -1,18 +1,15 @@
 """The study file, its runs, and the folder that they share. What the stages do in it is in tests/ray."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from semievol.config import RunConfig
-from semievol.data import storage
 from semievol.errors import UserError
 from semievol.runs.folder import MANIFEST
 from semievol.runs.pipeline import Pipeline
-from semievol.stages import registry
-from semievol.stages.base import Rows, StageContext, StageResult
 from semievol.studies import study
+from tests.support.stages import idle_stages
 
 STUDIES = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("*.yaml"))
 ROW = '"[""x"", ""y""]"'
@@ -108,29 +105,8 @@ def test_every_study_in_the_repository_loads() -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stages that do nothing but leave a file; the names of those that ran."""
-    asked: list[str] = []
-
-    def stage(ctx: StageContext) -> StageResult:
-        asked.append(ctx.name)
-        storage.write_text(f"{ctx.out}/made", f"{ctx.config.name}: {sorted(ctx.inputs)}")
-        metrics: dict[str, Any] = {
-            "accuracy": 0.5,
-            "interval": [0.4, 0.6],
-            "unparsable": 0.0,
-            "steps": 9,
-            "selected": 1,
-        }
-        metrics |= {"splits": {}, "reasons": {}, "notes": {}, "paired": {}, "pseudo_labels": None}
-        return StageResult(Rows(1, 1), metrics, "")
-
-    for each in registry():
-        monkeypatch.setitem(each.__dict__, "run", stage)  # the declarations are frozen
-    monkeypatch.setattr("semievol.runs.pipeline.cluster.connect", lambda config: None)
-    monkeypatch.setattr("semievol.runs.pipeline.cluster.require", lambda config, pools, echo: None)
-    monkeypatch.setattr("semievol.runs.pipeline.cluster.check_nodes", lambda *_: None)
     monkeypatch.setattr("semievol.studies.study.scores_by_row", lambda uri, config: {1: 1.0})
-    return asked
+    return idle_stages(monkeypatch)
 
 
 def test_equal_stages_run_once_and_only_what_is_needed(file: Path, tmp_path: Path, asked: list[str]) -> None:

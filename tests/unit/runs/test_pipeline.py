@@ -1,0 +1,74 @@
+"""Which stages run again after what change."""
+
+from pathlib import Path
+
+import pytest
+
+import semievol
+from semievol import config, stages
+from semievol.reports import summary
+from semievol.runs.pipeline import Pipeline
+from tests.support.stages import idle_stages
+
+ROW = '"[""x"", ""y""]"'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    data = {}
+    for name in ("labeled", "unlabeled", "test"):
+        (tmp_path / f"{name}.csv").write_text(f"question,options,answer\nq {name},{ROW},A\n")
+        data[name] = f"{tmp_path}/{name}.csv"
+    (tmp_path / "c.yaml").write_text(
+        f"{{name: x, storage: {tmp_path}/runs, model: {{base: {tmp_path}/model}}, data: {data}}}"
+    )
+    return str(tmp_path / "c.yaml")
+
+
+def run(file: str, *overrides: str) -> Pipeline:
+    pipeline = Pipeline(config.load(file, list(overrides)), lambda _: None)
+    pipeline.run(summary.write)
+    return pipeline
+
+
+def test_an_upgrade_runs_only_the_stages_that_changed(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = idle_stages(monkeypatch)
+    order = [stage.name for stage in stages.registry() if stage.name != "evaluate/retrieve"]
+    folder = run(file).folder
+    assert ran == order
+
+    ran.clear()
+    monkeypatch.setattr(semievol, "__version__", "99.0.0")
+    run(file)
+    assert ran == []
+
+    (label,) = (stage for stage in stages.registry() if stage.name == "label")
+    monkeypatch.setitem(label.__dict__, "version", label.version + 1)
+    run(file)
+    assert ran == ["label", "select", "finetune", "evaluate/evolved", "evaluate/compare"]
+    versions = {name: manifest.versions["semievol"] for name in order if (manifest := folder.manifest(name))}
+    assert versions["label"] == "99.0.0" != versions["warmup"]
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [
+        ("select.theta=0.3", ["select", "finetune"]),
+        ("evaluate.max_tokens=5", ["evaluate/base", "evaluate/warm"]),
+        ("label.rows_per_commit=7", []),
+        ("engine.extra.gpu_memory_utilization=0.5", []),
+        ("engine.extra.quantization=fp8", ["evaluate/base", "evaluate/warm", "label"]),
+        ("evaluate.k=2", ["evaluate/retrieve", "evaluate/base"]),
+        ("seed=1", ["warmup", "evaluate/warm", "label"]),
+    ],
+)
+def test_a_setting_runs_again_what_depends_on_it(
+    file: str, monkeypatch: pytest.MonkeyPatch, override: str, first: list[str]
+) -> None:
+    ran = idle_stages(monkeypatch)
+    run(file)
+    ran.clear()
+    run(file, override)
+    assert ran[: len(first) or 1] == first
