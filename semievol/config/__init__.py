@@ -10,6 +10,7 @@ from semievol.config.schema import (
     EngineConfig,
     LabelConfig,
     LimitsConfig,
+    LoraConfig,
     ModelConfig,
     PoolResources,
     PriceConfig,
@@ -18,5 +19,6 @@ from semievol.config.schema import (
     ServingConfig,
     TaskConfig,
     TrainConfig,
+    TrainerConfig,
     TrainResources,
 )

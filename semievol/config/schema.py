@@ -69,6 +69,7 @@ class LoraConfig:
     alpha: int = 32
     dropout: float = 0.0
     targets: list[str] = field(default_factory=lambda: ["all-linear"])  # or module names, e.g. [q_proj, embed_tokens]
+    extra: dict[str, Any] = field(default_factory=dict)  # goes to PEFT's LoraConfig as it is, e.g. {use_dora: true}
 
 
 @dataclass
@@ -101,6 +102,14 @@ class TrainerConfig:
     learning_rate_multiplier: float | None = None  # instead of `learning_rate`; default: the API's choice
     suffix: str = "semievol"  # part of the names of the models that are made
     poll_s: float = 30.0  # between two looks at a job
+    # kind: deepspeed only; goes to TRL's SFTConfig as it is, e.g. {neftune_noise_alpha: 5}
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_settings(self) -> dict[str, Any]:
+        """The settings that the trained model depends on."""
+        names = ("kind", "endpoint", "learning_rate_multiplier", "extra")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass

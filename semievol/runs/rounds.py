@@ -49,13 +49,13 @@ _LABELED = (
     *(*_ENGINE, "engine.top_logprobs"),
     *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
 )
-_TRAINER = ("trainer.kind", "trainer.endpoint", "trainer.learning_rate_multiplier")
+_TRAINER = ("trainer.kind", "trainer.endpoint", "trainer.learning_rate_multiplier", "trainer.extra")
 _EMBEDDED = ("embedding.max_length", "retrieve")
 _INGESTED = ("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes", "limits.bad_shards")
 STAGES = (  # in the order in which they run: what asks the warm model stands together, so that it is loaded once
     Stage("ingest", "ingest:run", (), _INGESTED),
     Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
-    Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed", *_TRAINER), "base", "train"),
+    Stage("warmup", "warmup:run", ("ingest", "index"), ("task", "warmup", "seed", *_TRAINER), "base", "train"),
     Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
     Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
     Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
@@ -63,7 +63,7 @@ STAGES = (  # in the order in which they run: what asks the warm model stands to
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
         "finetune",
-        "train:run_finetune",
+        "finetune:run",
         ("ingest", "warmup", "select"),
         ("task", "finetune", "seed", *_TRAINER),
         "base",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from semievol import engines, tasks
+from semievol import engines, tasks, trainers
 from semievol.config import EngineConfig, PoolResources, RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
@@ -22,7 +22,7 @@ from semievol.engines import Engine
 from semievol.errors import UserError
 from semievol.runtime.progress import Emit, reporting
 from semievol.tasks import Task
-from semievol.trainers.local import trained
+from semievol.trainers.base import Trainer, trained
 
 Part = TypeVar("Part")
 # Rows of a commit: at least and at most so many (an engine has two of them at a time); between these as many as make so many
@@ -65,6 +65,7 @@ class StageResult:
     rows: Rows
     metrics: dict[str, Any]
     headline: str  # the figure that matters, for people
+    places: dict[str, str] = field(default_factory=dict)  # what people look for in its folder: name, relative path
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class StageContext:
     inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
     emit: Emit
     engine: Callable[[str, EngineConfig], Engine] = engines.load
+    trainer: Callable[[RunConfig], Trainer] = trainers.load
     files: tuple[storage.FileEntry, ...] = ()  # the unlabeled files of a round with rows of its own
 
     @property
