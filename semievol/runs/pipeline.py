@@ -212,10 +212,8 @@ class Pipeline:
         return self._pools([step for step in self._steps if not self._runner.done(step)])
 
     def _pools(self, steps: list[Step]) -> list[str]:
-        pools = dict.fromkeys(step.stage.pool for step in steps if step.stage.pool)
-        if self.config.trainer.kind == "openai":
-            pools.pop("train", None)  # it is elsewhere
-        return list(pools)
+        pools = dict.fromkeys(step.stage.pool_in(self.config) for step in steps)
+        return [pool for pool in pools if pool]
 
     def _begin(self, one: Round) -> None:
         self._record(one, finished=False)

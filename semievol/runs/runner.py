@@ -101,8 +101,8 @@ class Runner:
         begun = storage.exists(marker) and storage.read_text(marker) == self._folder.fingerprints[step.key]
         state = "done" if manifest else "resume" if begun else "to do"
         asks = "1 CPU"
-        if step.stage.pool:
-            pool = getattr(self._config.resources, step.stage.pool)
+        if key := step.stage.pool_in(self._config):
+            pool = getattr(self._config.resources, key)
             count = pool.workers if isinstance(pool, TrainResources) else pool.actors
             asks = f"{count} x {pool.num_cpus:g} CPU" + (f", {pool.num_gpus:g} GPU" if pool.num_gpus else "")
         rows_in, rows_out = (manifest.rows.came_in, manifest.rows.out) if manifest else (None, None)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from semievol import trainers
 from semievol.config import RunConfig
 from semievol.errors import UserError
 from semievol.runs import promotion
@@ -17,6 +18,7 @@ from semievol.runtime.network import is_loopback
 from semievol.serving import keys
 from semievol.serving.app import build
 from semievol.serving.keeper import APP, Lineup, prefix
+from semievol.trainers.base import NAMED
 
 _START_LIMIT_S = 3600  # large models take long to load
 
@@ -28,7 +30,7 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
         UserError: no such run, nothing fit to be promoted, an open address without keys, or too small a cluster.
     """
     folder, config = promotion.open_run(run, overrides)
-    if config.trainer.kind == "openai":
+    if NAMED in trainers.load(config).writes.values():
         raise UserError(
             f"the models of {folder.uri} are at an endpoint already: model.json of warmup and finetune names them"
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from semievol import engines
+from semievol import engines, trainers
 from semievol.config import EngineConfig, RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
@@ -20,7 +20,7 @@ from semievol.errors import UserError
 from semievol.runtime.progress import Emit
 from semievol.runtime.rows import RowJob
 from semievol.tasks import Task
-from semievol.trainers.local import trained
+from semievol.trainers.base import Trainer, trained
 
 Key = tuple[str, int]  # a stage's name, and the round in which it stands
 
@@ -103,7 +103,7 @@ class Stage:
             memory) are not among them: they may change between attempts without losing what is committed.
         models: what it loads that no stage makes: base, embedding, collaborators.
         reads_files: whether its output depends on the input files themselves.
-        pool: the key under `resources` that says what it asks for; empty for a single task.
+        pool: the key under `resources` that says what it asks for, or what finds the key in a config; empty for a single task.
         wanted: whether a run with this config has the stage at all.
         makes: the name of the model that it trains (warm, evolved); empty if it trains none.
         evaluates: the name of the model whose answers to the test rows it writes.
@@ -121,13 +121,17 @@ class Stage:
     settings: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     reads_files: bool = False
-    pool: str = ""
+    pool: str | Callable[[RunConfig], str] = ""
     scope: Scope = Scope.ROUND
     wanted: Callable[[RunConfig], bool] = lambda _: True
     makes: str = ""
     evaluates: str = ""
     figures: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {}
     gained: Callable[[dict[str, Any]], bool] | None = None
+
+    def pool_in(self, config: RunConfig) -> str:
+        """Return the key under `resources` for a config; empty where the stage needs no pool there."""
+        return self.pool(config) if callable(self.pool) else self.pool
 
     @property
     def asks_engines(self) -> bool:
@@ -145,6 +149,7 @@ class StageContext:
     inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
     emit: Emit
     engine: Callable[[str, EngineConfig], Engine] = engines.load
+    trainer: Callable[[RunConfig], Trainer] = trainers.load
     files: tuple[storage.FileEntry, ...] = ()  # the unlabeled files of a round with rows of its own
     number: int = 0  # of the round
 

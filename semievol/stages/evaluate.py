@@ -21,7 +21,7 @@ from semievol.stages.base import Rows, StageContext, StageResult, check_bad_frac
 from semievol.stages.label import answer_rows, count_answers, engine_figures
 from semievol.stages.oracle import measure_pseudo_labels
 from semievol.stages.retrieve import retrieve_rows
-from semievol.trainers.local import trained
+from semievol.trainers.base import trained
 
 MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
 

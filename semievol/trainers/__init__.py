@@ -1,0 +1,16 @@
+"""Trainers behind one small interface: DeepSpeed on the workers of a cluster, or the fine-tuning API of an endpoint."""
+
+from semievol.config import RunConfig
+from semievol.trainers.base import Trainer
+
+
+def load(config: RunConfig) -> Trainer:
+    """Return the trainer of `trainer.kind`."""
+    if config.trainer.kind == "openai":
+        from semievol.trainers.openai import OpenAITrainer
+
+        return OpenAITrainer(config.trainer, config.engine, run=config.name)
+    from semievol.trainers.local import LocalTrainer
+
+    loras = {"warmup.lora.extra": config.warmup.lora.extra, "finetune.lora.extra": config.finetune.lora.extra}
+    return LocalTrainer(config.resources.train, config.trainer.extra, loras)

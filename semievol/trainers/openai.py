@@ -18,12 +18,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semievol.config import RunConfig
+from semievol import config as configuration
+from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.endpoint import Endpoint
 from semievol.errors import UserError
 from semievol.runtime.progress import Emit
-from semievol.trainers.local import NAMED, TrainSpec
+from semievol.trainers.base import NAMED, TrainSpec
 
 if TYPE_CHECKING:
     from openai import APIError, OpenAI
@@ -35,60 +36,84 @@ _CREATIONS = 3  # tries, each of them after a look whether the one before was he
 _TOKEN = "semievol"  # the key in a job's metadata
 
 
-def fine_tune(stage: str, spec: TrainSpec, config: RunConfig, emit: Emit) -> dict[str, Any]:
-    """Fine-tune `spec.base`, which is a name at the endpoint, and return its metrics; resumes what was begun.
+class OpenAITrainer:
+    """Fine-tunes models that are names at an endpoint.
 
-    Of `spec.config` the API takes the epochs and the batch size.
-
-    Raises:
-        UserError: the endpoint is away or refuses the key, the file or the job, or the job failed there.
+    Args:
+        run: the name of the run, which stands in the metadata of its jobs.
     """
-    from openai import APIError, APIStatusError, OpenAI
 
-    trainer, engine = config.trainer, config.engine
-    assert trainer.kind == "openai"
-    variable, name = trainer.api_key_env or engine.api_key_env, "trainer.api_key_env"
-    endpoint = Endpoint(trainer.endpoint or engine.endpoint, variable, name)
-    client = OpenAI(**endpoint.client(timeout_s=_TIMEOUT_S, retries=engine.retries))
-    record = storage.join(spec.out, RECORD)
-    try:
-        begun = _begin(client, spec, record)
-        if "job" not in begun:
-            begun["job"] = _create(client, begun, spec, config)
-            storage.write_text(record, json.dumps(begun))
-        job = _wait(client, begun["job"], stage, emit, trainer.poll_s)
-    except APIError as error:
-        if isinstance(error, APIStatusError) and error.status_code in (400, 413, 422):
-            storage.delete_file(record)  # there is no job, and the file is of no use
+    needs_tokens = False
+    pool = ""
+    writes = {"model": NAMED}
+
+    def __init__(self, config: configuration.OpenAITrainer, engine: EngineConfig, run: str) -> None:
+        self._config, self._engine, self._run = config, engine, run
+
+    def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
+        """Fine-tune `spec.base`, and return the metrics; resumes what was begun.
+
+        Of `spec.config` the API takes the epochs and the batch size.
+
+        Raises:
+            UserError: the endpoint is away or refuses the key, the file or the job, or the job failed there.
+        """
+        from openai import APIError, OpenAI
+
+        if extra := spec.config.lora.extra:
             raise UserError(
-                f"stage {stage}: {endpoint.url} does not take the training file or the job for '{spec.base}': "
-                f"{endpoint.said(error)}. Mend that, and run the same command again"
-            ) from None
-        raise UserError(
-            f"stage {stage}: trainer.endpoint: {endpoint.problem(error, spec.base)}. A job that was made goes on there; run "
-            f"the same command again, and it is found by {record}"
-        ) from None
-    if job.status != "succeeded" or not job.fine_tuned_model:
-        storage.delete_file(record)
-        why = job.error.message if job.error and job.error.message else "without a reason"
-        raise UserError(
-            f"stage {stage}: job {job.id} at {endpoint.url} {job.status}: {why}. Mend that, and run the same command again: it "
-            f"makes a new job"
+                f"{stage}.lora.extra: {', '.join(extra)} goes to PEFT, which trainer.kind: openai does not use"
+            )
+        config, engine = self._config, self._engine
+        variable, name = config.api_key_env or engine.api_key_env, "trainer.api_key_env"
+        endpoint = Endpoint(config.endpoint or engine.endpoint, variable, name)
+        client = OpenAI(**endpoint.client(timeout_s=_TIMEOUT_S, retries=engine.retries))
+        record = storage.join(spec.out, RECORD)
+        try:
+            begun = _begin(client, spec, record)
+            if "job" not in begun:
+                begun["job"] = _create(client, begun, spec, config, self._run)
+                storage.write_text(record, json.dumps(begun))
+            job = _wait(client, begun["job"], stage, emit, config.poll_s)
+        except APIError as error:
+            raise _refused(error, stage, spec, endpoint, record) from None
+        if job.status != "succeeded" or not job.fine_tuned_model:
+            storage.delete_file(record)
+            why = job.error.message if job.error and job.error.message else "without a reason"
+            raise UserError(
+                f"stage {stage}: job {job.id} at {endpoint.url} {job.status}: {why}. Correct that, and run the same command "
+                f"again: it makes a new job"
+            )
+        storage.write_text(storage.join(spec.out, NAMED), json.dumps({"model": job.fine_tuned_model} | begun))
+        last = _last_step(client, job.id)
+        return {
+            "model": job.fine_tuned_model,
+            "job": job.id,
+            "steps": last.get("step"),
+            "loss": last.get("train_loss"),
+            "tokens": job.trained_tokens,
+            "train_seconds": (job.finished_at or job.created_at) - job.created_at,
+        }
+
+
+def _refused(error: APIError, stage: str, spec: TrainSpec, endpoint: Endpoint, record: str) -> UserError:
+    """Return what an error of the API means for the run."""
+    from openai import APIStatusError
+
+    if isinstance(error, APIStatusError) and error.status_code in (400, 413, 422):
+        storage.delete_file(record)  # there is no job, and the file is of no use
+        return UserError(
+            f"stage {stage}: {endpoint.url} does not take the training file or the job for '{spec.base}': "
+            f"{endpoint.said(error)}. Correct that, and run the same command again"
         )
-    storage.write_text(storage.join(spec.out, NAMED), json.dumps({"model": job.fine_tuned_model} | begun))
-    last = _last_step(client, job.id)
-    return {
-        "model": job.fine_tuned_model,
-        "job": job.id,
-        "steps": last.get("step"),
-        "loss": last.get("train_loss"),
-        "tokens": job.trained_tokens,
-        "train_seconds": (job.finished_at or job.created_at) - job.created_at,
-    }
+    return UserError(
+        f"stage {stage}: trainer.endpoint: {endpoint.problem(error, spec.base)}. A job that was made goes on there; run "
+        f"the same command again, and it is found by {record}"
+    )
 
 
 def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:
-    """What job.json says; with a new file at the endpoint where it does not speak of one."""
+    """Return the content of job.json; upload the rows first where it names no file."""
     begun: dict[str, str] = json.loads(storage.read_text(record)) if storage.exists(record) else {}
     if "file" in begun:
         return begun
@@ -103,7 +128,7 @@ def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:
 
 
 def _write_jsonl(rows: str, path: Path) -> str:
-    """The usable rows in the chat format of the API, a batch of them in memory at a time; returns the SHA-256."""
+    """Write the usable rows in the chat format of the API, with a batch in memory at a time; return the SHA-256."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -123,19 +148,19 @@ def _write_jsonl(rows: str, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _create(client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: RunConfig) -> str:
-    """The id of the one job of this token.
+def _create(
+    client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: configuration.OpenAITrainer, run: str
+) -> str:
+    """Return the id of the one job of this token.
 
     The client does not repeat the request: it may have been heard although its answer was lost, so the endpoint's jobs
     are looked through before each try.
     """
     from openai import APIConnectionError, InternalServerError, RateLimitError
 
-    trainer = config.trainer
-    assert trainer.kind == "openai"
     hyperparameters: dict[str, Any] = {"n_epochs": int(spec.config.epochs), "batch_size": spec.config.batch_size}
-    if trainer.learning_rate_multiplier is not None:
-        hyperparameters["learning_rate_multiplier"] = trainer.learning_rate_multiplier
+    if config.learning_rate_multiplier is not None:
+        hyperparameters["learning_rate_multiplier"] = config.learning_rate_multiplier
     jobs: Any = client.with_options(max_retries=0).fine_tuning.jobs
     unheard: APIError | None = None
     for _ in range(_CREATIONS):
@@ -145,15 +170,15 @@ def _create(client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: RunC
             job: FineTuningJob = jobs.create(
                 model=spec.base,
                 training_file=begun["file"],
-                suffix=f"{trainer.suffix}-{begun['token']}",
+                suffix=f"{config.suffix}-{begun['token']}",
                 seed=spec.seed,
-                metadata={_TOKEN: begun["token"], "run": config.name},
+                metadata={_TOKEN: begun["token"], "run": run},
                 method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
             )
             return job.id
         except (APIConnectionError, InternalServerError, RateLimitError) as error:
             unheard = error
-            time.sleep(trainer.poll_s)
+            time.sleep(config.poll_s)
     if found := _find(client, begun["token"]):
         return found
     assert unheard is not None
@@ -161,7 +186,7 @@ def _create(client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: RunC
 
 
 def _find(client: OpenAI, token: str) -> str | None:
-    """The job with this token in its metadata or, where an endpoint keeps none, at the end of its suffix."""
+    """Return the job with this token in its metadata or, where an endpoint keeps none, at the end of its suffix."""
     for job in client.fine_tuning.jobs.list(limit=100):
         suffix = getattr(job, "user_provided_suffix", None) or ""  # not in the client's types
         if (job.metadata or {}).get(_TOKEN) == token or suffix.endswith(token):
@@ -170,7 +195,7 @@ def _find(client: OpenAI, token: str) -> str | None:
 
 
 def _wait(client: OpenAI, job_id: str, stage: str, emit: Emit, poll_s: float) -> FineTuningJob:
-    """The job when it has ended."""
+    """Return the job when it has ended."""
     while True:
         job = client.fine_tuning.jobs.retrieve(job_id)
         if job.status in ("succeeded", "failed", "cancelled"):
@@ -182,7 +207,7 @@ def _wait(client: OpenAI, job_id: str, stage: str, emit: Emit, poll_s: float) ->
 
 
 def _last_step(client: OpenAI, job_id: str) -> dict[str, Any]:
-    """The newest metrics among a job's events ("step", "total_steps", "train_loss"); empty where there are none."""
+    """Return the newest metrics among a job's events ("step", "total_steps", "train_loss"); empty where there are none."""
     from openai import NotFoundError
 
     try:

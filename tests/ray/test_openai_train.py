@@ -9,8 +9,9 @@ import pytest
 
 from semievol.config import RunConfig
 from semievol.data import storage
+from semievol.data.row_checks import RowChecks
 from semievol.data.tables import LABELED, SELECTED
-from semievol.stages import evaluate, label, train
+from semievol.stages import evaluate, finetune, label, warmup
 from semievol.stages.base import StageContext
 from tests.support.openai_server import OpenAIServer
 
@@ -39,14 +40,21 @@ def test_both_trainings_and_what_comes_of_them(
     def at(stage: str) -> StageContext:
         return StageContext(stage, run_config, f"{tmp_path}/{stage}", inputs, lambda *_: None)
 
-    result = train.run_warmup(at("warmup"))
+    result = warmup.run(at("warmup"))
     result.rows.check("warmup")
+    checks = RowChecks(f"{tmp_path}/warmup", inputs, 20, 20, 0)
+    warmup.STAGE.verify(checks)
+    assert (checks.rows, checks.problems) == (20, [])
     assert (result.rows.out, result.headline) == (20, "ft:gpt-4o-mini:job-0")
     assert at("label").weights("warm") == "ft:gpt-4o-mini:job-0"
     assert [work.model for work in label.passes(at("label"))] == ["ft:gpt-4o-mini:job-0"]
 
-    result = train.run_finetune(at("finetune"))
+    result = finetune.run(at("finetune"))
     assert (result.rows.came_in, result.rows.out) == (25, 25)
+    assert result.places == {"evolved model": "model.json"}
+    checks = RowChecks(f"{tmp_path}/finetune", inputs, 24, 24, 0)
+    finetune.STAGE.verify(checks)
+    assert checks.problems == ["25 rows rendered, and its manifest says 24"]
     uploaded = [json.loads(line) for line in openai_server.files["file-1"].decode().splitlines()]
     assert len(uploaded) == 25
     assert {exchange["messages"][-1]["content"] for exchange in uploaded} == {"Answer: B"}

@@ -19,7 +19,7 @@ from semievol.data.tables import row_id
 from semievol.errors import UserError
 from semievol.runs import pipeline, runner
 from semievol.stages.base import StageContext
-from semievol.trainers.local import MODEL, TrainSpec
+from semievol.trainers.base import MODEL, TrainSpec
 from tests.support.engines import RuleEngine, requests
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(1200)]
@@ -42,12 +42,21 @@ def put(file: Path, content: list[dict[str, Any]]) -> None:
     file.write_text("\n".join(map(json.dumps, content)))
 
 
-def train(stage: str, spec: TrainSpec, pool: Any, row_count: int, emit: Any) -> dict[str, Any]:
-    """In the place of the training: the model it starts from, with a line about this training."""
-    shutil.copytree(spec.base, f"{spec.out}/{MODEL}")
-    with Path(spec.out, MODEL, "trained").open("a") as lineage:
-        lineage.write(f"{stage}\n")
-    return {"steps": row_count, "loss": 0.5}
+class CopyTrainer:
+    """Makes of a model a copy, with a line about this training."""
+
+    needs_tokens = True
+    pool = "train"
+    writes = {"model": MODEL}
+
+    def __init__(self, config: RunConfig) -> None:
+        pass
+
+    def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Any) -> dict[str, Any]:
+        shutil.copytree(spec.base, f"{spec.out}/{MODEL}")
+        with Path(spec.out, MODEL, "trained").open("a") as lineage:
+            lineage.write(f"{stage}\n")
+        return {"steps": row_count, "loss": 0.5}
 
 
 @pytest.fixture
@@ -72,8 +81,7 @@ def settings(run_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Collaborator(name="plain", k=0),
         Collaborator(name="first", k=0, model="round-0"),
     ]
-    monkeypatch.setattr("semievol.stages.train.train", train)
-    monkeypatch.setattr(runner, "StageContext", partial(StageContext, engine=RuleEngine))
+    monkeypatch.setattr(runner, "StageContext", partial(StageContext, engine=RuleEngine, trainer=CopyTrainer))
     yield run_config
 
 

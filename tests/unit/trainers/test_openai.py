@@ -8,15 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from semievol import config
+from semievol import config, trainers
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import TRAINING
 from semievol.engines.endpoint import variables
 from semievol.errors import UserError
 from semievol.trainers import openai as finetuning_api
-from semievol.trainers.local import TrainSpec, trained
-from semievol.trainers.openai import fine_tune
+from semievol.trainers.base import TrainSpec, trained
 from tests.support.openai_server import Fault, OpenAIServer
 
 MINIMAL = "{name: x, model: {base: gpt-4o-mini}, data: {labeled: l, unlabeled: u, test: t}}"
@@ -45,11 +44,12 @@ class Training:
             table = pa.Table.from_pylist(rows[part * 5 : part * 5 + 5], schema=schema)
             storage.write_table(f"{folder}/rows/{part}.parquet", table)
         self.folder = folder
-        self.spec = TrainSpec(f"{folder}/rows", "gpt-4o-mini", str(folder), self.config.warmup, seed=5, use_gpu=False)
+        self.spec = TrainSpec("gpt-4o-mini", str(folder), self.config.warmup, seed=5)
         self.emitted: list[tuple[Any, ...]] = []
 
     def run(self) -> dict[str, Any]:
-        return fine_tune("warmup", self.spec, self.config, lambda *progress: self.emitted.append(progress))
+        trainer = trainers.load(self.config)
+        return trainer.train("warmup", self.spec, 9, lambda *progress: self.emitted.append(progress))
 
 
 @pytest.fixture
@@ -142,6 +142,12 @@ def test_what_the_api_refuses_and_what_fails_there_is_said(training: Training, o
         training.run()
     openai_server.failing_jobs = ""
     assert training.run()["model"] == "ft:gpt-4o-mini:job-1"  # a failed job is over: the next attempt makes another
+
+
+def test_arguments_for_peft_are_refused(tmp_path: Path, openai_server: OpenAIServer) -> None:
+    training = Training(tmp_path, openai_server, "warmup.lora.extra.use_dora=true")
+    with pytest.raises(UserError, match=r"warmup\.lora\.extra: use_dora goes to PEFT"):
+        training.run()
 
 
 def test_the_config_of_both() -> None:

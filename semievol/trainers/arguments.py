@@ -1,0 +1,159 @@
+"""Arguments of TRL, PEFT and DeepSpeed: those that the config has keys for, those that we set, and `extra`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from importlib.metadata import version
+from typing import Any
+
+from semievol.config import TrainConfig
+from semievol.errors import UserError
+from semievol.trainers.base import TrainSpec
+
+# Arguments of SFTConfig that a key of `warmup` and `finetune` sets.
+_SFT_KEYS = {
+    "num_train_epochs": "epochs",
+    "max_steps": "epochs",
+    "learning_rate": "learning_rate",
+    "lr_scheduler_type": "scheduler",
+    "warmup_steps": "warmup_ratio",
+    "weight_decay": "weight_decay",
+    "per_device_train_batch_size": "per_device_batch_size",
+    "gradient_accumulation_steps": "batch_size",
+    "auto_find_batch_size": "per_device_batch_size",
+    "max_length": "max_length",
+    "truncation_mode": "max_length",
+    "deepspeed": "zero_stage",
+    "fsdp": "zero_stage",
+    "fsdp_config": "zero_stage",
+}
+_LORA_KEYS = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}
+# Arguments that would change nothing, because we load the model and render the rows, or that would break the run.
+_OURS = {
+    *("output_dir", "use_cpu", "save_strategy", "disable_tqdm", "include_num_input_tokens_seen", "dataset_kwargs"),
+    *("model_init_kwargs", "trust_remote_code", "chat_template_path", "eos_token", "dataset_text_field"),
+    *("dataset_num_proc", "shuffle_dataset", "packing", "packing_strategy", "eval_packing", "completion_only_loss"),
+    *("assistant_only_loss", "resume_from_checkpoint", "remove_unused_columns"),
+    *("task_type", "peft_type", "inference_mode", "base_model_name_or_path", "auto_mapping", "peft_version"),
+}
+_LIBRARIES = {"trl": "TRL", "peft": "PEFT"}
+
+
+def check(extra: Mapping[str, Any], lora_extras: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse arguments in `trainer.extra` and `lora.extra` that cannot be passed on.
+
+    Args:
+        lora_extras: by their keys, as `warmup.lora.extra`.
+
+    Raises:
+        UserError: the library has no such argument, it has a key of its own in the config, or we set it.
+    """
+    from peft import LoraConfig
+    from trl import SFTConfig
+
+    own = {name: f"warmup.{key} and finetune.{key}" for name, key in _SFT_KEYS.items()}
+    _check("trainer.extra", extra, SFTConfig, own | {"seed": "seed", "data_seed": "seed"})
+    for key, given in lora_extras.items():
+        section = key.removesuffix("extra")
+        _check(key, given, LoraConfig, {name: section + own for name, own in _LORA_KEYS.items()})
+
+
+def _check(key: str, extra: Collection[str], target: Any, own: Mapping[str, str]) -> None:
+    library = target.__module__.partition(".")[0]
+    names = [field.name for field in dataclasses.fields(target)]
+    for name in extra:
+        if name in own:
+            raise UserError(f"{key}.{name}: this setting has a key of its own; use {own[name]}")
+        if name in _OURS and name in names:
+            raise UserError(f"{key}.{name}: the trainer sets this itself; leave it out")
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            raise UserError(
+                f"{key}.{name}: {target.__name__} of {_LIBRARIES[library]} {version(library)} has no such argument"
+                + (f"; did you mean {near[0]}?" if near else "")
+            )
+
+
+def sft(spec: TrainSpec, extra: Mapping[str, Any], world: int, scratch: str, use_gpu: bool) -> Any:
+    """Return TRL's SFTConfig.
+
+    Args:
+        extra: `trainer.extra`.
+        world: how many workers there are.
+
+    Raises:
+        UserError: SFTConfig does not take a value of `extra`.
+    """
+    from trl import SFTConfig
+
+    config = spec.config
+    defaults = {"gradient_checkpointing": use_gpu, "bf16": use_gpu, "logging_steps": 5, "report_to": []}
+    return _made(
+        "trainer.extra",
+        extra,
+        SFTConfig,
+        **(defaults | dict(extra)),
+        output_dir=scratch,
+        seed=spec.seed,
+        data_seed=spec.seed,
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.scheduler,
+        warmup_steps=config.warmup_ratio,  # below 1 it is a share of the steps
+        weight_decay=config.weight_decay,
+        per_device_train_batch_size=config.per_device_batch_size,
+        gradient_accumulation_steps=config.batch_size // (config.per_device_batch_size * world),
+        max_length=config.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens already (semievol.trainers.render)
+        use_cpu=not use_gpu,
+        deepspeed=deepspeed_config(config.zero_stage),
+        save_strategy="no",
+        disable_tqdm=True,
+        include_num_input_tokens_seen=True,
+    )
+
+
+def deepspeed_config(zero_stage: int) -> dict[str, Any]:
+    """Return DeepSpeed's JSON; transformers fills in "auto" values from the training arguments."""
+    return {
+        "zero_optimization": {"stage": zero_stage},
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        # torch's own AdamW, sharded by ZeRO: DeepSpeed's CPU optimizer would want a compiler on every node.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def lora(stage: str, config: TrainConfig) -> Any:
+    """Return PEFT's LoraConfig.
+
+    Raises:
+        UserError: LoraConfig does not take a value of `lora.extra`.
+    """
+    from peft import LoraConfig
+
+    return _made(
+        f"{stage}.lora.extra",
+        config.lora.extra,
+        LoraConfig,
+        **config.lora.extra,
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules="all-linear" if config.lora.targets == ["all-linear"] else config.lora.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _made(key: str, extra: Mapping[str, Any], target: Any, **arguments: Any) -> Any:
+    try:
+        return target(**arguments)
+    except (TypeError, ValueError, ImportError) as error:
+        if not extra:
+            raise
+        raise UserError(f"{key}: {target.__name__} does not take {', '.join(extra)} as given: {error}") from None

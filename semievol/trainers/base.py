@@ -1,0 +1,68 @@
+"""Trainers behind one small interface: DeepSpeed on the workers of a cluster, or the fine-tuning API of an endpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from semievol.config import TrainConfig
+from semievol.data import storage
+from semievol.runtime.progress import Emit
+
+ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
+NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint}
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One fine-tuning.
+
+    Attributes:
+        base: URI, folder or hub id of the weights to start from, or the name of a model at an endpoint.
+        out: URI of the stage's folder. The rows to train on are there, and the trained model is written there.
+    """
+
+    base: str
+    out: str
+    config: TrainConfig
+    seed: int
+
+    @property
+    def rows(self) -> str:
+        """URI of a folder of Parquet parts in the schema `TRAINING`, with `quarantine_reason` too."""
+        return storage.join(self.out, "rows")
+
+
+class Trainer(Protocol):
+    """Fine-tunes models as the config of a run says.
+
+    Attributes:
+        needs_tokens: whether rows must hold the base model's tokens and fit `max_length`; else messages do, uncut.
+        pool: the key under `resources` that it trains with; empty where it trains elsewhere.
+        writes: what people look for in the stage's folder after a training: name, relative path.
+    """
+
+    needs_tokens: bool
+    pool: str
+    writes: dict[str, str]
+
+    def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
+        """Fine-tune on the usable rows, `row_count` of them, and return the metrics: at least steps and loss.
+
+        Raises:
+            UserError: the settings are wrong, or an endpoint refuses them.
+        """
+
+
+def trained(folder: str) -> str:
+    """Return what a training stage made, as an engine loads it: the URI of the merged weights, or the name at an endpoint."""
+    named = storage.join(folder, NAMED)
+    return str(json.loads(storage.read_text(named))["model"]) if storage.exists(named) else storage.join(folder, MODEL)
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """Return the figure of a training that matters, for people."""
+    if "model" in metrics:
+        return str(metrics["model"])
+    return f"loss {metrics['loss']:.3f} after {metrics['steps']} steps"

@@ -1,0 +1,143 @@
+"""Rows of a task to rows that a trainer takes: chat messages, and the tokens that they are to the base model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+from semievol.data import storage
+from semievol.data.tables import TRAINING, to_row
+from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.method import prompts
+from semievol.runtime.rows import summarize
+from semievol.tasks import Task
+from semievol.trainers.base import TrainSpec
+
+_RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
+_COLUMNS = ["row_id", "question", "options", "context", "answer"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to train on.
+
+    Attributes:
+        uri: a folder of Parquet parts.
+        selected_only: whether only its selected rows count.
+        context: as warmup.context; other than none, the rows have neighbors among themselves.
+        k: how many of these are shown as solved examples.
+    """
+
+    uri: str
+    selected_only: bool = False
+    context: str = "none"
+    k: int = 0
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What became of the rows: counts, and why rows cannot be used."""
+
+    came_in: int
+    usable: int
+    cut: int  # usable rows that were shortened to fit
+    reasons: Counter[str]
+
+    @property
+    def quarantined(self) -> int:
+        return self.reasons.total()
+
+    @property
+    def examples(self) -> list[str]:
+        """The reasons, for people."""
+        return [f"{n:,} rows: {reason}" for reason, n in self.reasons.most_common()]
+
+
+def render(sources: Sequence[Source], spec: TrainSpec, task: Task, *, tokens: bool) -> Rendered:
+    """Write `spec.rows`, in parallel.
+
+    Args:
+        tokens: whether the rows hold the base model's tokens. Then a prompt that does not fit `max_length` is cut by the
+            rule of `prompts.shorter`, and a row that does not fit after it is quarantined; else nothing is cut.
+    """
+    storage.delete(spec.rows)  # of an attempt that was cut off
+    for source in sources:
+        _render(source, spec, task, spec.base if tokens else None)
+    reasons: Counter[str] = Counter()
+    usable = cut = 0
+    for fit, were_cut, why in summarize(spec.rows, ["cut", "quarantine_reason"], _count):
+        usable += fit
+        cut += were_cut
+        reasons.update(why)
+    return Rendered(sum(map(_source_rows, sources)), usable, cut, reasons)
+
+
+def _source_rows(source: Source) -> int:
+    """Count the rows that have to come out of rendering, at their source."""
+    if not source.selected_only:
+        return storage.count_rows(source.uri)
+    return sum(summarize(source.uri, ["selected"], _count_selected))
+
+
+def _count_selected(block: pa.Table) -> int:
+    return len(block.filter(block["selected"]))
+
+
+def _render(source: Source, spec: TrainSpec, task: Task, model: str | None) -> None:
+    import ray
+
+    filesystem, path = storage.resolve(source.uri)
+    more = ["selected"] if source.selected_only else [] if source.context == "none" else ["neighbor_ids"]
+    rows = ray.data.read_parquet(path, filesystem=filesystem, columns=[*_COLUMNS, *more])
+    out_filesystem, out_path = storage.resolve(spec.rows)
+    rows.map_batches(
+        _messages,
+        batch_size=1024,
+        batch_format="pyarrow",
+        fn_kwargs={"source": source, "task": task, "model": model, "max_length": spec.config.max_length},
+    ).write_parquet(out_path, filesystem=out_filesystem)
+
+
+def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, max_length: int) -> pa.Table:
+    template = _template(model) if model else None
+    if source.selected_only:
+        batch = batch.filter(batch["selected"])
+    solved = {}
+    if source.context != "none":
+        solved = {record["row_id"]: to_row(record) for record in storage.read_table(source.uri, _COLUMNS).to_pylist()}
+    rendered: list[dict[str, Any]] = []
+    for record in batch.to_pylist():
+        row, completion = to_row(record), prompts.completion(task, record["answer"])
+        shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if _shows_examples(source, record) else []
+        for shorter, fewer in prompts.shorter(row, shown):
+            prompt = prompts.messages(task, shorter, examples=fewer)
+            tokens = template.exchange(prompt, completion) if template else {}
+            fits = len(tokens.get("input_ids", ())) <= max_length
+            if fits:
+                break
+        reason = None if fits else f"over max_length = {max_length} tokens of prompt and response"
+        ids = {"row_id": record["row_id"], "cut": shorter is not row, "quarantine_reason": reason}
+        rendered.append(ids | {"prompt": prompt, "completion": completion} | (tokens if fits else {}))
+    return pa.Table.from_pylist(rendered, schema=_RENDERED)
+
+
+@cache
+def _template(model: str) -> ChatTemplate:
+    """Load it once in each process, for all batches that it renders."""
+    return ChatTemplate(load_tokenizer(storage.local_copy(model) if "://" in model else model))
+
+
+def _shows_examples(source: Source, record: dict[str, Any]) -> bool:
+    """Tell whether a row gets examples. With `mixed` every other row does, so that the model still answers without them."""
+    return source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
+
+
+def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:
+    """Count the rows that can be used, those that were cut, and by their reason those that cannot be used."""
+    reasons = Counter(block["quarantine_reason"].drop_null().to_pylist())
+    return block["quarantine_reason"].null_count, len(block.filter(block["cut"])), reasons

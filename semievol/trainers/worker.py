@@ -1,0 +1,187 @@
+"""One rank of a fine-tuning: TRL's SFTTrainer with LoRA and DeepSpeed. Rank 0 merges the adapter and uploads both."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semievol.config import LoraConfig
+from semievol.data import storage
+from semievol.engines.chat_template import load_tokenizer
+from semievol.errors import UserError
+from semievol.trainers import arguments
+from semievol.trainers.base import ADAPTER, METRICS, MODEL, TrainSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fine-tuning, as each rank is given it."""
+
+    stage: str
+    spec: TrainSpec
+    use_gpu: bool  # what was reserved, not what the machine has
+    extra: dict[str, Any]  # trainer.extra
+    lora_extras: dict[str, dict[str, Any]]  # by their keys
+
+
+def work(given: dict[str, Any]) -> None:
+    """Train, as each rank does.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    import ray.train
+
+    job, progress = given["job"], given["progress"]
+    arguments.check(job.extra, job.lora_extras)
+    spec = job.spec
+    rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
+    base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
+    _check_targets(base, spec.config.lora)
+    if not job.use_gpu:
+        _score_responses_only()
+        _compile_nothing()
+    with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
+        trainer = _sft_trainer(job, base, world, scratch)
+        if rank == 0:
+            trainer.add_callback(_progress_callback(progress))
+        output = trainer.train()
+        adapter = Path(scratch) / ADAPTER
+        trainer.save_model(str(adapter))  # every rank: ZeRO-3 gathers the weights from all
+        if rank == 0:
+            _publish(base, spec, adapter, Path(scratch) / MODEL)
+            metrics = _metrics(output, trainer.state)
+            storage.write_text(storage.join(spec.out, METRICS), json.dumps(metrics))
+
+
+def _sft_trainer(job: Job, base: str, world: int, scratch: str) -> Any:
+    import torch
+    from trl import SFTTrainer
+
+    spec = job.spec
+    args = arguments.sft(spec, job.extra, world, scratch, job.use_gpu)  # first: with ZeRO-3 it decides how weights load
+    # Full precision on a CPU, where bf16 arithmetic is slow.
+    model = _load(base, torch.bfloat16 if job.use_gpu else torch.float32)
+    try:
+        return SFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=_dataset(spec.rows, scratch),
+            processing_class=load_tokenizer(base),
+            peft_config=arguments.lora(job.stage, spec.config),
+        )
+    except (ValueError, ImportError) as error:
+        if extra := [*job.extra, *spec.config.lora.extra]:
+            raise UserError(
+                f"trainer.extra and {job.stage}.lora.extra: TRL does not take {', '.join(extra)} here: {error}"
+            ) from None
+        raise
+
+
+def _score_responses_only() -> None:
+    """Keep prompts out of the projection to the vocabulary on a CPU too.
+
+    Where there is no Triton, TRL 1.16 projects every position and masks the loss after it, for compilers that want
+    fixed shapes (trl.trainer.utils.add_fused_lm_head). Eager torch needs none, and the rest was 45 % of a step here.
+    """
+    from trl.trainer import utils
+
+    utils._use_triton = lambda device: True
+
+
+def _compile_nothing() -> None:
+    """Keep a compiler off every CPU node, and a minute and a half off its first training.
+
+    DeepSpeed 0.19 builds a shared-memory all-reduce when it starts on a CPU, which only inference calls
+    (deepspeed.comm.torch.TorchBackend).
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _metrics(output: Any, state: Any) -> dict[str, Any]:
+    curve = [[log["step"], log["loss"]] for log in state.log_history if "loss" in log]
+    return {
+        "steps": output.global_step,
+        "loss": round(float(output.training_loss), 5),
+        "loss_curve": curve[:: max(1, len(curve) // 50)],
+        "tokens": int(state.num_input_tokens_seen or 0),
+        "train_seconds": round(output.metrics["train_runtime"], 2),
+    }
+
+
+def _dataset(rows: str, scratch: str) -> Any:
+    """Return the tokens of the usable rows, memory-mapped, in an order that does not depend on how they were written."""
+    import pyarrow.compute as pc
+    from datasets import load_dataset
+
+    files = [str(file) for file in sorted(Path(storage.local_copy(rows)).glob("*.parquet"))]
+    usable = pc.field("quarantine_reason").is_null()
+    columns = ["input_ids", "labels"]
+    dataset = load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=scratch, filters=usable, columns=["row_id", *columns]
+    )
+    return dataset.sort("row_id").select_columns(columns)
+
+
+def _check_targets(base: str, lora: LoraConfig) -> None:
+    """Refuse to train one of two tied matrices: both would change when it is merged, and the model would be another one.
+
+    Raises:
+        UserError: the word vectors are tied to the output layer, and one of them is a target.
+    """
+    from transformers import AutoConfig
+
+    tied = AutoConfig.from_pretrained(base, trust_remote_code=False).tie_word_embeddings
+    trained = {*lora.targets, *(lora.extra.get("modules_to_save") or ())}
+    if tied and (both := {"embed_tokens", "lm_head"} & trained):
+        raise UserError(
+            f"lora.targets: {', '.join(sorted(both))} of this model is tied (tie_word_embeddings), so an adapter on it "
+            f"cannot be merged into the weights. Take it out of warmup.lora and finetune.lora (targets, extra.modules_to_save)"
+        )
+
+
+def _progress_callback(progress: Any) -> Any:
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            progress.add.remote(1)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:
+                progress.add.remote(0, f"loss {float(logs['loss']):.3f}")
+
+    return Report()
+
+
+def _publish(base: str, spec: TrainSpec, adapter: Path, merged: Path) -> None:
+    """Upload the adapter, and the base with the adapter merged in, which is what bulk inference runs on."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoConfig
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    for pickle in adapter.glob("*.bin"):
+        pickle.unlink()  # training_args.bin: a pickle that nobody needs
+    settings = adapter / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": spec.base}, indent=2))
+    unset_hf_deepspeed_config()  # else ZeRO-3 would load the weights sharded
+    full = _load(base, torch.float32)  # for an exact merge
+    model = PeftModel.from_pretrained(full, str(adapter)).merge_and_unload()
+    dtype = AutoConfig.from_pretrained(base, trust_remote_code=False).dtype
+    model = model.to(dtype) if dtype is not None else model
+    model.save_pretrained(str(merged), safe_serialization=True)
+    load_tokenizer(base).save_pretrained(str(merged))
+    storage.upload(str(adapter), storage.join(spec.out, ADAPTER))
+    storage.upload(str(merged), storage.join(spec.out, MODEL))
+
+
+def _load(base: str, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
