@@ -13,6 +13,7 @@ from semievol.config.schema import (
     ModelConfig,
     PoolResources,
     PriceConfig,
+    RetrieveConfig,
     RunConfig,
     SelectConfig,
     ServingConfig,

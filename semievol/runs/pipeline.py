@@ -14,7 +14,7 @@ from semievol.config import RunConfig
 from semievol.data import paths, storage
 from semievol.engines import endpoint
 from semievol.errors import UserError
-from semievol.inference.pool import ENGINES
+from semievol.inference.pool import EnginePool
 from semievol.reports import summary as report
 from semievol.runs import lease, rounds
 from semievol.runs.fingerprints import Fingerprints
@@ -23,7 +23,7 @@ from semievol.runs.rounds import Files, Round, Step
 from semievol.runs.runner import Echo, Planned, Runner
 from semievol.runtime import cluster
 from semievol.stages.base import Key
-from semievol.stages.evaluate import measure_pseudo_labels
+from semievol.stages.compare import measure_pseudo_labels
 from semievol.stages.ingest import inputs
 
 
@@ -32,12 +32,15 @@ class Pipeline:
 
     Args:
         folder: where it lives; default: <storage>/<name>.
+        engines: a pool of other engines than those of the config.
 
     Raises:
         UserError: something is wrong with the input files or the models.
     """
 
-    def __init__(self, run_config: RunConfig, echo: Echo, folder: RunFolder | None = None) -> None:
+    def __init__(
+        self, run_config: RunConfig, echo: Echo, folder: RunFolder | None = None, engines: EnginePool | None = None
+    ) -> None:
         self.config = paths.absolute(run_config)
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
@@ -47,7 +50,8 @@ class Pipeline:
         )
         self._listing: Files = tuple(files["unlabeled"])
         self._fingerprints = Fingerprints(self.config, files)
-        self._runner = Runner(self.config, self.folder, echo)
+        self._engines = engines or EnginePool()
+        self._runner = Runner(self.config, self.folder, echo, self._engines)
         self._settle()
 
     def plan(self) -> list[Planned]:
@@ -100,7 +104,7 @@ class Pipeline:
                 storage.delete(self.folder.uri)  # nothing half-written
             raise
         finally:
-            ENGINES.release()
+            self._engines.release()
 
     def select(self) -> dict[str, Any]:
         """Select anew among the pseudo-labels of the last round that has any; what depends on it stays as it is.
@@ -193,8 +197,6 @@ class Pipeline:
         pools = dict.fromkeys(step.stage.actors for step in steps if step.stage.actors)
         if self.config.trainer.kind == "openai":
             pools.pop("train", None)  # it is elsewhere
-        if self.config.evaluate.k and any(step.stage.function == "evaluate:run_model" for step in steps):
-            pools["embed"] = None  # test rows get their solved examples
         return list(pools)
 
     def _begin(self, one: Round) -> None:

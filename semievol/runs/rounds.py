@@ -54,11 +54,19 @@ _EMBEDDED = ("embedding.max_length", "retrieve")
 _INGESTED = ("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes", "limits.bad_shards")
 STAGES = (  # in the order in which they run: what asks the warm model stands together, so that it is loaded once
     Stage("ingest", "ingest:run", (), _INGESTED),
-    Stage("index", "retrieve:run_index", ("ingest",), _EMBEDDED, "embedding", "embed"),
+    Stage("index", "index:run", ("ingest",), _EMBEDDED, "embedding", "embed"),
     Stage("warmup", "train:run_warmup", ("ingest", "index"), ("task", "warmup", "seed", *_TRAINER), "base", "train"),
     Stage("retrieve", "retrieve:run", ("ingest", "index"), _EMBEDDED, "embedding", "embed"),
-    Stage("evaluate/base", "evaluate:run_model", ("ingest",), _EVALUATED, "base", "label"),
-    Stage("evaluate/warm", "evaluate:run_model", ("ingest", "warmup"), _EVALUATED, "", "label"),
+    Stage(
+        "evaluate/retrieve",
+        "evaluate_retrieve:run",
+        ("ingest", "index"),
+        ("evaluate.k", *_EMBEDDED),
+        "embedding",
+        "embed",
+    ),
+    Stage("evaluate/base", "evaluate:run", ("ingest",), _EVALUATED, "base", "label"),
+    Stage("evaluate/warm", "evaluate:run", ("ingest", "warmup"), _EVALUATED, "", "label"),
     Stage("label", "label:run", ("ingest", "warmup", "retrieve"), _LABELED, "collaborators", "label"),
     Stage("select", "select:run", ("label",), ("select",)),
     Stage(
@@ -69,16 +77,16 @@ STAGES = (  # in the order in which they run: what asks the warm model stands to
         "base",
         "train",
     ),
-    Stage("evaluate/evolved", "evaluate:run_model", ("ingest", "finetune"), _EVALUATED, "", "label"),
+    Stage("evaluate/evolved", "evaluate:run", ("ingest", "finetune"), _EVALUATED, "", "label"),
     Stage(
         "evaluate/compare",
-        "evaluate:run",
+        "compare:run",
         ("ingest", "select", "evaluate/base", "evaluate/warm", "evaluate/evolved"),
         ("task",),
     ),
 )
 _NAMES = [stage.name for stage in STAGES]
-_ONCE = ("index", "warmup", "evaluate/base", "evaluate/warm")  # in round 0, for all rounds
+_ONCE = ("index", "warmup", "evaluate/retrieve", "evaluate/base", "evaluate/warm")  # in round 0, for all rounds
 _OF_NEW_ROWS = ("ingest", "retrieve")  # in the rounds with files of their own
 _READS_ROWS = ("retrieve", "select", "evaluate/compare")  # unlabeled rows or their oracle; others labeled and test rows
 
@@ -110,8 +118,8 @@ def needs(stage: Stage, run_config: RunConfig) -> tuple[str, ...]:
         return ("ingest",)  # else another embedding model would make another warm-up
     if stage.name == "select" and run_config.select.ceiling:
         return ("ingest",)  # the only stage that may see the oracle, and only then
-    if stage.function == "evaluate:run_model" and run_config.evaluate.k:
-        return (*stage.needs, "index")
+    if stage.function == "evaluate:run" and run_config.evaluate.k:
+        return (*stage.needs, "evaluate/retrieve")
     return stage.needs
 
 
@@ -148,7 +156,7 @@ def steps(rounds: Sequence[Round], run_config: RunConfig) -> list[Step]:
         sources += [one.number] if one.files else []
         left_out = () if one.number == 0 else _ONCE if one.files else (*_ONCE, *_OF_NEW_ROWS)
         for stage in STAGES:
-            if stage.name not in left_out:
+            if stage.name not in left_out and (stage.name != "evaluate/retrieve" or run_config.evaluate.k):
                 found.append(Step(stage, one, _inputs(stage, one.number, sources, run_config)))
     return found
 

@@ -14,7 +14,7 @@ from semievol import config as configuration
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.errors import UserError
-from semievol.inference.pool import ENGINES
+from semievol.inference.pool import EnginePool
 from semievol.runs import rounds
 from semievol.runs.folder import RUN, Manifest, RunFolder
 from semievol.runs.rounds import Step
@@ -41,10 +41,11 @@ class Planned:
 class Runner:
     """Runs the steps of a run folder, whose `fingerprints` say what each of them depends on."""
 
-    def __init__(self, run_config: RunConfig, folder: RunFolder, echo: Echo) -> None:
+    def __init__(self, run_config: RunConfig, folder: RunFolder, echo: Echo, engines: EnginePool) -> None:
         self._config = run_config
         self._folder = folder
         self._echo = echo
+        self._engines = engines
 
     def done(self, step: Step) -> Manifest | None:
         """The manifest of a step that is done with what it depends on now."""
@@ -64,7 +65,7 @@ class Runner:
         """Do the step, whether it is done or not."""
         self._prepare(step)
         if step.stage.actors != "label":
-            ENGINES.release()  # before training wants the accelerators
+            self._engines.release()  # before training wants the accelerators
         module, _, function = step.stage.function.partition(":")
         run: Callable[[StageContext], StageResult] = getattr(import_module(f"semievol.stages.{module}"), function)
         status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)
@@ -94,6 +95,7 @@ class Runner:
             {name: self._folder.stage(*key) for name, key in step.inputs.items()},
             Console(self._echo, partial(self._folder.write_status, round=number)),
             files=step.round.files,
+            engines=self._engines,
         )
 
     def plan(self, step: Step) -> Planned:

@@ -17,12 +17,12 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import to_row
 from semievol.errors import UserError
+from semievol.retrieval.search import INDEX, Searcher
 from semievol.runs import promotion
 from semievol.runs.folder import RunFolder
 from semievol.serving import keys
 from semievol.serving.backend import Unavailable
 from semievol.serving.keeper import Keeper, Lineup
-from semievol.stages.retrieve import INDEX, Searcher
 from semievol.tasks import Row
 
 _POLL_S = 1.0
@@ -150,7 +150,7 @@ class Neighbors:
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._k = config.serving.neighbors
-        self._searcher = Searcher(storage.join(folder.stage("index"), INDEX), config)
+        self._searcher = Searcher(storage.join(folder.stage("index"), INDEX), config.embedding, config.retrieve)
         labeled = storage.read_table(storage.join(folder.stage("ingest"), "labeled")).to_pylist()
         self._rows = {record["row_id"]: to_row(record) for record in labeled}
 

@@ -7,22 +7,26 @@ plan, verify and report ask the declaration and name no stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from semievol import engines, tasks
-from semievol.config import EngineConfig, RunConfig
+from semievol import tasks
+from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
-from semievol.engines import Engine
 from semievol.errors import UserError
+from semievol.inference.pool import EnginePool
 from semievol.runtime.progress import Emit
 from semievol.runtime.rows import RowJob
 from semievol.tasks import Task
 from semievol.trainers.local import trained
 
 Key = tuple[str, int]  # a stage's name, and the round in which it stands
+# Keys of the config that the answers of an engine depend on.
+ENGINE_SETTINGS = (
+    *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.extra_that_counts", "task"),
+)
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,8 @@ class StageContext:
     out: str  # URI of the stage's own folder; its leftovers are there when it is resumed
     inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
     emit: Emit
-    engine: Callable[[str, EngineConfig], Engine] = engines.load
     files: tuple[storage.FileEntry, ...] = ()  # the unlabeled files of a round with rows of its own
+    engines: EnginePool = field(default_factory=EnginePool)  # of the run
 
     @property
     def task(self) -> Task:

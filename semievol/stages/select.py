@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from semievol.config import SelectConfig
 from semievol.data import storage
+from semievol.data.oracle import true_answers
 from semievol.data.tables import SELECTED
 from semievol.errors import UserError
 from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
 from semievol.runtime.rows import summarize
 from semievol.stages.base import Rows, StageContext, StageResult
-from semievol.stages.oracle import true_answers
 from semievol.tasks import needs_options
 
 Integers = npt.NDArray[np.int64]

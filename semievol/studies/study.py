@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semievol import config as configuration
+from semievol import tasks
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.storage import FileEntry
@@ -186,7 +187,9 @@ def _result(one: Planned, driver: Pipeline, last: dict[str, int]) -> Result:
         seed=one.seed,
         accuracy=metrics(evaluated)["accuracy"],
         interval=tuple(metrics(evaluated)["interval"]),
-        scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config),
+        scores=scores_by_row(
+            storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), tasks.make(driver.config.task)
+        ),
         trained_rows=trained.rows.out if trained else None,
         steps=trained.metrics["steps"] if trained else None,
         selected=metrics("select").get("selected"),

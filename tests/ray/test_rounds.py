@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from semievol.config import Collaborator, RunConfig
 from semievol.data import storage
 from semievol.data.tables import row_id
 from semievol.errors import UserError
-from semievol.runs import pipeline, runner
-from semievol.stages.base import StageContext
+from semievol.inference.pool import EnginePool
+from semievol.runs import pipeline
 from semievol.trainers.local import MODEL, TrainSpec
 from tests.support.engines import RuleEngine, requests
 
@@ -73,13 +72,12 @@ def settings(run_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Collaborator("first", k=0, model="round-0"),
     ]
     monkeypatch.setattr("semievol.stages.train.train", train)
-    monkeypatch.setattr(runner, "StageContext", partial(StageContext, engine=RuleEngine))
     yield run_config
 
 
 def run(settings: RunConfig) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
-    return pipeline.Pipeline(settings, said.append).run(), said
+    return pipeline.Pipeline(settings, said.append, engines=EnginePool(RuleEngine)).run(), said
 
 
 def written(folder: Path) -> dict[Path, int]:

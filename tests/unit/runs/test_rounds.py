@@ -24,7 +24,7 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     these = [Round(0, (A,)), Round(1), Round(2, (B,)), Round(3)]
     found = inputs(these)
     steps = [[stage for stage, number in found if number == n] for n in range(4)]
-    assert steps[0] == [stage.name for stage in STAGES]
+    assert steps[0] == [stage.name for stage in STAGES if stage.name != "evaluate/retrieve"]
     assert steps[1] == steps[3] == LATER
     assert steps[2] == ["ingest", "retrieve", *LATER]
     assert found["label", 0]["warmup"] == ("warmup", 0)
