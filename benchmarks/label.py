@@ -50,11 +50,12 @@ from typing import Any
 import pyarrow as pa
 
 from semievol import config
-from semievol.config import Collaborator, Columns, EngineConfig, RunConfig
+from semievol.config import Collaborator, Columns, EmbeddingConfig, EngineConfig, RunConfig
 from semievol.data import storage
 from semievol.data.tables import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, validate
 from semievol.engines import Completion
 from semievol.engines.vllm import PromptBatches, VLLMEngine, engine_environment, engine_options
+from semievol.inference.labeler import Labeler, Labeling, Panel, Pass
 from semievol.method import prompts
 from semievol.method.confidence import sampling_seed
 from semievol.method.prompts import Messages
@@ -148,7 +149,7 @@ def id_of(row: Row) -> int:
     return row_id(row.question, row.options, row.context)
 
 
-# Ours: the label stage on a local Ray, as `semievol run` has it.
+# Ours: bulk inference on a local Ray, as the label stage asks for it.
 
 
 class FixedLength(VLLMEngine):
@@ -198,35 +199,36 @@ def ours(
     per_commit: int = 250,
     warm: bool = True,
 ) -> dict[str, Any]:
+    from semievol.inference.bulk import Request, answer_rows, count_answers, engine_figures
+    from semievol.inference.pool import EnginePool
     from semievol.runtime import cluster
-    from semievol.stages import label
-    from semievol.stages.base import StageContext
+    from semievol.runtime.rows import RowJob
 
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        records = [
-            {"row_id": id_of(row), "question": row.question, "options": row.options, "context": row.context}
-            | {"neighbor_ids": [], "neighbor_scores": []}
-            for row in rows
-        ]
-        storage.write_table(f"{folder}/retrieve/rows/part-0.parquet", pa.Table.from_pylist(records, schema=RETRIEVED))
+        storage.write_table(f"{folder}/source/part-0.parquet", table_of(rows))
         settings = run_config(folder)
-        settings.label.collaborators = [Collaborator(name="warm", k=0, samples=SAMPLES, temperature=TEMPERATURE)]
-        os.mkdir(f"{folder}/warmup")
-        os.symlink(MODEL, f"{folder}/warmup/model")  # the weights that also justify
-        settings.label.max_tokens, settings.label.justify, settings.label.mode = TOKENS, justify, mode
         settings.engine.max_num_seqs = max_num_seqs
-        settings.label.rows_per_commit = per_commit
         settings.resources.label.actors, settings.resources.label.num_cpus = actors, cpus
         cluster.connect(settings)
         connected = time.time()
         os.mkdir(f"{folder}/log")
-        inputs = {name: f"{folder}/{name}" for name in ("ingest", "retrieve", "warmup")}
-        engine: Any = partial(FixedLength, log=f"{folder}/log", warm=warm, engines=actors)
-        context = StageContext("label", settings, f"{folder}/label", inputs, lambda *_: None, engine=engine)
-        result = label.run(context)
-        assert result.rows.came_in == len(rows) == result.rows.out + result.rows.quarantined
-        written = [file.stat().st_mtime for file in Path(folder, "label", "rows").rglob("*.parquet")]
+        request = Request(
+            job=RowJob("label", f"{folder}/label", lambda *_: None, per_commit),
+            source=f"{folder}/source",
+            out=f"{folder}/label/rows",
+            schema=PSEUDO_LABELED,
+            panel=panel(mode=mode, justify=justify),
+            passes=[Pass(str(MODEL), None, (0,), last=True)],
+            engine=settings.engine,
+            resources=settings.resources.label,
+            no_progress_s=settings.limits.no_progress_s,
+        )
+        pool = EnginePool(partial(FixedLength, log=f"{folder}/log", warm=warm, engines=actors))
+        engine = engine_figures(answer_rows(pool, request))
+        totals, _ = count_answers(request.out, paid=[])
+        assert totals["answered"] + totals["quarantined"] == len(rows)
+        written = [file.stat().st_mtime for file in Path(request.out).rglob("*.parquet")]
         asked = [[float(line) for line in note.read_text().split()] for note in Path(folder, "log").iterdir()]
         first = min(times[0] for times in asked)
         seconds = max(written) - first
@@ -234,10 +236,10 @@ def ours(
             "rows_per_s": round(len(rows) / seconds, 2),
             "start_s": round(first - started, 2),  # with the engine's warm-up, if there is one
             "ray_start_s": round(connected - started, 2),
-            "engine_start_s": result.metrics["engine"]["start_s"],
-            "output_tokens": result.metrics["output_tokens"],
-            "justified": result.metrics["justified"],
-            "prefix_cache_hits": result.metrics["engine"]["prefix_cache_hits"],
+            "engine_start_s": engine["start_s"],
+            "output_tokens": totals["output_tokens"],
+            "justified": round(totals["justified"] / max(totals["answered"], 1), 4),
+            "prefix_cache_hits": engine["prefix_cache_hits"],
             "shares": [round(len(times) / sum(map(len, asked)), 3) for times in asked],
         }
         import ray
@@ -246,13 +248,23 @@ def ours(
     return figures
 
 
+def table_of(rows: list[Row]) -> pa.Table:
+    records = [
+        {"row_id": id_of(row), "question": row.question, "options": row.options, "context": row.context}
+        | {"neighbor_ids": [], "neighbor_scores": []}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(records, schema=RETRIEVED)
+
+
+def panel(**more: Any) -> Panel:
+    who = Collaborator(name="warm", k=0, samples=SAMPLES, temperature=TEMPERATURE)
+    return Panel(TASK, (who,), "", EmbeddingConfig(), max_tokens=TOKENS, **more)
+
+
 def run_config(folder: str) -> RunConfig:
     data = "{labeled: l, unlabeled: u, test: t}"
-    return config.loads(
-        f"{{name: bench, storage: {folder}, model: {{base: {MODEL}}}, data: {data}}}",
-        ["limits.max_bad_fraction=1"],
-        "made here",
-    )
+    return config.loads(f"{{name: bench, storage: {folder}, model: {{base: {MODEL}}}, data: {data}}}", [], "made here")
 
 
 def actors(rows: list[Row], count: int) -> dict[str, Any]:
@@ -426,24 +438,11 @@ class NullEngine(VLLMEngine):
 
 
 def overhead(rows: list[Row]) -> dict[str, Any]:
-    from semievol.inference.labeler import Labeler, Labeling, Pass
-
-    settings = run_config("unused")
-    who = Collaborator(name="base", k=0, model="base", samples=SAMPLES, temperature=TEMPERATURE)
-    records = [
-        {"row_id": id_of(row), "question": row.question, "options": row.options, "context": row.context}
-        | {"neighbor_ids": [], "neighbor_scores": []}
-        for row in rows
-    ]
-    table = pa.Table.from_pylist(records, schema=RETRIEVED)
+    table = table_of(rows)
     silent = SimpleNamespace(remote=lambda *_: None)
     labeling = Labeling(
         work=Pass(str(MODEL), None, (0,), last=True),
-        task=settings.task,
-        embedding=settings.embedding,
-        labeled=None,
-        settings=settings.label.model_copy(update={"collaborators": [who], "justify": False, "max_tokens": TOKENS}),
-        seed=0,
+        panel=panel(),
         schema=PSEUDO_LABELED,
         key="engine.endpoint",
     )

@@ -26,7 +26,6 @@ import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,10 @@ import pyarrow.parquet as pq
 from semievol import config
 from semievol.config import EngineConfig
 from semievol.engines import Completion
+from semievol.inference.pool import EnginePool
 from semievol.method.prompts import Messages
 from semievol.runs.pipeline import Pipeline
 from semievol.runtime import cluster
-from semievol.stages.base import StageContext
 
 STAGES = ("ingest", "index", "retrieve", "label", "select")
 LABELED, TEST, ROWS_PER_FILE = 450, 450, 50_000
@@ -89,19 +88,12 @@ def measure(rows: int) -> dict[str, Any]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as another:  # its memory is not the driver's
             another.submit(prepare, folder, rows).result()
         run_config = config.loads(SETTINGS.format(folder=folder), [], "made here")
-        pipeline = Pipeline(run_config, lambda line: print(line, flush=True))
+        engine: Any = NullEngine  # only asked to generate
+        pipeline = Pipeline(run_config, lambda line: print(line, flush=True), engines=EnginePool(engine))
         cluster.connect(run_config)
-        runner = pipeline._runner
-        original = runner.context
-
-        def with_null_engine(step: Any) -> StageContext:
-            engine: Any = NullEngine  # only asked to generate
-            return replace(original(step), engine=engine)
-
-        runner.context = with_null_engine  # type: ignore[method-assign]
         steps = {step.key: step for step in pipeline._steps}
         with peak_of_store() as store:
-            seconds = {stage: runner.done_or_run(steps[stage, 0]).seconds for stage in STAGES}
+            seconds = {stage: pipeline._runner.done_or_run(steps[stage, 0]).seconds for stage in STAGES}
         size = sum(file.stat().st_size for file in Path(folder, "run").rglob("*") if file.is_file())
     return {
         "rows": rows,

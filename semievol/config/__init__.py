@@ -1,6 +1,13 @@
 """The run configuration: its sections, `schema` for the whole of it, `load` to read it, `check` across sections."""
 
-from semievol.config.labeling import CONFIDENCES, Collaborator, EmbeddingConfig, LabelConfig, SelectConfig
+from semievol.config.labeling import (
+    CONFIDENCES,
+    Collaborator,
+    EmbeddingConfig,
+    LabelConfig,
+    RetrieveConfig,
+    SelectConfig,
+)
 from semievol.config.load import load, loads, structured, to_yaml
 from semievol.config.running import (
     EngineConfig,

@@ -43,6 +43,12 @@ class RowChecks:
         if found != expected:
             self.problems.append(f"{found:,} {what}, and its manifest says {expected:,}")
 
+    def same_rows(self, source: str) -> None:
+        """Check that rows/ holds every row of `source` once, the quarantined ones too."""
+        folder = storage.join(self.uri, "rows")
+        self.count("rows written", [folder], self.out + self.quarantined)
+        self.ids(folder, equal=source)
+
     def ids(self, folder: str, *, equal: str = "", within: Sequence[str] = ()) -> None:
         """Check that row ids are unique, and that they are those of another folder (`equal`) or among those of several."""
         name = folder.removeprefix(f"{self.uri}/")

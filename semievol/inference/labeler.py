@@ -1,7 +1,7 @@
-"""What answers rows: one engine with one set of weights, all its collaborators, and self-justification.
+"""The labeler: one engine with one set of weights answers rows for all its collaborators, and justifies.
 
-Where collaborators have several weights, rows pass through one labeler after another (`semievol.stages.label`), each
-adding its responses; the last one gives the verdict.
+Where collaborators have several weights, rows pass through one labeler after another (`semievol.inference.bulk`). Each
+adds its responses; the last one gives the verdict.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol.config import Collaborator, EmbeddingConfig, LabelConfig
+from semievol.config import Collaborator, EmbeddingConfig
 from semievol.data import storage
 from semievol.data.tables import to_row
 from semievol.engines import Engine, PromptTooLong, RequestRefused
@@ -28,34 +28,58 @@ from semievol.tasks import Row, Task
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What one set of weights is asked: which of the run's collaborators, and whether it gives the verdict."""
+class Panel:
+    """The collaborators who answer the same rows, and how they do it.
 
-    model: str  # folder, URI or hub id; with an endpoint, the model's name there; "" where no engine is needed
+    Attributes:
+        labeled: URI of the rows that solved examples are taken from.
+        embedding: compares answers that have no exact form.
+        mode: sample, or score where all answers are known beforehand.
+        justify: let the last pass decide where answers differ.
+        seed: of the run; each request gets its own from it.
+    """
+
+    task: Task
+    collaborators: tuple[Collaborator, ...]
+    labeled: str
+    embedding: EmbeddingConfig
+    mode: str = "sample"
+    justify: bool = False
+    max_tokens: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The part of a panel that one set of weights answers for.
+
+    Attributes:
+        model: folder, URI or hub id; with an endpoint, the model's name there; "" where no engine is needed.
+        members: places among the panel's collaborators.
+        last: it gives the verdict.
+    """
+
+    model: str
     endpoint: str | None
-    members: tuple[int, ...]  # places in label.collaborators
+    members: tuple[int, ...]
     last: bool
 
 
 @dataclass(frozen=True)
 class Labeling:
-    """What rows are asked in one pass of a stage."""
+    """One pass over rows, as a labeler is asked for it."""
 
     work: Pass
-    task: Task
-    embedding: EmbeddingConfig
-    labeled: str | None  # URI of the rows that solved examples are taken from
-    settings: LabelConfig
-    seed: int
+    panel: Panel
     schema: pa.Schema  # of what comes out
-    key: str  # of the config, where what makes the engine unusable is mended
+    key: str  # config key to name when the engine is unusable
 
 
 class Labeler:
-    """Rows in, rows with responses out, and with a verdict after the last pass; in the process of its engine.
+    """Adds responses to rows, and after the last pass a verdict; runs in the process of its engine.
 
     Args:
-        engine: None where the pass needs none, or where there is none because it is `unusable`.
+        engine: None where the pass needs none, or where the engine is `unusable`.
         start_s: how long the engine took to start, if it was started for this.
         progress: the actor of `semievol.runtime.progress`.
     """
@@ -75,20 +99,20 @@ class Labeler:
         self._counted_before = dict(engine.figures) if engine else {}
         self._name = uuid.uuid4().hex
         self._work = labeling.work
-        self._task = labeling.task
-        self._embedding = labeling.embedding
+        self._panel = labeling.panel
+        self._task = labeling.panel.task
         self._embedder: Embedder | None = None  # once answers have to be compared by it
-        examples = storage.read_table(labeling.labeled).to_pylist() if labeling.labeled else []
+        self._members = [self._panel.collaborators[i] for i in self._work.members]
+        shows_examples = any(who.k for who in self._members)
+        examples = storage.read_table(self._panel.labeled).to_pylist() if shows_examples else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
-        self._settings = labeling.settings
-        self._seed = labeling.seed
         self._schema = labeling.schema
         self._key = labeling.key
         self._progress = progress
         self.finished = 0  # rows
 
     async def answer(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
-        """The rows with what there is to say to them; without those that have to be asked again another time.
+        """Return the rows with their responses, without the rows that have to be asked again another time.
 
         Args:
             refused: why the engine must not be asked these rows; it goes into their responses.
@@ -109,13 +133,12 @@ class Labeler:
         return pa.Table.from_pylist(answered, schema=self._schema)
 
     def _shown(self, record: dict[str, Any]) -> tuple[int, ...]:
-        """What rows are sorted by: prompts that begin with the same solved examples meet in the engine's prefix cache."""
-        collaborators = [self._settings.collaborators[i] for i in self._work.members]
-        k = max((who.k for who in collaborators if who.kind == "model"), default=0)
+        """Return the sort key of a row: prompts that begin with the same solved examples share the engine's prefix cache."""
+        k = max((who.k for who in self._members if who.kind == "model"), default=0)
         return tuple(reversed((record.get("neighbor_ids") or [])[:k]))  # as they stand in the prompt: nearest last
 
     async def _label_if_usable(self, record: dict[str, Any], refused: str | None) -> dict[str, Any] | None:
-        """None for a row that has to be asked again, because the engine's endpoint is away or refuses everything."""
+        """Return None for a row that has to be asked again, because the endpoint is away or refuses everything."""
         if self._unusable:
             return None
         try:
@@ -133,7 +156,7 @@ class Labeler:
         asked = [self._ask(i, record["row_id"], row, neighbors, refused) for i in self._work.members]
         given = [response for responses in await asyncio.gather(*asked) for response in responses]
         responses = [*map(_from_record, record.get("responses") or []), *given]
-        order = [c.name for c in self._settings.collaborators]
+        order = [c.name for c in self._panel.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses, refused) if self._work.last else {}
         if record.get("gold") is not None and self._task.cosine is not None and not refused:
@@ -141,8 +164,8 @@ class Labeler:
         return record | {"responses": [_to_record(r) for r in responses]} | verdict
 
     async def _likelihood(self, row: Row, gold: str, neighbors: list[tuple[Row, float]]) -> float | None:
-        """Of the true response, for the first collaborator; None where it cannot be told."""
-        who, response = self._settings.collaborators[self._work.members[0]], self._task.respond(gold)
+        """Return that of the true response, for the first collaborator; None where the engine cannot tell."""
+        who, response = self._members[0], self._task.respond(gold)
         asked = self._prompt(who, row, [solved for solved, _ in neighbors[: who.k]])
         try:
             return await self._engine.likelihood(asked, response) if self._engine else None
@@ -156,7 +179,7 @@ class Labeler:
         same = self._same(responses)
         decided = None
         candidates = confidence.distinct(same, responses)
-        if self._settings.justify and candidates and not refused and not confidence.agree(same, responses):
+        if self._panel.justify and candidates and not refused and not confidence.agree(same, responses):
             decided = await self._justify(row, candidates)
         found = confidence.verdict(same, responses, decided=decided)
         spent = [*responses, decided] if decided else responses
@@ -177,7 +200,7 @@ class Labeler:
         answers = [r.answer for r in responses if r.answer is not None]
         if self._task.cosine is None or len(answers) < 2:
             return self._task.same
-        self._embedder = self._embedder or Embedder(self._embedding)
+        self._embedder = self._embedder or Embedder(self._panel.embedding)
         similar = Similar(self._embedder, self._task.cosine)
         similar.learn(answers)
         return similar
@@ -185,15 +208,15 @@ class Labeler:
     async def _ask(
         self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]], refused: str | None
     ) -> list[Response]:
-        """One collaborator's responses; none from neighbours whose answers mean nothing for this row."""
-        who = self._settings.collaborators[number]
+        """Return the responses of one collaborator; none from neighbors whose answers mean nothing for this row."""
+        who = self._panel.collaborators[number]
         nearest = neighbors[: who.k]
         if who.kind == "neighbors":
             shares = confidence.vote(self._task, row, nearest)
             return [confidence.from_distribution(who.name, shares)] if shares else []
         if refused:
             return [Response(who.name, error=refused)]
-        seed = confidence.sampling_seed(self._seed, row_id, number)
+        seed = confidence.sampling_seed(self._panel.seed, row_id, number)
         try:
             prompt = partial(self._prompt, who)
             return await self._respond(who, row, [solved for solved, _ in nearest], prompt, seed)
@@ -201,7 +224,7 @@ class Labeler:
             return [Response(who.name, error=str(error))]
 
     async def _justify(self, row: Row, candidates: list[str]) -> Response | None:
-        """Greedy: the judgement is the model's best one, not a sample. None where it cannot be asked for."""
+        """Ask greedily for the model's best judgement. Return None where it refuses."""
 
         def prompt(asked: Row, _: list[Row]) -> Messages:
             return prompts.justification(self._task, asked, candidates)
@@ -220,7 +243,7 @@ class Labeler:
         seed: int,
     ) -> list[Response]:
         assert self._engine is not None
-        choices = self._task.choices(row) if self._settings.mode == "score" else None
+        choices = self._task.choices(row) if self._panel.mode == "score" else None
         if choices is not None:
             responses = [self._task.respond(choice) for choice in choices]
             score = self._engine.score
@@ -229,7 +252,7 @@ class Labeler:
             return [replace(confidence.from_distribution(who.name, distribution), tokens=1, cut=cut)]
         generate = self._engine.generate
         settings: dict[str, Any] = {"temperature": who.temperature, "seed": seed, "n": who.samples}
-        settings["max_tokens"] = self._settings.max_tokens
+        settings["max_tokens"] = self._panel.max_tokens
         done, cut = await _fitting(lambda m: generate(m, **settings), prompt, row, examples)
         parse = self._task.parse
         return [
@@ -244,7 +267,7 @@ async def _fitting(
     row: Row,
     examples: list[Row],
 ) -> tuple[Any, bool]:
-    """What the engine says to the longest prompt that fits its window, and whether the row itself had to be cut."""
+    """Ask with the longest prompt that fits the window. Return the response, and whether the row itself had to be cut."""
     refused: PromptTooLong | None = None
     for shorter, fewer in prompts.shorter(row, examples):
         try:

@@ -1,9 +1,7 @@
 """Live engines: actors that hold a model each, and outlive the stage that needed them first.
 
-Evaluation and labeling with the same weights are asked of the same engines, which `Engines.release` ends before anything
-else wants their memory. In the plan of a stage stand thin actors (`Relay`) that bring rows to an engine and see to it
-that it answers: an engine that dies, or hangs, is replaced and its rows are asked again; rows on which engines die again
-and again are found by bisection, and only these are refused.
+Evaluation and labeling with the same weights ask the same engines, until `EnginePool.release` ends them before anything
+else wants their memory.
 """
 
 from __future__ import annotations
@@ -13,12 +11,13 @@ import gc
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
+from semievol import engines
 from semievol.config import EngineConfig, PoolResources
 from semievol.engines import Engine, EngineDied, RequestRefused
 from semievol.errors import UserError
@@ -27,77 +26,77 @@ from semievol.method.prompts import Messages
 from semievol.runtime import cluster
 
 Factory = Callable[[str, EngineConfig], Engine]
-_DEATHS_BY_CHANCE = 1  # of an engine, before the rows that it was asked come under suspicion
-_REFUSED_IN_A_ROW = 10  # rows; after so many it is no longer them
-_STARTS = 3  # of an engine that is lost before it is ready
+STARTS = 3  # of an engine that is lost before it is ready
 _LEAVES_IN_S, _ANSWERS_IN_S = 60.0, 10.0
 
 
-class Engines:
-    """The live engines of a driver: those of one set of weights at a time."""
+class EnginePool:
+    """The live engines of a run: those of one set of weights at a time.
 
-    def __init__(self) -> None:
+    Args:
+        factory: makes an engine of weights and a config, in the actor that uses it.
+    """
+
+    def __init__(self, factory: Factory = engines.load) -> None:
+        self._factory = factory
         self._connection = ""
         self._key: tuple[Any, ...] = ()
-        self._hosts: Any = None
+        self._keeper: Any = None
 
-    def hosts(self, work: Pass, engine: Factory | None, config: EngineConfig, pool: PoolResources) -> Any:
-        """The actor (`_Hosts`) that keeps those of a pass; they are started when a `Relay` claims one."""
+    def keeper(self, work: Pass, config: EngineConfig, resources: PoolResources) -> Any:
+        """Return the actor (`EngineKeeper`) that keeps the engines of a pass. A `Relay` that claims one starts it."""
         import ray
 
-        key = (work.model, work.endpoint, engine, repr(config), repr(pool))
-        if key == self._key and cluster.connection() == self._connection and _begun(self._hosts):
-            return self._hosts
+        key = (work.model, work.endpoint, repr(config), repr(resources))
+        if key == self._key and cluster.connection() == self._connection and _begun(self._keeper):
+            return self._keeper
         self.release()
-        keeper = ray.remote(_Hosts).options(num_cpus=0, scheduling_strategy=cluster.drivers_node())
-        self._hosts = keeper.remote(work.model, engine, config, pool)
+        keeper = ray.remote(EngineKeeper).options(num_cpus=0, scheduling_strategy=cluster.drivers_node())
+        self._keeper = keeper.remote(work.model, self._factory, config, resources)
         self._key, self._connection = key, cluster.connection()
-        return self._hosts
+        return self._keeper
 
     def release(self) -> None:
-        """End all engines; when it returns, what they held is free."""
+        """End all engines. When it returns, what they held is free."""
         import ray
 
-        hosts, self._hosts = self._hosts, None
-        if hosts is not None and ray.is_initialized() and cluster.connection() == self._connection:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None and ray.is_initialized() and cluster.connection() == self._connection:
             try:
                 with suppress(ray.exceptions.RayError):
-                    ray.get(hosts.close.remote())
+                    ray.get(keeper.close.remote())
             finally:
-                ray.kill(hosts)
+                ray.kill(keeper)
 
 
-ENGINES = Engines()
-
-
-def _begun(hosts: Any) -> bool:
-    """Whether there are engines, which now know that another stage begins."""
+def _begun(keeper: Any) -> bool:
+    """Tell the keeper that another stage begins. Return whether it is there."""
     import ray
 
     try:
-        ray.get(hosts.begin.remote())
+        ray.get(keeper.begin.remote())
     except (ray.exceptions.RayActorError, AttributeError):  # none yet, or lost with its node
         return False
     return True
 
 
-class _Hosts:
-    """Actor: which engine belongs to which relay. What it starts ends with it, and it ends with the driver."""
+class EngineKeeper:
+    """Actor: knows which engine belongs to which relay. What it starts ends with it, and it ends with the driver."""
 
-    def __init__(self, model: str, engine: Factory | None, config: EngineConfig, pool: PoolResources) -> None:
-        self._start = (model, engine, config)
-        self._pool = pool
-        self._hosts: list[Any] = []
+    def __init__(self, model: str, factory: Factory, config: EngineConfig, resources: PoolResources) -> None:
+        self._start = (model, factory, config)
+        self._resources = resources
+        self._engines: list[Any] = []
         self._place_of: dict[Any, int] = {}  # of every engine that there was
         self._starting: list[asyncio.Lock] = []
         self._relays: dict[Any, int] = {}  # and their places
 
     def begin(self) -> None:
-        """A stage begins: the relays of the one before are gone."""
+        """Forget the relays of the stage before, which are gone."""
         self._relays = {}
 
     async def claim(self, relay: Any) -> Any:
-        """An engine that is ready, at the same place whenever a relay asks.
+        """Return an engine that is ready, at the same place whenever a relay asks.
 
         Raises:
             ray.exceptions.RayError: it cannot be started.
@@ -105,48 +104,48 @@ class _Hosts:
         if relay not in self._relays:
             await self._forget_lost_relays()
             taken = list(self._relays.values())
-            place = min(range(self._pool.max_actors or self._pool.actors), key=taken.count)
+            place = min(range(self._resources.max_actors or self._resources.actors), key=taken.count)
             self._relays[relay] = place
         place = self._relays[relay]
-        while len(self._hosts) <= place:
-            self._hosts.append(self._new(len(self._hosts)))
+        while len(self._engines) <= place:
+            self._engines.append(self._new(len(self._engines)))
             self._starting.append(asyncio.Lock())
         return await self._ready(place)
 
     async def replace(self, dead: Any) -> Any:
-        """A new engine for one that has died or must; the same new one to all who ask."""
+        """End an engine that has died or hangs. Return a new one, the same to all who ask."""
         import ray
 
         place = self._place_of[dead]
-        if self._hosts[place] == dead:
+        if self._engines[place] == dead:
             ray.kill(dead)
-            self._hosts[place] = self._new(place)
+            self._engines[place] = self._new(place)
         return await self._ready(place)
 
     async def close(self) -> None:
         """End every engine, and wait until it is gone."""
-        leaving = (asyncio.wait_for(host.leave.remote(), _LEAVES_IN_S) for host in self._hosts)
+        leaving = (asyncio.wait_for(engine.leave.remote(), _LEAVES_IN_S) for engine in self._engines)
         await asyncio.gather(*leaving, return_exceptions=True)
 
     async def _ready(self, place: int) -> Any:
         from ray.exceptions import RayError
 
         async with self._starting[place]:
-            for attempt in range(_STARTS):
+            for attempt in range(STARTS):
                 try:
-                    await self._hosts[place].ready.remote()
+                    await self._engines[place].ready.remote()
                     break
                 except RayError as error:
                     # Lost with its node, or while it was idle; but what its constructor raises it raises again.
-                    if getattr(error, "actor_init_failed", False) or attempt == _STARTS - 1:
+                    if getattr(error, "actor_init_failed", False) or attempt == STARTS - 1:
                         raise
-                    self._hosts[place] = self._new(place)
-            return self._hosts[place]
+                    self._engines[place] = self._new(place)
+            return self._engines[place]
 
     async def _forget_lost_relays(self) -> None:
         from ray.exceptions import RayError
 
-        if len(self._relays) < (self._pool.max_actors or self._pool.actors):
+        if len(self._relays) < (self._resources.max_actors or self._resources.actors):
             return
         for relay in list(self._relays):
             with suppress(TimeoutError):
@@ -158,29 +157,29 @@ class _Hosts:
     def _new(self, place: int) -> Any:
         import ray
 
-        reserved = {"num_cpus": self._pool.num_cpus, "num_gpus": self._pool.num_gpus}
-        host = ray.remote(_Host).options(**reserved, max_restarts=0, max_task_retries=0).remote(*self._start)
-        self._place_of[host] = place
-        return host
+        reserved = {"num_cpus": self._resources.num_cpus, "num_gpus": self._resources.num_gpus}
+        engine = ray.remote(EngineActor).options(**reserved, max_restarts=0, max_task_retries=0).remote(*self._start)
+        self._place_of[engine] = place
+        return engine
 
 
-class _Host:
-    """Actor: one engine, and the labeler of the pass that is under way."""
+class EngineActor:
+    """Actor: one engine, and the labeler of the current pass."""
 
-    def __init__(self, model: str, engine: Factory | None, config: EngineConfig) -> None:
+    def __init__(self, model: str, factory: Factory, config: EngineConfig) -> None:
         self._engine: Engine | None = None
         self._unusable: UserError | None = None
         started = time.monotonic()
         hangs = threading.Timer(config.start_timeout_s, _leave, ["the engine does not start; leaving"])
         hangs.start()
         try:
-            self._engine = engine(model, config) if engine and model else None
+            self._engine = factory(model, config) if model else None
         except UserError as error:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
         finally:
             hangs.cancel()
-        # What torch and vLLM have made lives as long as the process; without this, looking through it again and again
-        # took a third of the labeler's own time.
+        # The objects of torch and vLLM live until exit. Freeze them so that the garbage collector stops rescanning them,
+        # which took a third of the labeler's own time.
         gc.collect()
         gc.freeze()
         self._start_s = time.monotonic() - started
@@ -188,15 +187,15 @@ class _Host:
         self._name = ""
 
     async def ready(self) -> None:
-        """Returns when the engine is loaded."""
+        """Return when the engine is loaded."""
 
     async def answer(
         self, name: str, labeling: Labeling, progress: Any, batch: pa.Table, refused: str | None = None
     ) -> pa.Table:
-        """As `Labeler.answer`.
+        """Answer rows as `Labeler.answer` does.
 
         Args:
-            name: of the pass, other than that of any other one.
+            name: of the pass; no two passes have the same.
         """
         if name != self._name or self._labeler is None:
             self._labeler = Labeler(self._engine, labeling, progress, start_s=self._start_s, unusable=self._unusable)
@@ -205,12 +204,12 @@ class _Host:
         try:
             return await self._labeler.answer(batch, refused)
         except EngineDied as error:
-            # Rather no actor than one without an engine, which would fail the rows of all that come after.
+            # An actor without an engine would fail the rows of all who come after.
             _leave(f"the engine died ({error}); leaving")
-            raise  # is not reached
+            raise  # not reached
 
     async def check(self) -> None:
-        """Returns if the engine can answer something; the actor dies if it cannot."""
+        """Return if the engine can answer something; the actor dies if it cannot."""
         question: Messages = [{"role": "user", "content": "1"}]
         try:
             with suppress(RequestRefused, UserError):
@@ -220,7 +219,7 @@ class _Host:
             os._exit(1)
 
     async def finished(self) -> int:
-        """Rows that it has answered in this pass."""
+        """Return how many rows it has answered in this pass."""
         return self._labeler.finished if self._labeler else 0
 
     async def leave(self) -> None:
@@ -233,159 +232,6 @@ class _Host:
 
 
 def _leave(why: str) -> None:
-    """End this process at once, whatever its threads are at."""
+    """End this process at once, without waiting for its threads."""
     print(why, flush=True)
     os._exit(1)
-
-
-class _EngineLost(Exception):
-    """An engine died or hung while it was asked some rows."""
-
-
-class Relay:
-    """Actor of a stage's plan: brings rows to an engine, and sees to it that they are answered once."""
-
-    def __init__(self, name: str, hosts: Any, labeling: Labeling, no_progress_s: float | None, progress: Any) -> None:
-        import ray
-
-        self._ask = (name, labeling, progress)
-        self._no_progress_s = no_progress_s
-        self._progress = progress
-        self._hosts = hosts
-        self._gone = False
-        self._host = None
-        try:
-            self._host = ray.get(hosts.claim.remote(ray.get_runtime_context().current_actor))
-        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-            ray.get(self._never_ready(error))
-        self._replacing = asyncio.Lock()
-        self._refused_in_a_row = 0
-        self._suspects = asyncio.Lock()  # held while rows are asked that have killed engines: nobody else is to suffer
-        self._quiet = asyncio.Condition()
-        self._asking = 0
-
-    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        yield pa.concat_tables(await self._answered(batch))
-
-    async def _answered(self, batch: pa.Table) -> list[pa.Table]:
-        for _ in range(1 + _DEATHS_BY_CHANCE):
-            async with self._suspects:
-                self._asking += 1
-            try:
-                return [await self._asked(batch)]
-            except _EngineLost:
-                continue
-            finally:
-                async with self._quiet:
-                    self._asking -= 1
-                    self._quiet.notify_all()
-        async with self._suspects:
-            async with self._quiet:
-                await self._quiet.wait_for(lambda: not self._asking)
-            return await self._bisected(batch)
-
-    async def _bisected(self, batch: pa.Table) -> list[pa.Table]:
-        if len(batch) == 1:
-            return [await self._alone(batch)]
-        try:
-            return [await self._asked(batch)]
-        except _EngineLost:
-            half = len(batch) // 2
-            return await self._bisected(batch.slice(0, half)) + await self._bisected(batch.slice(half))
-
-    async def _alone(self, row: pa.Table) -> pa.Table:
-        """The row that is left of a batch on which engines died; refused, if they do it again and are well otherwise."""
-        problem = ""
-        for _ in range(1 + _DEATHS_BY_CHANCE):
-            try:
-                answered = await self._asked(row)
-                self._refused_in_a_row = 0
-                return answered
-            except _EngineLost as error:
-                problem = str(error)
-        if self._gone:
-            return await self._asked(row)
-        self._refused_in_a_row += 1
-        if self._refused_in_a_row > _REFUSED_IN_A_ROW or not await self._well():
-            self._gone = True
-            await self._progress.stop.remote(
-                f"Its engine fails whatever it is asked: {problem}. The oldest row that waits for it: "
-                f"{row['row_id'][0].as_py()}. Look at the machine's memory, at engine.* and limits.no_progress_s"
-            )
-        return await self._asked(row, f"the engine failed each time it was asked this row: {problem}")
-
-    async def _well(self) -> bool:
-        """Whether the engine can answer anything at all."""
-        for _ in range(1 + _DEATHS_BY_CHANCE):
-            with suppress(_EngineLost):
-                await self._survives(lambda host: asyncio.wait_for(_result(host.check.remote()), self._no_progress_s))
-                return True
-        return False
-
-    async def _asked(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
-        """
-        Raises:
-            _EngineLost: the engine failed, and another one is ready.
-        """
-        if self._gone:
-            return self._ask[1].schema.empty_table()
-        return await self._survives(lambda host: self._in_time(host, batch, refused))
-
-    async def _survives(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
-        from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
-
-        host = self._host
-        try:
-            return await ask(host)
-        except RayTaskError:
-            raise  # it lives, and what it raised is a bug
-        except RayError as error:  # it died, was killed for its memory, or what it said was lost with its node
-            problem = f"it died ({(str(error).splitlines() or [type(error).__name__])[0]})"
-        except TimeoutError:
-            problem = f"no row was finished in {self._no_progress_s:g} s (limits.no_progress_s)"
-        async with self._replacing:  # one block asks for a new engine, the others that were on this one find it
-            if self._host == host and not self._gone:
-                try:
-                    self._host = await self._hosts.replace.remote(host)
-                except (RayActorError, OutOfMemoryError) as error:
-                    await self._never_ready(error)
-        raise _EngineLost(problem)
-
-    def _never_ready(self, error: Any) -> Any:
-        """Ends the stage; returns a reference to wait for."""
-        if getattr(error, "actor_init_failed", False):
-            raise error  # its own words say why
-        self._gone = True
-        cause = getattr(error, "cause", None) or error  # what Ray raised in the task that waited for it
-        why = (str(cause).splitlines() or [type(cause).__name__])[0]
-        return self._progress.stop.remote(
-            f"Its engine was lost {_STARTS} times before it was ready ({why}). Look at the log of the "
-            f"actor, the machine's memory, and engine.*, of which engine.start_timeout_s is the time that it has"
-        )
-
-    async def _in_time(self, host: Any, batch: pa.Table, refused: str | None) -> pa.Table:
-        """
-        Raises:
-            TimeoutError: the engine has not finished a row for too long.
-        """
-        answer = asyncio.ensure_future(_result(host.answer.remote(*self._ask, batch, refused)))
-        limit = self._no_progress_s
-        if limit is None:
-            return await answer
-        finished, since = -1, time.monotonic()
-        while True:
-            done, _ = await asyncio.wait({answer}, timeout=limit / 4)
-            if done:
-                return answer.result()
-            now = finished
-            with suppress(TimeoutError):
-                now = await asyncio.wait_for(_result(host.finished.remote()), limit / 4)
-            if now != finished:
-                finished, since = now, time.monotonic()
-            elif time.monotonic() - since >= limit:
-                answer.cancel()
-                raise TimeoutError
-
-
-async def _result(reference: Any) -> Any:
-    return await reference

@@ -1,26 +1,22 @@
-"""The index of the labeled rows: FAISS with the exact inner product over unit vectors, which is the cosine, or BM25."""
+"""An index over embeddings: FAISS with the inner product of unit vectors, which is the cosine."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from semievol.data import storage
-from semievol.errors import UserError
+from semievol.retrieval.hits import Hits, without_itself
 
-Hits = tuple[list[list[int]], list[list[float]]]
-_TEXTS = "texts.parquet"
-_WORD = r"(?u)\b\w+\b"
 _RECALL, _CELLS, _SAMPLE, _VECTORS_PER_CELL = 0.95, 8, 1_000, 64
 _INDEX, _IDS = "index.faiss", "ids.i64"  # ids: little-endian int64, no header
 
 
 class LabeledIndex:
-    """Vectors with the row ids they belong to.
+    """Vectors with the row ids that they belong to.
 
     Attributes:
         recall: share of the exact neighbors that it finds, measured on a sample when it was built; 1 for an exact one.
@@ -36,7 +32,7 @@ class LabeledIndex:
     def build(
         vectors: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], *, exact_up_to: int = 100_000, k: int = 3
     ) -> LabeledIndex:
-        """Index of vectors, shape (rows, dimensions), with ids, shape (rows,).
+        """Index vectors, shape (rows, dimensions), with ids, shape (rows,).
 
         Args:
             exact_up_to: more rows than these get an inverted file (FAISS's IVF, with about 4 sqrt(rows) cells), of which
@@ -62,7 +58,7 @@ class LabeledIndex:
         return LabeledIndex(inverted, ids, round(recall, 4))
 
     def save(self, folder: str) -> str:
-        """Write the index to a URI; returns the SHA-256 of its bytes, for the manifest."""
+        """Write the index to a URI. Return the SHA-256 of its bytes, for the manifest."""
         import faiss
 
         content = faiss.serialize_index(self._index).tobytes()
@@ -81,7 +77,7 @@ class LabeledIndex:
         return LabeledIndex(index, np.fromfile(f"{local}/{_IDS}", dtype="<i8"))
 
     def search(self, queries: npt.NDArray[np.float32], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
-        """The k nearest labeled rows of each query, nearest first, without the query itself.
+        """Return the k nearest labeled rows of each query, nearest first, without the query itself.
 
         Args:
             queries: shape (queries, dimensions).
@@ -93,73 +89,9 @@ class LabeledIndex:
         if k == 0:
             return [[] for _ in queries], [[] for _ in queries]
         scores, places = self._index.search(queries, min(k + 1, len(self._ids)))
-        return _without_itself(self._ids[places], scores, k, exclude, above=-2.0)  # where cells hold too few: no hit
+        return without_itself(self._ids[places], scores, k, exclude, above=-2.0)  # where cells hold too few: no hit
 
 
 def _overlap(exact: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
-    """The share of the places in `exact`, shape (queries, k), that are found too, query by query."""
+    """Return the share of the places in `exact`, shape (queries, k), that are found too, query by query."""
     return float((exact[:, :, None] == found[:, None, :]).any(axis=2).mean())
-
-
-class LexicalIndex:
-    """BM25 over the words of texts (Robertson et al. 1994; Lucene's variant, of bm25s), lower case, no stop words."""
-
-    def __init__(self, texts: list[str], ids: npt.NDArray[np.int64]) -> None:
-        """Index of texts with ids, shape (rows,).
-
-        Raises:
-            UserError: there is no word in any of them.
-        """
-        from bm25s import BM25
-
-        words = _words(texts)
-        if not any(words):
-            raise UserError("retrieve.by: bm25 finds no word in any labeled row; use embedding")
-        self._texts = texts
-        self._ids = ids
-        self._index = BM25(backend="numpy")
-        self._index.index(words, show_progress=False)
-
-    def save(self, folder: str) -> str:
-        """Write the texts to a URI, from which the index is made anew in less time than it takes to read; returns their
-        SHA-256."""
-        import pyarrow as pa
-
-        storage.write_table(storage.join(folder, _TEXTS), pa.table({"row_id": self._ids, "text": self._texts}))
-        return hashlib.sha256(json.dumps(self._texts).encode()).hexdigest()
-
-    @staticmethod
-    def load(folder: str) -> LexicalIndex:
-        table = storage.read_table(storage.join(folder, _TEXTS))
-        return LexicalIndex(table["text"].to_pylist(), table["row_id"].to_numpy())
-
-    def search(self, queries: list[str], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
-        """As `LabeledIndex.search`, with BM25 scores; rows that share no word with the query are not found."""
-        if k == 0:
-            return [[] for _ in queries], [[] for _ in queries]
-        k_found = min(k + 1, len(self._ids))
-        places, scores = self._index.retrieve(_words(queries), k=k_found, show_progress=False)
-        return _without_itself(self._ids[places], scores, k, exclude, above=0.0)
-
-
-def _words(texts: list[str]) -> list[list[str]]:
-    from bm25s import tokenize
-
-    found: list[list[str]] = tokenize(texts, token_pattern=_WORD, stopwords=None, return_ids=False, show_progress=False)
-    return found
-
-
-def _without_itself(
-    ids: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    k: int,
-    exclude: npt.NDArray[np.int64],
-    above: float = -np.inf,
-) -> Hits:
-    """The first k hits of each query that are not the query itself; ids and scores have shape (queries, hits)."""
-    found_ids, found_scores = [], []
-    for itself, row_ids, row_scores in zip(exclude, ids.tolist(), scores.tolist(), strict=True):
-        hits = [(i, s) for i, s in zip(row_ids, row_scores, strict=True) if i != itself and s > above][:k]
-        found_ids.append([i for i, _ in hits])
-        found_scores.append([s for _, s in hits])
-    return found_ids, found_scores

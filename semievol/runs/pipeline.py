@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from semievol import trainers
 from semievol.config import RunConfig
 from semievol.data import paths, storage
 from semievol.engines import endpoint
 from semievol.errors import UserError
-from semievol.inference.pool import ENGINES
+from semievol.inference.pool import EnginePool
 from semievol.runs import lease, rounds
 from semievol.runs.fingerprints import Fingerprints
 from semievol.runs.folder import Manifest, RunFolder
 from semievol.runs.rounds import Files, Round, Step
-from semievol.runs.runner import Echo, PlannedStep, Runner
+from semievol.runs.runner import Echo, LoadTrainer, PlannedStep, Runner
 from semievol.runtime import cluster
 from semievol.stages import compare, ingest, label, select
 from semievol.stages.base import Key
@@ -44,12 +45,20 @@ class Pipeline:
 
     Args:
         folder: where it lives; default: <storage>/<name>.
+        engines, load_trainer: in place of the engines and the trainer of the config.
 
     Raises:
         UserError: something is wrong with the input files or the models.
     """
 
-    def __init__(self, run_config: RunConfig, echo: Echo, folder: RunFolder | None = None) -> None:
+    def __init__(
+        self,
+        run_config: RunConfig,
+        echo: Echo,
+        folder: RunFolder | None = None,
+        engines: EnginePool | None = None,
+        load_trainer: LoadTrainer = trainers.load,
+    ) -> None:
         self.config = paths.absolute(run_config)
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
@@ -59,7 +68,8 @@ class Pipeline:
         )
         self._listing: Files = tuple(files["unlabeled"])
         self._fingerprints = Fingerprints(self.config, files)
-        self._runner = Runner(self.config, self.folder, echo)
+        self._engines = engines or EnginePool()
+        self._runner = Runner(self.config, self.folder, echo, self._engines, load_trainer)
         self._settle()
 
     def plan(self) -> list[PlannedStep]:
@@ -111,7 +121,7 @@ class Pipeline:
                 storage.delete(self.folder.uri)  # nothing half-written
             raise
         finally:
-            ENGINES.release()
+            self._engines.release()
 
     def select(self) -> dict[str, Any]:
         """Select again among the pseudo-labels of the last round that has any; what depends on them stays as it is.

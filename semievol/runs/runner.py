@@ -13,15 +13,17 @@ from semievol import config as configuration
 from semievol.config import RunConfig, TrainResources
 from semievol.data import storage
 from semievol.errors import UserError
-from semievol.inference.pool import ENGINES
+from semievol.inference.pool import EnginePool
 from semievol.runs import rounds
 from semievol.runs.folder import RUN, Manifest, RunFolder
 from semievol.runs.rounds import Step
 from semievol.runtime import cluster
 from semievol.runtime.progress import Console
 from semievol.stages.base import StageContext
+from semievol.trainers.base import Trainer
 
 Echo = Callable[[str], None]
+LoadTrainer = Callable[[RunConfig], Trainer]
 STARTED = "_started.json"
 
 
@@ -40,10 +42,14 @@ class PlannedStep:
 class Runner:
     """Runs the steps of a run folder, whose `fingerprints` say what each of them depends on."""
 
-    def __init__(self, run_config: RunConfig, folder: RunFolder, echo: Echo) -> None:
+    def __init__(
+        self, run_config: RunConfig, folder: RunFolder, echo: Echo, engines: EnginePool, load_trainer: LoadTrainer
+    ) -> None:
         self._config = run_config
         self._folder = folder
         self._echo = echo
+        self._engines = engines
+        self._load_trainer = load_trainer
 
     def done(self, step: Step) -> Manifest | None:
         """The manifest of a step that is done with what it depends on now."""
@@ -63,7 +69,7 @@ class Runner:
         """Do the step, whether it is done or not."""
         self._prepare(step)
         if not step.stage.asks_engines:
-            ENGINES.release()  # before training wants the accelerators
+            self._engines.release()  # before training wants the accelerators
         status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)
         started = time.monotonic()
         try:
@@ -92,6 +98,8 @@ class Runner:
             Console(self._echo, partial(self._folder.write_status, round=number)),
             files=step.round.files,
             number=number,
+            engines=self._engines,
+            trainer=self._load_trainer,
         )
 
     def plan(self, step: Step) -> PlannedStep:

@@ -17,13 +17,13 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import to_row
 from semievol.errors import UserError
+from semievol.retrieval.search import INDEX, Searcher
 from semievol.runs import promotion
 from semievol.runs.folder import RunFolder
 from semievol.serving import keys
 from semievol.serving.backend import Unavailable
 from semievol.serving.keeper import Keeper, Lineup
 from semievol.stages import index
-from semievol.stages.retrieve import INDEX, Searcher
 from semievol.tasks import Row
 
 _POLL_S = 1.0
@@ -152,7 +152,7 @@ class Neighbors:
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._k = config.serving.neighbors
         indexed = folder.stage(index.STAGE.name)
-        self._searcher = Searcher(storage.join(indexed, INDEX), config)
+        self._searcher = Searcher(storage.join(indexed, INDEX), config.embedding, config.retrieve)
         labeled = storage.read_table(storage.join(indexed, "rows")).to_pylist()
         self._rows = {record["row_id"]: to_row(record) for record in labeled}
 

@@ -11,18 +11,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from semievol import engines, trainers
-from semievol.config import EngineConfig, RunConfig
+from semievol import trainers
+from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
-from semievol.engines import Engine
 from semievol.errors import UserError
+from semievol.inference.pool import EnginePool
 from semievol.runtime.progress import Emit
 from semievol.runtime.rows import RowJob
 from semievol.tasks import Task
 from semievol.trainers.base import Trainer, trained
 
 Key = tuple[str, int]  # a stage's name, and the round in which it stands
+# Keys of the config that the answers of an engine depend on.
+ENGINE_SETTINGS = (
+    *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.extra_that_counts", "task"),
+)
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class StageContext:
     out: str  # URI of the stage's own folder; its leftovers are there when it is resumed
     inputs: dict[str, str]  # URI of the folder of each stage it needs, by name
     emit: Emit
-    engine: Callable[[str, EngineConfig], Engine] = engines.load
+    engines: EnginePool = field(default_factory=EnginePool)  # of the run
     trainer: Callable[[RunConfig], Trainer] = trainers.load
     files: tuple[storage.FileEntry, ...] = ()  # the unlabeled files of a round with rows of its own
     number: int = 0  # of the round

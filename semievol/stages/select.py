@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from semievol.config import SelectConfig
 from semievol.data import storage
+from semievol.data.oracle import true_answers
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import SELECTED
 from semievol.errors import UserError
@@ -23,7 +24,6 @@ from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
 from semievol.runtime.rows import summarize
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
-from semievol.stages.oracle import true_answers
 
 Integers = npt.NDArray[np.int64]
 _NO_TRUTH = "no true answer is known"

@@ -182,7 +182,7 @@ def _result(one: PlannedRun, driver: Pipeline, figures: dict[str, Any]) -> Resul
         seed=one.seed,
         accuracy=figures["models"][one.report]["accuracy"],
         interval=tuple(figures["models"][one.report]["interval"]),
-        scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config),
+        scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config.task),
         trained_rows=training.rows.out if training else None,
         steps=training.metrics["steps"] if training else None,
         selected=figures["selected"],

@@ -5,13 +5,11 @@ python -m tests.chaos.driver CONFIG.yaml [LAST STAGE]
 
 import asyncio
 import sys
-from functools import partial
 
 from semievol import config
 from semievol.errors import UserError
-from semievol.runs import runner
+from semievol.inference.pool import EnginePool
 from semievol.runs.pipeline import Pipeline
-from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine
 
 SECONDS_PER_REQUEST = 1.0
@@ -27,9 +25,9 @@ class SlowEngine(RuleEngine):
 
 
 if __name__ == "__main__":
-    runner.StageContext = partial(StageContext, engine=SlowEngine)  # type: ignore[misc,assignment]
     try:
         file, *until = sys.argv[1:]
-        Pipeline(config.load(file), lambda line: print(line, flush=True)).run(*until, only_needed=bool(until))
+        pipeline = Pipeline(config.load(file), lambda line: print(line, flush=True), engines=EnginePool(SlowEngine))
+        pipeline.run(*until, only_needed=bool(until))
     except UserError as error:
         sys.exit(f"semievol: {error}")

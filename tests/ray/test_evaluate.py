@@ -8,9 +8,10 @@ import pytest
 
 from semievol.config import RunConfig
 from semievol.data import storage
-from semievol.data.tables import LABELED, PREDICTED
+from semievol.data.tables import LABELED, LABELED_RETRIEVED, PREDICTED
 from semievol.errors import UserError
-from semievol.stages import evaluate, retrieve
+from semievol.inference.pool import EnginePool
+from semievol.stages import evaluate, evaluate_retrieve, index
 from semievol.stages.base import StageContext
 from tests.support.engines import CopyEngine, RuleEngine
 
@@ -37,32 +38,37 @@ def test_the_nearest_labeled_rows_stand_in_the_prompt(run_config: RunConfig, tmp
     storage.write_table(f"{tmp_path}/ingest/labeled/p.parquet", table(LABELED_ROWS, 1))
     storage.write_table(f"{tmp_path}/ingest/test/p.parquet", table(TEST_ROWS, 10))
     run_config.retrieve.by = by
-    inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "index")}
+    engines = EnginePool(CopyEngine)
 
-    def ctx(name: str, out: str) -> StageContext:
-        return StageContext(name, run_config, f"{tmp_path}/{out}", inputs, lambda *_: None, engine=CopyEngine)
+    def ctx(name: str, out: str, *inputs: str) -> StageContext:
+        read = {name: f"{tmp_path}/{name}" for name in inputs}
+        return StageContext(name, run_config, f"{tmp_path}/{out}", read, lambda *_: None, engines=engines)
 
-    retrieve.run_index(ctx("index", "index"))
+    index.run(ctx("index", "index", "ingest"))
     run_config.evaluate.k = 2
-    result = evaluate.run_model(ctx("evaluate/base", "with"))
+    retrieved = evaluate_retrieve.run(ctx("evaluate/retrieve", "evaluate/retrieve", "ingest", "index"))
+    assert (retrieved.rows.came_in, retrieved.rows.out, retrieved.metrics["k"]) == (2, 2, 2)
+    assert storage.read_table(f"{tmp_path}/evaluate/retrieve/rows").schema.equals(LABELED_RETRIEVED)
+    result = evaluate.run(ctx("evaluate/base", "with", "ingest", "evaluate/retrieve"))
     assert (result.rows.came_in, result.rows.out) == (2, 2)
     assert (result.metrics["accuracy"], result.metrics["unparsable"]) == (1.0, 0.0)
     rows = storage.read_table(f"{tmp_path}/with/rows")
     assert rows.schema.equals(PREDICTED)
-    scores = evaluate.scores_by_row(f"{tmp_path}/with/rows", run_config)
+    scores = evaluate.scores_by_row(f"{tmp_path}/with/rows", run_config.task)
     assert scores == {10: 1.0, 11: 1.0}
 
     if by == "bm25":
         return  # the rest is the same
-    evaluate.run_model(ctx("evaluate/base", "with"))  # over its own leftovers: no row twice
+    evaluate.run(ctx("evaluate/base", "with", "ingest", "evaluate/retrieve"))  # over its own leftovers: no row twice
     assert storage.count_rows(f"{tmp_path}/with/rows") == 2
 
     run_config.evaluate.k = 0
-    result = evaluate.run_model(ctx("evaluate/base", "without"))
+    result = evaluate.run(ctx("evaluate/base", "without", "ingest"))
     assert (result.metrics["accuracy"], result.metrics["unparsable"]) == (0.0, 1.0)
-    assert not (tmp_path / "without" / "retrieved").exists()
 
-    refusing = replace(ctx("evaluate/base", "refused"), engine=RuleEngine)  # knows nothing to say to these
+    refusing = replace(
+        ctx("evaluate/base", "refused", "ingest"), engines=EnginePool(RuleEngine)
+    )  # knows nothing to say to these
     run_config.engine.extra = {"log": f"{tmp_path}/log"}
     with pytest.raises(UserError, match=r"2 of 2 rows cannot be used(.|\n)*2 rows: greedy: nothing to say"):
-        evaluate.run_model(refusing)
+        evaluate.run(refusing)

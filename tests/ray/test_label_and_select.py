@@ -12,7 +12,7 @@ from semievol.config import Collaborator, RunConfig, SelectConfig
 from semievol.data import storage
 from semievol.data.tables import ANSWERED_IN_PART, LABELED, PSEUDO_LABELED, RETRIEVED, SELECTED
 from semievol.errors import UserError
-from semievol.inference.pool import ENGINES
+from semievol.inference.pool import EnginePool
 from semievol.stages import label, select
 from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine, requests
@@ -44,7 +44,7 @@ def prepare(tmp_path: Path, config: RunConfig, questions: dict[int, str], with_v
     models = [Collaborator(name="a", k=0), Collaborator(name="b", k=0), Collaborator(name="c", k=2)]
     config.label.collaborators = [*models, *([Collaborator(name="d", kind="neighbors", k=2)] if with_vote else [])]
     inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "retrieve", "warmup")}
-    return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engine=RuleEngine)
+    return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engines=EnginePool(RuleEngine))
 
 
 def said(row: dict) -> list[str]:
@@ -142,7 +142,7 @@ def test_an_engine_that_always_dies_ends_the_stage_and_quarantines_nothing(
     ) as failed:
         label.run(ctx)
     assert "The oldest row that waits for it: 1" in str(failed.value)
-    ENGINES.release()
+    ctx.engines.release()
     run_config.engine.extra["broken"] = False
     assert label.run(ctx).rows.out == 20
 
@@ -175,7 +175,7 @@ def test_stages_with_the_same_weights_load_them_once(run_config: RunConfig, tmp_
     other = replace(ctx, out=f"{tmp_path}/label-other", inputs=ctx.inputs | {"warmup": f"{tmp_path}/other"})
     label.run(other)
     assert len(set(starts.read_text().split())) == 2  # other weights
-    ENGINES.release()
+    ctx.engines.release()
     label.run(replace(other, out=f"{tmp_path}/label-released"))
     assert len(starts.read_text().split()) == 3
 

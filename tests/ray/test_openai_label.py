@@ -13,6 +13,7 @@ from semievol.data.tables import RETRIEVED
 from semievol.engines import Engine
 from semievol.engines.openai import OpenAIEngine
 from semievol.errors import UserError
+from semievol.inference.pool import EnginePool
 from semievol.stages import label
 from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine, requests
@@ -45,7 +46,8 @@ def prepare(tmp_path: Path, config: RunConfig, server: OpenAIServer) -> StageCon
         Collaborator(name="warm", k=0),
     ]
     inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "retrieve", "warmup")}
-    return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engine=rules_or_endpoint)
+    engines = EnginePool(rules_or_endpoint)
+    return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engines=engines)
 
 
 def labeled(tmp_path: Path) -> dict[int, dict[str, Any]]:

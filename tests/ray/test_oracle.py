@@ -12,7 +12,8 @@ from semievol.config import Collaborator, RunConfig
 from semievol.data import storage
 from semievol.data.tables import ORACLE, RETRIEVED, SELECTED, UNLABELED
 from semievol.errors import UserError
-from semievol.stages import ingest, label, oracle, select
+from semievol.inference.pool import EnginePool
+from semievol.stages import compare, ingest, label, select
 from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine
 
@@ -33,6 +34,7 @@ def test_without_the_ceiling_the_same_rows_are_selected_when_there_is_no_oracle(
     (tmp_path / "unlabeled" / "0.jsonl").write_text(rows("unlabeled", 40, truth="B"))
     run_config.engine.extra = {"log": f"{tmp_path}/requests"}
     run_config.label.collaborators = [Collaborator(name="a", k=0), Collaborator(name="b", k=0)]
+    engines = EnginePool(RuleEngine)
     selected = []
     for column in ("truth", None):
         run_config.data.columns.oracle = column
@@ -40,7 +42,7 @@ def test_without_the_ceiling_the_same_rows_are_selected_when_there_is_no_oracle(
 
         def ctx(stage: str, *inputs: str, here: str = here) -> StageContext:
             folders = {name: f"{here}/{name}" for name in inputs}
-            return StageContext(stage, run_config, f"{here}/{stage}", folders, lambda *_: None, engine=RuleEngine)
+            return StageContext(stage, run_config, f"{here}/{stage}", folders, lambda *_: None, engines=engines)
 
         assert ingest.run(ctx("ingest")).metrics["oracle_rows"] == (40 if column else 0)
         unlabeled = storage.read_table(f"{here}/ingest/unlabeled").to_pylist()
@@ -82,7 +84,7 @@ def test_the_ceiling_selects_every_row_whose_truth_is_known(run_config: RunConfi
 
     # Measuring it is possible and says nothing: it is right by construction, and has no confidence.
     folders = {"ingest": f"{tmp_path}/ingest", "select": f"{tmp_path}/out"}
-    found = oracle.measure_pseudo_labels(replace(ctx, inputs=folders))
+    found = compare.measure_pseudo_labels(replace(ctx, inputs=folders))
     assert found == {
         "accuracy": 1.0,
         "selected_accuracy": 1.0,
@@ -107,7 +109,7 @@ def test_confidences_are_measured_against_the_truth(run_config: RunConfig, tmp_p
         table = pa.Table.from_pylist(rows[part::3], schema=SELECTED)
         storage.write_table(f"{tmp_path}/select/rows/{part}.parquet", table)
     folders = {"ingest": f"{tmp_path}/ingest", "select": f"{tmp_path}/select"}
-    found = oracle.measure_pseudo_labels(replace(ctx, inputs=folders))
+    found = compare.measure_pseudo_labels(replace(ctx, inputs=folders))
     assert found is not None
     assert found["accuracy"] == pytest.approx(right.mean(), abs=1e-4)
     assert found["selected_accuracy"] == pytest.approx(right[:100].mean(), abs=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED, LABELED_RETRIEVED, RETRIEVED, UNLABELED
-from semievol.stages import retrieve
+from semievol.stages import index, retrieve
 from semievol.stages.base import StageContext
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -33,7 +33,7 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     run_config.retrieve.k = 2
     run_config.resources.embed.num_gpus = 1
     inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "index")}
-    built = retrieve.run_index(StageContext("index", run_config, inputs["index"], inputs, lambda *_: None))
+    built = index.run(StageContext("index", run_config, inputs["index"], inputs, lambda *_: None))
     assert (built.rows.came_in, built.rows.out) == (4, 4)
     labeled = storage.read_table(f"{tmp_path}/index/rows")
     assert labeled.schema.equals(LABELED_RETRIEVED)

@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from semievol.config import Collaborator, RunConfig
 from semievol.data import storage
 from semievol.data.tables import row_id
 from semievol.errors import UserError
-from semievol.runs import pipeline, runner
-from semievol.stages.base import StageContext
+from semievol.inference.pool import EnginePool
+from semievol.reports import summary
+from semievol.runs import pipeline
 from semievol.trainers.base import MODEL, TrainSpec
 from tests.support.engines import RuleEngine, requests
 
@@ -81,13 +81,14 @@ def settings(run_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Collaborator(name="plain", k=0),
         Collaborator(name="first", k=0, model="round-0"),
     ]
-    monkeypatch.setattr(runner, "StageContext", partial(StageContext, engine=RuleEngine, trainer=CopyTrainer))
     yield run_config
 
 
 def run(settings: RunConfig) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
-    return pipeline.Pipeline(settings, said.append).run(), said
+    return pipeline.Pipeline(settings, said.append, engines=EnginePool(RuleEngine), load_trainer=CopyTrainer).run(
+        summary.write
+    ), said
 
 
 def written(folder: Path) -> dict[Path, int]:

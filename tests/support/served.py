@@ -18,10 +18,10 @@ import pyarrow as pa
 from semievol import config
 from semievol.data import storage
 from semievol.data.tables import LABELED
+from semievol.retrieval.search import build_index
 from semievol.runs.folder import Manifest, RunFolder
 from semievol.serving.keys import add
 from semievol.stages.base import Rows
-from semievol.stages.retrieve import build_index
 
 START_S = 600  # two engines on a busy machine
 ROUNDS = {0: 0.70, 1: 0.80, 2: 0.50}  # and the accuracy of each
@@ -40,7 +40,7 @@ def make_run(folder: Path, model: Path) -> str:
     ]
     source = storage.join(run.stage("ingest"), "labeled")
     storage.write_table(storage.join(source, "rows.parquet"), pa.Table.from_pylist(labeled, LABELED))
-    build_index(source, run.stage("index"), settings)
+    build_index(source, run.stage("index"), settings.embedding, settings.retrieve)
     for number, accuracy in ROUNDS.items():
         shutil.copytree(model, storage.join(run.stage("finetune", number), "model"))
         for stage, metrics in (

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from semievol.config import Collaborator, EmbeddingConfig, EngineConfig, LabelConfig
+from semievol.config import Collaborator, EmbeddingConfig, EngineConfig
 from semievol.data.tables import LABELED_RETRIEVED, PREDICTED
 from semievol.engines.openai import OpenAIEngine
 from semievol.errors import UserError
-from semievol.inference.labeler import Labeler, Labeling, Pass
+from semievol.inference.labeler import Labeler, Labeling, Panel, Pass
 from semievol.tasks import Task
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.tasks.open_ended import OpenEnded
@@ -25,11 +25,7 @@ def answered(
     silent = SimpleNamespace(remote=lambda *_: None)
     labeling = Labeling(
         work=Pass("m", labeler.pop("endpoint", None), (0,), last=True),
-        task=task,
-        embedding=EmbeddingConfig(),
-        labeled=None,
-        settings=LabelConfig(collaborators=[Collaborator(name="greedy", k=0, temperature=0.0)], justify=False),
-        seed=0,
+        panel=Panel(task, (Collaborator(name="greedy", k=0, temperature=0.0),), "", EmbeddingConfig()),
         schema=PREDICTED,
         key="label.collaborators[0].endpoint",
     )
