@@ -442,9 +442,7 @@ def overhead(rows: list[Row]) -> dict[str, Any]:
         task=settings.task,
         embedding=settings.embedding,
         labeled=None,
-        settings=settings.label.model_copy(
-            update={"collaborators": [who], "justify": False, "max_tokens": TOKENS}
-        ),
+        settings=settings.label.model_copy(update={"collaborators": [who], "justify": False, "max_tokens": TOKENS}),
         seed=0,
         schema=PSEUDO_LABELED,
         key="engine.endpoint",
