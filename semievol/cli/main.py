@@ -252,6 +252,20 @@ def rollback(run: Run) -> None:
 
 
 @app.command()
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of all keys in Markdown.")] = False,
+) -> None:
+    """Print the JSON Schema of a run's config, by which editors complete and check it.
+
+    **Example:** `semievol schema > config.schema.json`
+    """
+    from semievol.config import reference
+
+    found = reference.json_schema()
+    typer.echo(reference.markdown(found) if markdown else json.dumps(found, indent=1), nl=not markdown)
+
+
+@app.command()
 def key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; stands in the access log.")],
     file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",

@@ -36,10 +36,9 @@ def problems(config: RunConfig) -> Iterator[str]:
 
 def _task(config: RunConfig) -> Iterator[str]:
     task, columns, select = config.task, config.data.columns, config.select
-    kind = getattr(task, "kind", "")
     for key in task.needs:
         if getattr(columns, key) is None:
-            yield f"data.columns.{key}: {kind} needs a column of {key}"
+            yield f"data.columns.{key}: {task.kind} needs a column of {key}"
     if select.per == "stratum" and columns.stratum is None:
         yield "select.per: stratum needs data.columns.stratum, the column that names each row's group"
     if select.ceiling and columns.oracle is None:
@@ -50,7 +49,7 @@ def _task(config: RunConfig) -> Iterator[str]:
         ("label.mode: score", config.label.mode == "score"),
     ):
         if wants and not task.closed:
-            yield f"{setting} needs answers from a closed set, which task.kind: {kind} does not have"
+            yield f"{setting} needs answers from a closed set, which task.kind: {task.kind} does not have"
 
 
 def _collaborators(config: RunConfig) -> Iterator[str]:
@@ -61,8 +60,9 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
         if who.kind == "neighbors" and config.retrieve.by != "embedding":
             yield f"{key}.kind: neighbors vote by cosine, not by {config.retrieve.by}"
         if who.kind == "neighbors" and not config.task.transfers:
-            kind = getattr(config.task, "kind", "")
-            yield f"{key}.kind: the answer of another row says nothing about this one where task.kind is {kind}"
+            yield (
+                f"{key}.kind: the answer of another row says nothing about this one where task.kind is {config.task.kind}"
+            )
 
 
 def _endpoints(config: RunConfig) -> Iterator[str]:

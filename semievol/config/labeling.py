@@ -93,6 +93,7 @@ class LabelConfig(Section):
         Collaborator(name="examples", k=3),
         Collaborator(name="careful-examples", k=3, prompt="careful"),
     ]
+    """Default: four, with the weights `warm`: two styles of prompt, each without and with 3 solved examples."""
     mode: Literal["sample", "score"] = "sample"
     """`sample`: generate responses. `score`: the exact distribution over a closed answer set, one prefill a prompt."""
     justify: bool = True

@@ -63,7 +63,7 @@ class RunConfig(Section):
     """A whole run, in YAML. Every key can also be set on the command line, as `key=value`."""
 
     name: FolderName
-    """The run's folder is <storage>/<name>/."""
+    """The run's folder is `<storage>/<name>/`."""
     preset: Literal["default", "paper", "released"] = "default"
     """Settings to start from, which this file changes (semievol/config/presets)."""
     storage: str = "runs"

@@ -13,7 +13,7 @@ KINDS: dict[str, type[Task]] = {
     found.model_fields["kind"].default: found
     for module in _MODULES
     for found in vars(module).values()
-    if isinstance(found, type) and issubclass(found, Task) and "kind" in found.model_fields
+    if isinstance(found, type) and issubclass(found, Task) and found is not Task
 }
 
 __all__ = ["KINDS", "Row", "Task"]

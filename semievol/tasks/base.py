@@ -22,7 +22,7 @@ class Row:
 class Task(BaseModel, ABC):
     """A kind of task with its settings, which are the `task` section of a config.
 
-    A kind sets `kind: Literal["..."] = "..."`, adds its settings as fields, and overrides what is its own. The methods
+    A kind sets `kind: Literal["name"] = "name"`, adds its settings as fields, and overrides what is its own. The methods
     are pure functions over rows; answers are canonical strings. Nothing here raises, whatever the text.
 
     Attributes:
@@ -33,6 +33,8 @@ class Task(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    kind: str
 
     closed: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()

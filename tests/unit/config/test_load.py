@@ -1,9 +1,13 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from semievol import config
+from semievol.config import Collaborator, DeepSpeedTrainer, EngineConfig, LabelConfig, SelectConfig
 from semievol.errors import UserError
+from semievol.method.prompts import STYLES
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 MINIMAL = """
@@ -37,54 +41,60 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("modle.base=x", "unknown key 'modle'; did you mean 'model'"),
         ("warmup.lora.rnk=3", "'warmup.lora.rank'"),
         ("zzz=1", "valid keys here: name, preset, storage"),
-        ("select.theta=high", "select.theta"),
+        ("select.theta=high", "^select.theta=high: select.theta: must be a number, is 'high'"),
         ("select.theta", "select.theta: an override is written KEY=VALUE"),
         ("select.theta=[1", r"select.theta=\[1: not a value in YAML's notation"),
-        ("select=0.3", r"select is a group of settings \(confidence, .*\), and not '0.3'"),
+        ("select=0.3", r"select is a group of settings \(confidence, .*\), and not 0.3"),
         ("label.collaborators[0].k=3", r"label.collaborators is a list, and only replaced as a whole"),
-        ("seed=[1]", "seed"),
+        ("seed=[1]", r"seed: must be a whole number, is \[1\]"),
         ("resources.label.num_gpus=2", "num_gpus: is 2, where engine.extra splits a model over 1 GPUs"),
-        ("select.theta=0", r"select.theta: 0.0 is not in \(0, 1\]"),
+        ("select.theta=0", "select.theta: must be greater than 0, is 0"),
         ("select.max_per_answer=0", "select.max_per_answer"),
         ("select.ceiling=true", "select.ceiling: needs data.columns.oracle"),
-        ("finetune.start_from=scratch", "none of base, warm"),
-        ("task.kind=essay", "task.kind: 'essay' is none of multiple_choice, numeric, free_text, open_ended"),
-        ("task.tolerance=-0.1", r"task.tolerance: -0.1 is not in \[0, 1\)"),
-        ("task.tolerance=1", r"task.tolerance: 1.0 is not in \[0, 1\)"),
-        ("task.tolerance=.nan", "task.tolerance"),
-        ("task.similarity=0", r"task.similarity: 0.0 is not in \(0, 1\]"),
-        ("task.similarity=1.1", "task.similarity"),
+        ("finetune.start_from=scratch", "must be one of base, warm, is 'scratch'"),
+        ("task.kind=essay", "task.kind: must be one of .*numeric.*, is 'essay'"),
+        ("task={kind: numeric, tolerance: -0.1}", "task.tolerance: must be at least 0, is -0.1"),
+        ("task={kind: numeric, tolerance: 1}", "task.tolerance: must be less than 1, is 1"),
+        ("task={kind: numeric, tolerance: .nan}", "task.tolerance: must be a finite number"),
+        ("task={kind: open_ended, similarity: 0}", "task.similarity: must be greater than 0, is 0"),
+        ("task={kind: open_ended, similarity: 1.1}", "task.similarity: must be at most 1, is 1.1"),
+        ("task.tolerance=0.1", "unknown key 'task.tolerance'; valid keys with kind: multiple_choice: kind"),
+        ("task.kind=numerical", "task.kind: must be one of .*; did you mean 'numeric'"),
+        ("task=numeric", "task is a group of settings"),
         ("data.columns.options=null", "data.columns.options: multiple_choice needs a column of options"),
-        ("retrieve.k=1", r"label.collaborators\[2\].k: 3 is not between 0 and retrieve.k = 1"),
-        ("retrieve.by=magic", "retrieve.by: 'magic' is none of embedding, bm25"),
-        ("evaluate.k=-1", "evaluate.k: must not be negative"),
-        ("warmup.batch_size=6", "warmup.batch_size: 6 is no multiple of"),
-        ("warmup.zero_stage=4", "warmup.zero_stage"),
+        ("retrieve.k=1", r"label.collaborators\[2\].k: must be from 0 to retrieve.k = 1, is 3"),
+        ("retrieve.by=magic", "retrieve.by: must be one of embedding, bm25, is 'magic'"),
+        ("evaluate.k=-1", "evaluate.k: must be at least 0, is -1"),
+        ("warmup.batch_size=6", "warmup.batch_size: must be a multiple of .* = 8, is 6"),
+        ("warmup.zero_stage=4", "warmup.zero_stage: must be one of 0, 1, 2, 3, is 4"),
         ("resources.label.actors=0", "resources.label.actors"),
-        ("resources.train.workers=0", "resources.train.workers: 0 is not positive"),
-        ("resources.serve.num_gpus=-1", "resources.serve.num_gpus: must not be negative, is -1"),
-        ("finetune.lora.dropout=1", r"finetune.lora.dropout: 1.0 is not in \[0, 1\)"),
-        ("warmup.per_device_batch_size=0", "warmup.per_device_batch_size: 0 is not positive"),
+        ("resources.train.workers=0", "resources.train.workers: must be greater than 0, is 0"),
+        ("resources.serve.num_gpus=-1", "resources.serve.num_gpus: must be at least 0, is -1"),
+        ("finetune.lora.dropout=1", "finetune.lora.dropout: must be less than 1, is 1"),
+        ("warmup.per_device_batch_size=0", "warmup.per_device_batch_size: must be greater than 0, is 0"),
         ("evaluate.confidence_level=1.0", "evaluate.confidence_level"),
-        ("warmup.warmup_ratio=5", r"warmup.warmup_ratio: 5.0 is not in \[0, 1\)"),
-        ("finetune.scheduler=foo", "finetune.scheduler: 'foo' is none of linear"),
+        ("warmup.warmup_ratio=5", "warmup.warmup_ratio: must be less than 1, is 5"),
+        ("finetune.scheduler=foo", "finetune.scheduler: must be one of linear, .*, is 'foo'"),
         ("name=../x", "name: '../x' names a folder"),
         ("label.collaborators=[]", "at least one"),
-        ("label.collaborators=[{name: a, kind: oracle}]", "none of model, neighbors"),
-        ("label.collaborators=[{name: a, prompt: loud}]", r"collaborators\[0\].prompt: 'loud' is none of plain"),
+        ("label.collaborators=[{name: a, kind: oracle}]", "must be one of model, neighbors, is 'oracle'"),
+        (
+            "label.collaborators=[{name: a, prompt: loud}]",
+            r"collaborators\[0\].prompt: must be one of plain, careful, is 'loud'",
+        ),
         ("label.collaborators=[{name: a}, {name: a}]", "names must differ"),
         (
             "label.collaborators=[{name: a, temperature: 2.5}]",
-            r"\[0\].temperature: 2.5 is neither 0 nor from 0.01 to 2",
+            r"\[0\].temperature: must be 0 or from 0.01 to 2, is 2.5",
         ),
         (
             "label.collaborators=[{name: a, temprature: 1}]",
             r"'label.collaborators\[0\].temprature'; did you mean .*ature'",
         ),
         ("methods={}", "this is a study; use `semievol study`"),
-        ("label.collaborators=[{k: 1}]", "label.collaborators"),
+        ("label.collaborators=[{k: 1}]", r"missing required key\(s\): label.collaborators\[0\].name"),
         ("label.collaborators=[{name: a, model: round-0}]", "label.collaborators: none takes part in round 0"),
-        ("rounds=0", "rounds: 0 is not positive"),
+        ("rounds=0", "rounds: must be greater than 0, is 0"),
     ],
 )
 def test_what_is_wrong_is_named(path: Path, override: str, message: str) -> None:
@@ -157,5 +167,68 @@ def test_presets_are_where_a_config_starts_from(tmp_path: Path) -> None:
         assert config.load(str(file)) == found
     file.write_text(MINIMAL)
     assert [c.samples for c in config.load(str(file), ["preset=released"]).label.collaborators] == [4]
-    with pytest.raises(UserError, match="preset: 'mine' is none of default, paper, released"):
+    with pytest.raises(UserError, match="preset: must be one of default, paper, released, is 'mine'"):
         config.load(str(file), ["preset=mine"])
+
+
+def test_all_problems_are_told_at_once_with_the_place_of_each(path: Path) -> None:
+    path.write_text(path.read_text().replace("base: m", "base: '???'") + "select: {theta: 2, teta: 1}\n")
+    with pytest.raises(UserError) as found:
+        config.load(str(path), ["rounds=0", "label.mode=scores"])
+    assert str(found.value).splitlines() == [
+        "rounds=0: rounds: must be greater than 0, is 0",
+        "label.mode=scores: label.mode: must be one of sample, score, is 'scores'; did you mean 'score'?",
+        f"{path}: select.theta: must be at most 1, is 2",
+        f"{path}: unknown key 'select.teta'; did you mean 'select.theta'?",
+        f"{path}: missing required key(s): model.base. Set them in the file or as key=value",
+    ]
+
+
+def test_interpolation_reaches_defaults(path: Path) -> None:
+    loaded = config.load(
+        str(path), ["finetune.epochs=${warmup.epochs}", "finetune.batch_size=${.per_device_batch_size}0"]
+    )
+    assert (loaded.finetune.epochs, loaded.finetune.batch_size) == (2.0, 40)
+
+
+def test_what_is_made_in_code_is_checked_too() -> None:
+    with pytest.raises(ValidationError, match="neighbors that vote must be at least 1"):
+        Collaborator(name="x", kind="neighbors", k=0)
+    with pytest.raises(ValidationError, match="greater than 0"):
+        EngineConfig(max_num_seqs=0)
+    first, second = LabelConfig(), LabelConfig()
+    first.collaborators.pop()
+    assert len(second.collaborators) == 4  # defaults are not shared
+
+
+def test_names_that_stand_twice_are_the_same() -> None:
+    assert set(get_args(Collaborator.model_fields["prompt"].annotation)) == set(STYLES)
+    assert get_args(SelectConfig.model_fields["confidence"].annotation) == config.CONFIDENCES
+
+
+@pytest.mark.parametrize(
+    "setting", ["warmup.learning_rate=1", "finetune.lora.rank=8", "warmup.lora.extra={use_dora: true}"]
+)
+def test_what_the_api_does_not_read_is_refused(path: Path, setting: str) -> None:
+    api = ["engine.kind=openai", "trainer.kind=openai"]
+    config.load(
+        str(path), [*api, "warmup.batch_size=3", "finetune.start_from=warm", "warmup.context=knn", "warmup.k=2"]
+    )
+    with pytest.raises(UserError, match=f"{setting.split('=')[0]}: trainer.kind: openai does not read it; leave it at"):
+        config.load(str(path), [*api, setting])
+
+
+def test_what_goes_to_a_library_goes_there_as_it_is(path: Path) -> None:
+    loaded = config.load(str(path), ["trainer.extra.neftune_noise_alpha=5", "warmup.lora.extra={use_dora: true}"])
+    assert isinstance(loaded.trainer, DeepSpeedTrainer)
+    assert (loaded.trainer.extra, loaded.warmup.lora.extra) == ({"neftune_noise_alpha": 5}, {"use_dora": True})
+    with pytest.raises(UserError, match=r"unknown key 'trainer.extra'; valid keys with kind: openai: kind, endpoint"):
+        config.load(str(path), ["trainer={kind: openai, extra: {a: 1}}"])
+
+
+def test_what_counts_leaves_out_what_changes_only_the_speed(path: Path) -> None:
+    loaded = config.load(str(path), ["engine.extra={enforce_eager: true, quantization: fp8}", "select.theta=0.2"])
+    assert loaded.engine.extra_that_counts == {"quantization": "fp8"}
+    assert loaded.select.that_counts["theta"] == 0.2
+    loaded.select.ceiling = True
+    assert loaded.select.that_counts == {"ceiling": True}

@@ -189,9 +189,9 @@ def test_endpoints_of_a_config() -> None:
     assert variables(configured(remote, "engine.api_key_env=KEY")) == ["KEY"]
     local = "label.collaborators=[{name: a, model: gpt, endpoint: 'http://127.0.0.1:8/v1'}]"
     assert variables(configured(local)) == []
-    with pytest.raises(UserError, match=r"label.mode: score .*label.collaborators\[0\].endpoint"):
+    with pytest.raises(UserError, match=r"label.mode: score .*label.collaborators\[0\] asks an endpoint"):
         configured(local, "label.mode=score")
-    with pytest.raises(UserError, match=r"label.collaborators\[0\].endpoint: 'host:8' is no base URL"):
+    with pytest.raises(UserError, match=r"label.collaborators\[0\].endpoint: 'host:8' is not the base URL"):
         configured("label.collaborators=[{name: a, endpoint: 'host:8'}]")
-    with pytest.raises(UserError, match=r"engine.price_per_million.input: must not be negative"):
+    with pytest.raises(UserError, match=r"engine.price_per_million.input: must be at least 0, is -1"):
         configured("engine.price_per_million.input=-1")

@@ -71,8 +71,8 @@ def test_a_study_is_methods_times_seeds_and_its_overrides_go_where_they_belong(f
     ("old", "new", "message"),
     [
         ("seeds:", "sedes:", "unknown key 'sedes'; did you mean 'seeds'"),
-        ("report: warm", "reprot: warm", "methods.sft.reprot.*Did you mean: 'report'"),
-        ("report: warm", "report: tepid", "methods.sft.report: 'tepid' is none of base, warm, evolved"),
+        ("report: warm", "reprot: warm", "methods.sft.reprot.*did you mean 'methods.sft.report'"),
+        ("report: warm", "report: tepid", "methods.sft.report: must be one of base, warm, evolved, is 'tepid'"),
         (
             "report: warm",
             "report: evolved",

@@ -158,10 +158,10 @@ def test_the_config_of_both() -> None:
     for override, message in [
         ("trainer.kind=deepspeed", "trainer.kind: deepspeed with engine.kind: openai"),
         ("engine.kind=vllm", "trainer.kind: openai with engine.kind: vllm"),
-        ("trainer.kind=magic", "trainer.kind: 'magic' is none of deepspeed, openai"),
-        ("finetune.epochs=1.5", "finetune.epochs: 1.5 is no whole number"),
-        ("trainer.endpoint=here", "trainer.endpoint: 'here' is no base URL"),
-        ("trainer.poll_s=0", "trainer.poll_s: 0.0 is not positive"),
+        ("trainer.kind=magic", "trainer.kind: must be one of deepspeed, openai, is 'magic'"),
+        ("finetune.epochs=1.5", "finetune.epochs: must be a whole number for trainer.kind: openai, is 1.5"),
+        ("trainer.endpoint=here", "trainer.endpoint: 'here' is not the base URL"),
+        ("trainer.poll_s=0", "trainer.poll_s: must be greater than 0, is 0"),
     ]:
         with pytest.raises(UserError, match=re.escape(message)):
             configured(override)
