@@ -51,9 +51,8 @@ class Relay:
             ray.get(self._never_ready(error))
         self._replacing = asyncio.Lock()
         self._refused_in_a_row = 0
-        self._suspects = (
-            asyncio.Lock()
-        )  # held while suspect rows are asked again: no other batch then shares the engine
+        # Held while suspect rows are asked again, so that no other batch shares the engine.
+        self._suspects = asyncio.Lock()
         self._quiet = asyncio.Condition()
         self._asking = 0
 

@@ -39,14 +39,14 @@ class RowJob:
 
 
 def summarize(uri: str, columns: list[str], partial: Callable[..., Part], **arguments: Any) -> Iterator[Part]:
-    """Reduce the Parquet files of a folder, in tasks: `partial` makes something small of many rows, to be combined.
+    """Reduce the Parquet files of a folder in tasks, to parts that the caller combines. Their order is not defined.
 
-    Plain tasks and no Ray Data plan, because a selection makes several of these passes, and starting a plan costs
-    more than a pass over a hundred thousand rows. The order of the parts is not defined.
+    These are plain tasks and not a Ray Data plan: a selection makes several of these passes, and starting a plan costs
+    more than a pass over a hundred thousand rows.
 
     Args:
-        columns: all that is read.
-        partial: a function of a pyarrow table (and `arguments`).
+        columns: the columns to read.
+        partial: makes something small of a pyarrow table (and `arguments`).
     """
     import ray
 
@@ -97,19 +97,19 @@ def run_rows(
     checkpoint only goes as deep as the blocks are small, hence the repartition: with default blocks a few thousand
     rows are one block, committed at the very end (measured: a kill then kept nothing).
 
-    An actor that cannot go on for a reason that the user can mend tells `progress.stop`, and leaves the rows that it
-    could not work on out of its output: what is finished of their blocks is still committed, and the next attempt takes
-    up the rest. An exception would end the plan, and with it the blocks that are on their way.
+    An actor that cannot go on, for a reason that the user can put right, tells `progress.stop` and leaves the rows that
+    it could not work on out of its output. The rest of their block is still committed, and the next attempt takes up
+    these rows. An exception would end the plan, and with it the blocks that are on their way.
 
     Args:
         actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
-        rows_in_flight: at least so many wait at an actor for an answer at a time, whatever waits for the last row of a
-            block, so that its engine stays full across their borders. 0: an actor works on one block at a time.
+        rows_in_flight: minimum of rows at an actor at a time. Blocks overlap to keep its engine full. 0: an actor works
+            on one block at a time.
         columns: renames of input columns, old to new.
-        note: what stands behind the progress.
+        note: stands behind the progress.
 
     Returns:
-        What each actor has counted of itself, in this attempt.
+        The figures that each actor has reported in this attempt.
 
     Raises:
         UserError: an actor told `progress.stop`.
@@ -124,7 +124,7 @@ def run_rows(
     commits_wanted = max(_COMMITS, _COMMITS_PER_ACTOR * (pool.max_actors or pool.actors))
     rows_per_block = job.rows_per_commit or min(max(_LEAST_ROWS, total // commits_wanted), _MOST_ROWS)
     if done == total > 0 and not pending:
-        return []  # all was committed before a crash: no need to start an engine
+        return []  # all was committed before a crash: do not start an engine
     concurrency = 1 + math.ceil(rows_in_flight / rows_per_block)
     filesystem, source_path = storage.resolve(source)
     out_filesystem, out_path = storage.resolve(out)
@@ -162,16 +162,16 @@ def run_rows(
             f"stage {job.name}{where}: {done:,} of {total:,} rows are answered, and kept. {problem}. Then run the same "
             f"command again: it asks for the rest"
         )
-    # Of a plan that it cannot resume Ray only warns (ray.data: "Checkpointing will be disabled").
+    # Ray only warns of a plan that it cannot resume (ray.data: "Checkpointing will be disabled").
     assert done == total, f"{done:,} of {total:,} rows are committed, and no actor has said why"
     return list(figures)
 
 
 def _committed(commits: str) -> tuple[int, bool]:
-    """Rows whose commit is complete, and whether a write was cut off before its commit.
+    """Return how many rows are committed, and whether a write was cut off before its commit.
 
-    Ray writes ids to NAME.pending.parquet before the data, and renames it after. What a crash leaves in between the next
-    plan clears away, data and all.
+    Ray writes ids to NAME.pending.parquet before the data, and renames the file after it. The next plan removes what a
+    crash leaves in between, the data too.
     """
     files = storage.find(commits) if storage.exists(commits) else []
     pending = [file for file in files if file.uri.endswith(".pending.parquet")]
