@@ -54,7 +54,10 @@ def check(extra: Mapping[str, Any], lora_extras: Mapping[str, Mapping[str, Any]]
     from trl import SFTConfig
 
     own = {name: f"warmup.{key} and finetune.{key}" for name, key in _SFT_KEYS.items()}
-    _check("trainer.extra", extra, SFTConfig, own | {"seed": "seed", "data_seed": "seed"})
+    own |= {"seed": "seed", "data_seed": "seed"}
+    for name in ("", "_kwargs"):  # of the two names TRL ignores the old one where both are given
+        own[f"gradient_checkpointing{name}"] = f"trainer.extra.activation_checkpointing{name}"
+    _check("trainer.extra", extra, SFTConfig, own)
     for key, given in lora_extras.items():
         section = key.removesuffix("extra")
         _check(key, given, LoraConfig, {name: section + own for name, own in _LORA_KEYS.items()})
@@ -65,7 +68,7 @@ def _check(key: str, extra: Collection[str], target: Any, own: Mapping[str, str]
     names = [field.name for field in dataclasses.fields(target)]
     for name in extra:
         if name in own:
-            raise UserError(f"{key}.{name}: this setting has a key of its own; use {own[name]}")
+            raise UserError(f"{key}.{name}: this has a key of its own; use {own[name]}")
         if name in _OURS and name in names:
             raise UserError(f"{key}.{name}: the trainer sets this itself; leave it out")
         if name not in names:
@@ -89,7 +92,7 @@ def sft(spec: TrainSpec, extra: Mapping[str, Any], world: int, scratch: str, use
     from trl import SFTConfig
 
     config = spec.config
-    defaults = {"gradient_checkpointing": use_gpu, "bf16": use_gpu, "logging_steps": 5, "report_to": []}
+    defaults = {"activation_checkpointing": use_gpu, "bf16": use_gpu, "logging_steps": 5, "report_to": []}
     return _made(
         "trainer.extra",
         extra,

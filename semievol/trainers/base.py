@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from semievol.config import TrainConfig
 from semievol.data import storage
@@ -45,7 +45,7 @@ class Trainer(Protocol):
 
     needs_tokens: bool
     pool: str
-    writes: dict[str, str]
+    writes: ClassVar[dict[str, str]]
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
         """Fine-tune on the usable rows, `row_count` of them, and return the metrics: at least steps and loss.

@@ -6,7 +6,7 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from semievol.config import TrainResources
 from semievol.data import storage
@@ -28,7 +28,7 @@ class LocalTrainer:
 
     needs_tokens = True
     pool = "train"
-    writes = {"model": MODEL, "adapter": ADAPTER}
+    writes: ClassVar = {"model": MODEL, "adapter": ADAPTER}
 
     def __init__(
         self, resources: TrainResources, extra: dict[str, Any], lora_extras: dict[str, dict[str, Any]]

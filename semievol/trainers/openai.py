@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from semievol import config as configuration
 from semievol.config import EngineConfig
@@ -45,7 +45,7 @@ class OpenAITrainer:
 
     needs_tokens = False
     pool = ""
-    writes = {"model": NAMED}
+    writes: ClassVar = {"model": NAMED}
 
     def __init__(self, config: configuration.OpenAITrainer, engine: EngineConfig, run: str) -> None:
         self._config, self._engine, self._run = config, engine, run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,8 @@ def work(given: dict[str, Any]) -> None:
         trainer = _sft_trainer(job, base, world, scratch)
         if rank == 0:
             trainer.add_callback(_progress_callback(progress))
-        output = trainer.train()
+        with _extra_refused(job, ImportError):  # transformers looks for Liger's package here
+            output = trainer.train()
         adapter = Path(scratch) / ADAPTER
         trainer.save_model(str(adapter))  # every rank: ZeRO-3 gathers the weights from all
         if rank == 0:
@@ -61,24 +64,29 @@ def _sft_trainer(job: Job, base: str, world: int, scratch: str) -> Any:
     import torch
     from trl import SFTTrainer
 
-    spec = job.spec
-    args = arguments.sft(spec, job.extra, world, scratch, job.use_gpu)  # first: with ZeRO-3 it decides how weights load
-    # Full precision on a CPU, where bf16 arithmetic is slow.
-    model = _load(base, torch.bfloat16 if job.use_gpu else torch.float32)
-    try:
+    args = arguments.sft(job.spec, job.extra, world, scratch, job.use_gpu)  # first: ZeRO-3 decides how weights load
+    with _extra_refused(job, ValueError, ImportError):
         return SFTTrainer(
-            model=model,
+            # Full precision on a CPU, where bf16 arithmetic is slow.
+            model=_load(base, torch.bfloat16 if job.use_gpu else torch.float32),
             args=args,
-            train_dataset=_dataset(spec.rows, scratch),
+            train_dataset=_dataset(job.spec.rows, scratch),
             processing_class=load_tokenizer(base),
-            peft_config=arguments.lora(job.stage, spec.config),
+            peft_config=arguments.lora(job.stage, job.spec.config),
         )
-    except (ValueError, ImportError) as error:
-        if extra := [*job.extra, *spec.config.lora.extra]:
-            raise UserError(
-                f"trainer.extra and {job.stage}.lora.extra: TRL does not take {', '.join(extra)} here: {error}"
-            ) from None
-        raise
+
+
+@contextmanager
+def _extra_refused(job: Job, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of a library into a UserError where the user has chosen arguments of it: a wrong value, or no package for it."""
+    try:
+        yield
+    except errors as error:
+        extra = [*job.extra, *job.spec.config.lora.extra]
+        if not extra:
+            raise
+        where = f"trainer.extra and {job.stage}.lora.extra"
+        raise UserError(f"{where}: TRL does not take {', '.join(extra)} here: {error}") from None
 
 
 def _score_responses_only() -> None:

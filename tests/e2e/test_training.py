@@ -1,13 +1,24 @@
-"""Training rows against TRL, which makes the same of them in each worker."""
+"""Training rows against TRL, which makes the same of them in each worker; and a training with arguments of TRL's and PEFT's."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from semievol import config, trainers
+from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.data.tables import LABELED
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.errors import UserError
 from semievol.method.prompts import completion, messages
+from semievol.runtime import cluster
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
+from semievol.trainers.base import TrainSpec, trained
+from semievol.trainers.render import Source, render
 
 MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
 pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
@@ -36,3 +47,43 @@ def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:
         encoded = ChatTemplate(tokenizer).exchange(exchange["prompt"], exchange["completion"])
         assert encoded == {name: expected[name] for name in ("input_ids", "labels")}
         assert tokenizer.decode([token for token in encoded["labels"] if token != -100]).startswith("Answer: ")
+
+
+def test_arguments_of_trl_and_peft_reach_a_training(tmp_path: Path) -> None:
+    """One cluster for all: what is refused, and what a training with its own noise and scaling makes."""
+    import ray
+    from peft import PeftConfig
+
+    def configured(*overrides: str) -> RunConfig:
+        minimal = f"{{name: x, model: {{base: {MODEL}}}, data: {{labeled: l, unlabeled: u, test: t}}}}"
+        given = ["warmup.epochs=1", "warmup.batch_size=8", "resources.train.workers=1", "resources.local_num_cpus=2"]
+        return config.loads(minimal, [*given, *overrides], "c.yaml")
+
+    labeled = [
+        {"row_id": i, "question": f"Profit {i}.", "options": ["up", "down"], "answer": "AB"[i % 2]} for i in range(16)
+    ]
+    storage.write_table(f"{tmp_path}/labeled/0.parquet", pa.Table.from_pylist(labeled, schema=LABELED))
+
+    def train(name: str, *overrides: str) -> dict[str, Any]:
+        run = configured(*overrides)
+        spec = TrainSpec(str(MODEL), f"{tmp_path}/{name}", run.warmup, seed=1)
+        rendered = render([Source(f"{tmp_path}/labeled")], spec, run.task, tokens=True)
+        assert (rendered.came_in, rendered.usable, rendered.quarantined) == (16, 16, 0)
+        return trainers.load(run).train("warmup", spec, rendered.usable, lambda *_: None)
+
+    cluster.connect(configured())
+    try:
+        with pytest.raises(UserError, match=r"finetune\.lora\.extra\.use_dorra: .* did you mean use_dora\?"):
+            train("refused", "finetune.lora.extra.use_dorra=true")
+        with pytest.raises(
+            UserError, match=r"trainer\.extra and warmup\.lora\.extra: TRL does not take loss_type here"
+        ):
+            train("wrong", "trainer.extra.loss_type=magic")
+        plain = train("plain")
+        noisy = train("noisy", "trainer.extra.neftune_noise_alpha=50", "warmup.lora.extra.use_rslora=true")
+    finally:
+        ray.shutdown()
+    assert (plain["steps"], noisy["steps"]) == (2, 2)
+    assert plain["loss"] != noisy["loss"]
+    assert PeftConfig.from_pretrained(f"{tmp_path}/noisy/adapter").use_rslora
+    assert json.loads(Path(trained(f"{tmp_path}/noisy"), "config.json").read_text())["model_type"]

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -47,7 +47,7 @@ class CopyTrainer:
 
     needs_tokens = True
     pool = "train"
-    writes = {"model": MODEL}
+    writes: ClassVar = {"model": MODEL}
 
     def __init__(self, config: RunConfig) -> None:
         pass
