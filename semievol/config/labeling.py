@@ -144,7 +144,7 @@ class SelectConfig(Section):
     """Train on the oracle's answers instead: what perfect pseudo-labels would give. For studies only, not a result."""
 
     @property
-    def that_counts(self) -> dict[str, Any]:
+    def output_settings(self) -> dict[str, Any]:
         """What the selection depends on: with the ceiling it takes all rows whose truth is known, whatever else is set."""
         return {"ceiling": True} if self.ceiling else self.model_dump()
 

@@ -69,7 +69,7 @@ class EngineConfig(Section):
         return math.prod(self.extra.get(f"{how}_parallel_size", 1) for how in ("tensor", "pipeline"))
 
     @property
-    def extra_that_counts(self) -> Options:
+    def output_extra(self) -> Options:
         """The part of `extra` that answers depend on, without what only changes the speed."""
         return {key: value for key, value in self.extra.items() if key not in _SPEED}
 

@@ -66,7 +66,7 @@ class DeepSpeedTrainer(Section):
     """Further arguments of TRL's `SFTConfig`, passed on as they are, such as `neftune_noise_alpha`."""
 
     @property
-    def that_counts(self) -> dict[str, Any]:
+    def output_settings(self) -> dict[str, Any]:
         """What the trained model depends on."""
         return self.model_dump()
 
@@ -91,7 +91,7 @@ class OpenAITrainer(Section):
     """Seconds between two looks at a job."""
 
     @property
-    def that_counts(self) -> dict[str, Any]:
+    def output_settings(self) -> dict[str, Any]:
         """What the trained model depends on."""
         return self.model_dump(include={"kind", "endpoint", "learning_rate_multiplier"})
 

@@ -80,14 +80,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what it holds; it is asked nothing any more."""
-
-
-def load(model: str, config: EngineConfig) -> Engine:
-    """The engine of `engine.kind`, with its model; called in the actor that uses it."""
-    if config.kind == "openai":
-        from semievol.engines.openai import OpenAIEngine
-
-        return OpenAIEngine(model, config)
-    from semievol.engines.vllm import VLLMEngine
-
-    return VLLMEngine(model, config)

@@ -19,7 +19,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from semievol.config import EngineConfig
-from semievol.engines import Completion, PromptTooLong, RequestRefused
+from semievol.engines.base import Completion, PromptTooLong, RequestRefused
 from semievol.engines.endpoint import Endpoint
 from semievol.errors import UserError
 from semievol.method.confidence import token_entropy

@@ -22,7 +22,7 @@ import numpy as np
 
 from semievol.config import EngineConfig
 from semievol.data import storage
-from semievol.engines import Completion, EngineDied, PromptTooLong, RequestRefused
+from semievol.engines.base import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.engines.chat_template import ChatTemplate
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages

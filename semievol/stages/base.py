@@ -25,7 +25,7 @@ from semievol.trainers.base import Trainer, trained
 Key = tuple[str, int]  # a stage's name, and the round in which it stands
 # Keys of the config that the answers of an engine depend on.
 ENGINE_SETTINGS = (
-    *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.extra_that_counts", "task"),
+    *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.output_extra", "task"),
 )
 
 

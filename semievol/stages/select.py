@@ -240,6 +240,6 @@ STAGE = Stage(
     after=("label",),
     inputs=_inputs,
     verify=_verify,
-    settings=("select.that_counts",),
+    settings=("select.output_settings",),
     figures=lambda metrics: {"selected": metrics["selected"]},
 )

@@ -228,7 +228,7 @@ def test_what_goes_to_a_library_goes_there_as_it_is(path: Path) -> None:
 
 def test_what_counts_leaves_out_what_changes_only_the_speed(path: Path) -> None:
     loaded = config.load(str(path), ["engine.extra={enforce_eager: true, quantization: fp8}", "select.theta=0.2"])
-    assert loaded.engine.extra_that_counts == {"quantization": "fp8"}
-    assert loaded.select.that_counts["theta"] == 0.2
+    assert loaded.engine.output_extra == {"quantization": "fp8"}
+    assert loaded.select.output_settings["theta"] == 0.2
     loaded.select.ceiling = True
-    assert loaded.select.that_counts == {"ceiling": True}
+    assert loaded.select.output_settings == {"ceiling": True}
