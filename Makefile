@@ -25,22 +25,22 @@ links = $${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(1)/bin/python -m pip config ge
 	@echo "Making $* with $(PYTHON): half a minute"
 	@test -x $*/bin/python || { $(call runs,$(PYTHON)) || export PYENV_VERSION=$(PYTHON:python%=%); $(PYTHON) -m venv $*; }
 	@$*/bin/python -m pip --version >/dev/null 2>&1 || $*/bin/python -m ensurepip >/dev/null
-	@$*/bin/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.*'
+	@$*/bin/python -m pip install -qq --disable-pip-version-check 'uv==0.13.*'
 
 # Install requirement $(2), with the versions of file $(3) and further options $(4), into venv $(1). The list of packages is left out.
-# Bytecode is written at once: containers often forbid it later, and then each worker of Ray compiles torch and vLLM anew (11 s).
 # Without find-links the CPU build of torch comes from PyTorch's index.
 define install
 @links="$(call links,$(1))"; \
 test -n "$$links$(filter gpu,$(EXTRA))" || backend=--torch-backend=cpu; \
 UV_FIND_LINKS="$$links" $(1)/bin/uv pip install --python $(1)/bin/python --constraints $(3) --build-constraints $(3) \
-	--compile-bytecode --editable '$(2)' $(4) $$backend 2>&1 | grep --line-buffered -v '^ [-+~] '
+	--editable '$(2)' $(4) $$backend 2>&1 | grep --line-buffered -v '^ [-+~] '
 @touch $@
 endef
 
+# Bytecode is written at once: containers often forbid it later, and then each worker of Ray compiles torch and vLLM again (11 s).
 $(STAMP): pyproject.toml constraints/$(EXTRA).txt | $(BIN)/uv
 	@echo "Installing semievol, Ray, torch and vLLM ($(EXTRA) build): two to five minutes"
-	$(call install,.venv,$(ALL),constraints/$(EXTRA).txt)
+	$(call install,.venv,$(ALL),constraints/$(EXTRA).txt,--compile-bytecode)
 
 $(UNIT)/.installed-unit: pyproject.toml constraints/cpu.txt constraints/unit-excludes.txt | $(UNIT)/bin/uv
 	@echo "Installing what the unit tests need for $(PYTHON): half a minute"
