@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "semievol"
 PURE = {"errors", "tasks", "config", "method"}
-PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "pydantic", "scipy", "rouge_score", "semievol"} | set(
+PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "pydantic", "scipy", "sklearn", "rouge_score", "semievol"} | set(
     sys.stdlib_module_names
 )
 HEAVY = {

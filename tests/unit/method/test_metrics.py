@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from scipy.stats import binomtest
 
 from semievol.method.metrics import auroc, mcnemar, risks, wilson_interval
 
@@ -12,6 +12,15 @@ def test_wilson_against_published_values() -> None:
     assert wilson_interval(81, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=5e-4)
     assert wilson_interval(0, 20, 0.95) == pytest.approx((0.0, 0.1611), abs=5e-4)
     assert wilson_interval(0, 0, 0.95) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 7), (3, 7), (7, 7), (900, 1000)])
+@pytest.mark.parametrize("level", [0.9, 0.99])
+def test_wilson_is_that_of_scipy_and_takes_fractions(correct: int, total: int, level: float) -> None:
+    published = binomtest(correct, total).proportion_ci(level, method="wilson")
+    assert wilson_interval(correct, total, level) == pytest.approx((published.low, published.high))
+    if correct < total:
+        assert published.low < wilson_interval(correct + 0.5, total, level)[0] < 1
 
 
 def test_mcnemar_is_the_exact_binomial() -> None:
@@ -24,17 +33,16 @@ def test_mcnemar_is_the_exact_binomial() -> None:
     assert math.isfinite(mcnemar(0, 5000))
 
 
-def counts(confidences: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    levels = np.unique(-confidences, return_inverse=True)[1]
-    return tuple(np.bincount(levels[side], minlength=levels.max() + 1) for side in (right, ~right))  # type: ignore[return-value]
-
-
 @pytest.mark.parametrize("decimals", [1, 2, 6])
-def test_auroc_is_that_of_scikit_learn_with_and_without_ties(decimals: int) -> None:
+def test_auroc_is_the_share_of_pairs_in_the_right_order(decimals: int) -> None:
+    """Compare with its definition, the Mann-Whitney U statistic over all pairs (Hanley and McNeil 1982)."""
     rng = np.random.default_rng(decimals)
     right = rng.random(500) < 0.7
-    confidences = (rng.normal(size=500) + right).round(decimals)
-    assert auroc(*counts(confidences, right)) == pytest.approx(roc_auc_score(right, confidences))
+    confidence = (rng.normal(size=500) + right).round(decimals)
+    levels = np.unique(-confidence, return_inverse=True)[1]
+    above = confidence[right][:, None] - confidence[~right][None, :]
+    counts = [np.bincount(levels[side], minlength=levels.max() + 1) for side in (right, ~right)]
+    assert auroc(*counts) == pytest.approx(((above > 0) + (above == 0) / 2).mean())
 
 
 def test_auroc_at_the_edges() -> None:
