@@ -1,4 +1,4 @@
-"""Fold: what becomes of the rows that ingest has read, where those with equal ids have met in one bucket."""
+"""Decide which of the rows that ingest has read are kept. Rows with equal ids are in the same bucket."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED
 
-SPLITS = ("test", "labeled", "unlabeled")  # in the order of precedence: an earlier split keeps a row that both have
-_RAW_CHARACTERS = 4_000  # kept of a quarantined row's text
+SPLITS = ("test", "labeled", "unlabeled")  # by precedence: of two splits that have a row, the first keeps it
+_RAW_CHARACTERS = 4_000  # of a quarantined row's text
 PARSED = pa.schema(
     [
         *LABELED,
@@ -23,23 +23,23 @@ PARSED = pa.schema(
         ("source", pa.string()),
         ("position", pa.int64()),
         ("reason", pa.string()),  # why the row cannot be used
-        ("note", pa.string()),  # what was found in a row that can
+        ("note", pa.string()),  # a remark on a usable row
         ("raw", pa.string()),
         ("bucket", pa.int32()),
-        ("known", pa.bool_()),  # a row that an earlier round has kept: it only tells the fate of others
+        ("known", pa.bool_()),  # kept by an earlier round; it only decides about other rows
     ]
 )
 
 
 def printable(text: str) -> str:
-    """The beginning of a quarantined row's text, as text that can be stored."""
+    """Return the beginning of a quarantined row's text, made valid UTF-8."""
     return text[:_RAW_CHARACTERS].encode("utf-8", "backslashreplace").decode()
 
 
 def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
-    """One bucket: decide the fate of every row, write what is kept and what is quarantined, return counts.
+    """Decide the fate of every row of a bucket, write the kept and the quarantined rows, and return counts.
 
-    The files are named by the bucket, so a retried task writes the same files again.
+    The bucket names the files, so a retried task writes the same files again.
     """
     group = group.combine_chunks()
     bucket = group["bucket"][0].as_py()
@@ -52,7 +52,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     def write(folder: str, chosen: np.ndarray[Any, Any], schema: pa.Schema) -> None:
         if chosen.any():
             rows = group.filter(pa.array(chosen))
-            table = rows.sort_by("row_id") if folder != "quarantine" else _told(rows, stage)
+            table = rows.sort_by("row_id") if folder != "quarantine" else _quarantined(rows, stage)
             table = table.select(schema.names).cast(schema)
             storage.write_table(storage.join(out, folder, f"part-{bucket:05d}.parquet"), table)
 
@@ -65,8 +65,8 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     return _counts(group, fate)
 
 
-def _told(rows: pa.Table, stage: str) -> pa.Table:
-    """Quarantined rows, with their text also where it is not kept yet, because they were good rows before they met."""
+def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
+    """Add the stage to quarantined rows, and the text of those that only a comparison with other rows rejected."""
     records = rows.select(["question", "options", "context", "answer"]).to_pylist()
     pairs = zip(rows["raw"].to_pylist(), records, strict=True)
     raw = pa.array([printable(json.dumps(record)) if text is None else text for text, record in pairs], pa.string())
@@ -75,18 +75,18 @@ def _told(rows: pa.Table, stage: str) -> pa.Table:
 
 
 def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:
-    """For each row kept | quarantined | duplicate | leak, or known; and the reason where it is quarantined."""
+    """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason."""
     ids, splits = group["row_id"].to_pylist(), group["split"].to_pylist()
     sources, positions = group["source"].to_pylist(), group["position"].to_pylist()
     answers, reasons = group["answer"].to_pylist(), group["reason"].to_pylist()
     known = group["known"].to_pylist()
-    given: dict[tuple[int, str], set[str]] = {}  # the answers given to a row in a split
+    given: dict[tuple[int, str], set[str]] = {}  # (row id, split) -> its answers
     for i, key in enumerate(ids):
         if reasons[i] is None:
             given.setdefault((key, splits[i]), set()).add(answers[i])
     fate = np.full(len(group), "kept", dtype=object)
     seen: dict[int, str] = {}  # row id -> the split that keeps it
-    # A fixed order decides which copy is kept, whatever order the shuffle delivered.
+    # A fixed order decides which copy is kept: the order of the shuffle varies.
     order = sorted(range(len(group)), key=lambda i: (not known[i], SPLITS.index(splits[i]), sources[i], positions[i]))
     for i in order:
         if known[i]:
@@ -100,7 +100,7 @@ def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any,
         elif (ids[i], "test") in given and splits[i] != "test" and exclude_test_overlap:
             fate[i] = "leak"
         elif seen.get(ids[i]) == splits[i] or (seen.get(ids[i]) == "labeled" and splits[i] == "unlabeled"):
-            fate[i] = "duplicate"  # of its own split, or of a row whose label is known
+            fate[i] = "duplicate"  # of a row in the same split, or of a labeled row
         else:
             seen[ids[i]] = splits[i]
     return fate, reasons

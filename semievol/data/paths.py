@@ -1,4 +1,4 @@
-"""The paths of a config: made absolute, so that they mean the same in every process, and told from URIs and hub ids."""
+"""Make the paths of a config absolute, so that every process can use them, and tell them from URIs and hub ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLACES = ("storage", "data.labeled", "data.unlabeled", "data.test")
 
 
 def absolute(config: RunConfig) -> RunConfig:
-    """The config with its local paths made absolute: workers run in other folders than the driver."""
+    """Return the config with absolute local paths: workers run in other folders than the driver."""
     resolved = deepcopy(config)
     for _, owner, name in _paths(resolved):
         setattr(owner, name, storage.absolute(getattr(owner, name)))
@@ -23,25 +23,25 @@ def absolute(config: RunConfig) -> RunConfig:
 
 
 def relative(config: RunConfig) -> list[str]:
-    """The keys whose value is a path that means something only here: relative to this folder or to the home folder."""
+    """Return the keys whose path is valid only here: relative to the working folder or to the home folder."""
     return [
         key for key, owner, name in _paths(config) if getattr(owner, name) != storage.absolute(getattr(owner, name))
     ]
 
 
 def local(config: RunConfig) -> dict[str, str]:
-    """The keys whose value is a path in a node's own file system (or one that it shares), with that path."""
-    found = {key: getattr(owner, name).removeprefix("file://") for key, owner, name in _paths(absolute(config))}
-    return {key: path for key, path in found.items() if path.startswith("/")}
+    """Return the paths in a node's own or shared file system, by key."""
+    paths = {key: getattr(owner, name).removeprefix("file://") for key, owner, name in _paths(absolute(config))}
+    return {key: path for key, path in paths.items() if path.startswith("/")}
 
 
 def models(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
-    """The models that are loaded from a folder, a URI or the hub: key, the object that holds it, the name there."""
-    if config.engine.kind != "openai":  # else they are names at the endpoint
+    """Yield the models that are loaded from a folder, a URI or the hub: key, owner and attribute name."""
+    if config.engine.kind != "openai":  # whose models are names at the endpoint
         yield "model.base", config.model, "base"
-        for i, who in enumerate(config.label.collaborators):
-            if who.brings_weights():
-                yield f"label.collaborators[{i}].model", who, "model"
+        for i, collaborator in enumerate(config.label.collaborators):
+            if collaborator.brings_weights():
+                yield f"label.collaborators[{i}].model", collaborator, "model"
     yield "embedding.model", config.embedding, "model"
 
 
@@ -56,7 +56,7 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
 
 
 def is_path(model: str) -> bool:
-    """Whether a model is a local path and not a URI, a packaged model or a Hugging Face id (`organisation/name`)."""
+    """Tell whether a model is a local path, not a URI, a packaged model or a Hugging Face id (`organisation/name`)."""
     if "://" in model or model.startswith("package:"):
         return False
     return not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) or storage.exists(model)

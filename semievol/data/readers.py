@@ -1,7 +1,7 @@
-"""Input files of three formats as rows, one at a time, each with its place in the file.
+"""Read rows from CSV, JSONL and Parquet files, one at a time, each with its place in the file.
 
-A line that is no row (broken JSON, too many fields) comes out as a `Broken`, so that it is quarantined and counted;
-a file that cannot be read at all is an error that names it.
+A line that is not a row (broken JSON, too many fields) becomes a `Broken`, which is quarantined and counted.
+A file that cannot be read raises an error that names it.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _READ_BYTES = 1 << 20
-_LINE_BYTES = 64 << 20  # a longer line is no row, and would be held in memory
+_LINE_BYTES = 64 << 20  # a longer line would fill the memory
 _BYTE_ORDER_MARK = "\ufeff"  # spreadsheets write one
-_EXPANSION = 300  # times its size, which no text reaches: a zip bomb
+_EXPANSION = 300  # unpacked size / packed size; text stays below it, a zip bomb does not
 
 
 @dataclass(frozen=True)
 class Broken:
-    """Text that is no row, and why."""
+    """Text that is not a row, and the reason."""
 
     reason: str
     raw: str
 
 
 def format_of(uri: str) -> str:
-    """The format by the file's name; `.gz` and the like are looked through (Parquet compresses by itself)."""
+    """Return the format that a file's name shows, without `.gz`, `.zst` or `.bz2` (Parquet compresses itself)."""
     name = uri.removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2")
     for known in FORMATS:
         if name.endswith(known) or (known == ".jsonl" and name.endswith(".ndjson")):
             return known
     raise UserError(
-        f"{uri}: no data file by its name; they end in {', '.join(FORMATS)} or .ndjson, and .gz, .zst or .bz2 may follow. "
-        f"A glob leaves others out, as in FOLDER/*.csv"
+        f"{uri}: not the name of a data file. Names end in {', '.join(FORMATS)} or .ndjson; .gz, .zst or .bz2 may "
+        f"follow. To leave other files out, use a glob, for example FOLDER/*.csv"
     )
 
 
 def columns(uri: str) -> list[str]:
-    """The column names of a file, from its beginning alone."""
+    """Return the column names of a file, from its beginning only."""
     import pyarrow.parquet as pq
 
     form = format_of(uri)
@@ -58,7 +58,7 @@ def columns(uri: str) -> list[str]:
                 return list(pq.ParquetFile(file).schema_arrow.names)
         if form == ".csv":
             return _header(csv.reader(_lines(uri)))
-        # A JSON row need not have every key; the first hundred together show what there is.
+        # A JSON row may omit keys, so collect those of the first hundred rows.
         rows = [row for _, row in itertools.islice(_jsonl(uri), 100) if isinstance(row, dict)]
         return list(dict.fromkeys(key for row in rows for key in row))
     except (OSError, ValueError, csv.Error, _arrow_error()) as error:
@@ -66,10 +66,10 @@ def columns(uri: str) -> list[str]:
 
 
 def read(uri: str, wanted: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
-    """(number, row) of every row of a file. The number is the line it ends on (CSV, JSONL) or the row (Parquet), from 1.
+    """Yield (number, row) for every row. The number is the line it ends on (CSV, JSONL) or the row (Parquet), from 1.
 
     Args:
-        wanted: the columns that are read from Parquet (the others may be large, or nothing that Python can hold); all.
+        wanted: columns to read from Parquet, as others may be large or of types that Python cannot hold; None: all.
 
     Raises:
         UserError: the file is missing, truncated or not of its format.
@@ -78,26 +78,26 @@ def read(uri: str, wanted: Collection[str] | None = None) -> Iterator[tuple[int,
     try:
         yield from _parquet(uri, wanted) if form == ".parquet" else _csv(uri) if form == ".csv" else _jsonl(uri)
     except (OSError, ValueError, csv.Error, _arrow_error()) as error:
-        problem = " ".join(str(error).split()).rstrip(".")  # of Arrow over several lines
-        raise UserError(f"{uri}: cannot be read to its end: {problem}. Mend or remove the file") from None
+        problem = " ".join(str(error).split()).rstrip(".")  # Arrow's span several lines
+        raise UserError(f"{uri}: cannot be read to its end: {problem}. Repair or remove the file") from None
 
 
 def _arrow_error() -> type[Exception]:
     import pyarrow as pa
 
-    error: type[Exception] = pa.ArrowException  # some of its kinds are neither OSError nor ValueError
+    error: type[Exception] = pa.ArrowException  # some subclasses are neither OSError nor ValueError
     return error
 
 
 def _lines(uri: str) -> Iterator[str]:
-    """Lines with their endings. Bytes that are not UTF-8 become surrogates, which the validator refuses by name."""
+    """Yield lines with their endings. Bytes that are not UTF-8 become surrogates, which the validator rejects."""
     filesystem, path = storage.resolve(uri)
-    most = (filesystem.get_file_info(path).size or 0) * _EXPANSION + _LINE_BYTES
+    limit = (filesystem.get_file_info(path).size or 0) * _EXPANSION + _LINE_BYTES
     rest, size = b"", 0
     with filesystem.open_input_stream(path, compression="detect") as stream:
         while block := stream.read(_READ_BYTES):
             size += len(block)
-            if size > most:
+            if size > limit:
                 raise ValueError(f"it unpacks to more than {_EXPANSION} times its size")
             *whole, rest = (rest + block).split(b"\n")
             if len(rest) > _LINE_BYTES:
@@ -109,12 +109,12 @@ def _lines(uri: str) -> Iterator[str]:
 
 
 def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
-    csv.field_size_limit(_LINE_BYTES)  # below it the length of a row is the validator's business
+    csv.field_size_limit(_LINE_BYTES)  # the validator checks shorter rows
     line = ""
 
     def lines() -> Iterator[str]:
         nonlocal line
-        for line in _lines(uri):  # noqa: UP028 - `yield from` would not keep it
+        for line in _lines(uri):  # noqa: UP028 - `yield from` would not set `line`
             yield line
 
     reader = csv.reader(lines())
@@ -124,7 +124,7 @@ def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
             fields = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:  # a stray carriage return, say; the reader begins anew with the next line
+        except csv.Error as error:  # for example a stray carriage return; the reader goes on with the next line
             yield reader.line_num, Broken(f"no CSV: {error}", line)
             continue
         if not fields:
@@ -166,7 +166,7 @@ def _parquet(uri: str, wanted: Collection[str] | None) -> Iterator[tuple[int, di
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:
     try:
         yield from batch.to_pylist()
-    # Text says that it is UTF-8, which nothing has checked; a date may be in the year 10000.
+    # Arrow does not check that text is UTF-8, and a date may be in the year 10000.
     except (ValueError, OverflowError):
         for i in range(len(batch)):
             try:

@@ -1,4 +1,4 @@
-"""Compare the rows that a stage wrote with its manifest and with the rows that it read. Reads files only, in constant memory."""
+"""Compare the rows that a stage wrote with its manifest and its inputs. Needs files only, and constant memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _IDS_AT_A_TIME = 4_000_000
 
 @dataclass
 class RowChecks:
-    """The checks of one finished stage. Each adds what it finds to `problems`.
+    """The checks of one finished stage. Each check appends to `problems`.
 
     Attributes:
         uri: the stage's folder.
         inputs: the folders that it read, by name.
         out, quarantined, came_in: row counts of its manifest.
-        rows: rows that were counted so far.
+        rows: rows counted so far.
     """
 
     uri: str
@@ -50,43 +50,43 @@ class RowChecks:
         self.ids(folder, equal=source)
 
     def ids(self, folder: str, *, equal: str = "", within: Sequence[str] = ()) -> None:
-        """Check that row ids are unique, and that they are those of another folder (`equal`) or among those of several."""
+        """Check that row ids are unique, and that they equal those of a folder or are among those of several."""
         name = folder.removeprefix(f"{self.uri}/")
         prefix = "" if name == "rows" else f"{name}: "
         buckets = 1 + storage.count_rows(folder) // _IDS_AT_A_TIME
         for bucket in range(buckets):
             ids = np.sort(_column(folder, "row_id", bucket, buckets))
-            self._found(prefix, np.unique(ids[1:][ids[1:] == ids[:-1]]), "row ids occur more than once")
+            self._report(prefix, np.unique(ids[1:][ids[1:] == ids[:-1]]), "row ids occur more than once")
             if not (equal or within):
                 continue
-            known = [equal] if equal else within
-            others = np.concatenate([_column(other, "row_id", bucket, buckets) for other in known])
-            self._found(prefix, np.setdiff1d(ids, others), f"row ids are not in {' or '.join(known)}")
+            sources = [equal] if equal else within
+            others = np.concatenate([_column(other, "row_id", bucket, buckets) for other in sources])
+            self._report(prefix, np.setdiff1d(ids, others), f"row ids are not in {' or '.join(sources)}")
             if equal:
-                self._found(prefix, np.setdiff1d(others, ids), f"row ids of {equal} are missing")
+                self._report(prefix, np.setdiff1d(others, ids), f"row ids of {equal} are missing")
 
     def neighbors(self, folder: str, labeled: str) -> None:
-        """Check that the neighbors of rows are labeled rows."""
+        """Check that all neighbors are labeled rows."""
         known = np.unique(_column(labeled, "row_id", 0, 1))
-        strange: set[int] = set()
+        unknown: set[int] = set()
         for table in _tables(folder, "neighbor_ids"):
-            strange.update(np.setdiff1d(table.column(0).combine_chunks().flatten().to_numpy(), known).tolist())
-        self._found("", np.array(sorted(strange)), "neighbor ids are not labeled rows")
+            unknown.update(np.setdiff1d(table.column(0).combine_chunks().flatten().to_numpy(), known).tolist())
+        self._report("", np.array(sorted(unknown)), "neighbor ids are not labeled rows")
 
-    def _found(self, prefix: str, ids: Ids, problem: str) -> None:
+    def _report(self, prefix: str, ids: Ids, problem: str) -> None:
         if len(ids):
             self.problems.append(f"{prefix}{len(ids):,} {problem}, {ids[0]} first")
 
 
 def _tables(uri: str, column: str) -> Iterator[pa.Table]:
-    """Read one column of each file of a folder."""
+    """Yield one column of each file of a folder, a few files at a time."""
 
     def read(file: storage.FileEntry) -> pa.Table:
         return storage.read_table(file.uri, [column])
 
     files = storage.find(uri)
     with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(files), _READERS):  # no more of them in memory at a time
+        for start in range(0, len(files), _READERS):  # bounds the memory
             yield from pool.map(read, files[start : start + _READERS])
 
 

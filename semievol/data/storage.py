@@ -1,6 +1,6 @@
-"""Files and folders by URI, over pyarrow.fs: local paths, s3://, gs://, hdfs:// alike.
+"""Read and write files and folders by URI, over pyarrow.fs: local paths, s3://, gs://, hdfs://.
 
-Everything that a run keeps goes through here, so no code assumes a disk that nodes share.
+All files of a run go through this module, so no other code assumes a disk that nodes share.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 _BUCKETS = ("s3", "gs", "gcs")
-_MENDS = {
+_REMEDIES = {
     "NETWORK_CONNECTION": "the store cannot be reached; check the network and AWS_ENDPOINT_URL",
-    "ACCESS_DENIED": "the store refuses us; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do",
-    "INVALID_ACCESS_KEY_ID": "the store does not know our key; check AWS_ACCESS_KEY_ID",
-    "SIGNATURE_DOES_NOT_MATCH": "the store refuses our key; check AWS_SECRET_ACCESS_KEY",
+    "ACCESS_DENIED": "the store denies access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions",
+    "INVALID_ACCESS_KEY_ID": "the store does not know the key; check AWS_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH": "the store rejects the key; check AWS_SECRET_ACCESS_KEY",
 }
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file with its size in bytes and its modification time (ns since the epoch, 0 where the store has none)."""
+    """A file with its size in bytes and its modification time (ns since the epoch; 0 if the store has none)."""
 
     uri: str
     size: int
@@ -44,7 +44,7 @@ class FileEntry:
 
 
 def absolute(uri: str) -> str:
-    """A URI as it is; a relative local path made absolute, so that it means the same in every process."""
+    """Return a local path as an absolute one, so that every process can use it; return a URI unchanged."""
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
@@ -53,13 +53,13 @@ def join(uri: str, *parts: str) -> str:
 
 
 def resolve(uri: str) -> tuple[FileSystem, str]:
-    """The filesystem of a URI and the path inside it.
+    """Return the filesystem of a URI and the path inside it.
 
-    The first look into a bucket shows whether it can be used at all; credentials and endpoint come from the environment
-    of the process, so every node brings its own and none travels with a job.
+    The first use of a bucket checks that it can be opened. Credentials and endpoint come from the environment of the
+    process, so every node has its own and a job carries none.
 
     Raises:
-        UserError: no such kind of store, no such bucket, or the store cannot be reached or refuses us.
+        UserError: the kind of store or the bucket does not exist, or the store cannot be reached or denies access.
     """
     import pyarrow as pa
     from pyarrow.fs import FileSystem, LocalFileSystem
@@ -68,8 +68,8 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
         return LocalFileSystem(), absolute(uri)
     if "?" in uri or "@" in uri:
         raise UserError(
-            f"storage URI '{uri.split('@')[-1].split('?')[0]}': no options and no credentials in a URI, it is written into "
-            f"the run folder. Use the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
+            f"storage URI '{uri.split('@')[-1].split('?')[0]}': a URI must not hold options or credentials, because the "
+            f"run folder records it. Set the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
         )
     scheme, _, path = uri.partition("://")
     try:
@@ -81,7 +81,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
         raise _refusal(uri, error) from None
 
 
-_buckets: dict[str, FileSystem] = {}  # opened by this process: each opening costs requests
+_buckets: dict[str, FileSystem] = {}  # opened by this process; to open one costs requests
 
 
 def _bucket(scheme: str, name: str, path: str) -> FileSystem:
@@ -90,7 +90,7 @@ def _bucket(scheme: str, name: str, path: str) -> FileSystem:
     root = f"{scheme}://{name}"
     if root not in _buckets:
         filesystem, _ = FileSystem.from_uri(root)
-        # The path first: a policy may allow nothing but a prefix of the bucket.
+        # Look at the path first: a policy may allow only a prefix of the bucket.
         if filesystem.get_file_info(path).type == FileType.NotFound and not _exists_or_hidden(filesystem, name):
             raise UserError(f"{root}: there is no such bucket; create it, or correct its name")
         _buckets[root] = filesystem
@@ -103,23 +103,23 @@ def _exists_or_hidden(filesystem: FileSystem, bucket: str) -> bool:
     try:
         return bool(filesystem.get_file_info(bucket).type != FileType.NotFound)
     except OSError:
-        return True  # we may not look at the bucket itself
+        return True  # a policy hides the bucket itself
 
 
 def _refusal(uri: str, error: Exception) -> UserError:
-    """What a store said, with what to do about it."""
+    """Return a store's error as a `UserError` that says what to do."""
     reason = str(error)
-    for sign, mend in _MENDS.items():
+    for sign, remedy in _REMEDIES.items():
         if sign in reason:
-            return UserError(f"{uri}: {mend} ({reason})")
+            return UserError(f"{uri}: {remedy} ({reason})")
     return UserError(f"storage URI '{uri}' cannot be opened: {reason}")
 
 
 def find(pattern: str) -> list[FileEntry]:
-    """The files that a path, folder or glob names, sorted; hidden ones (starting with . or _) are left out.
+    """Return the files that a path, folder or glob matches, sorted, without hidden ones (names starting with . or _).
 
-    Folders are searched recursively. A glob may stand in any part of the path: `*` is of one folder, `**` of all below,
-    as in fsspec. A path that is there means itself, whatever its characters. Empty where nothing matches.
+    Folders are searched recursively. Any part of the path may be a glob, as in fsspec: `*` matches inside one folder,
+    `**` in all below. A path that exists is taken literally. Returns an empty list if nothing matches.
     """
     from fsspec.utils import glob_translate
     from pyarrow.fs import FileSelector, FileType
@@ -139,19 +139,19 @@ def find(pattern: str) -> list[FileEntry]:
     try:
         glob = re.compile(glob_translate(rest.rstrip("/")))
     except ValueError as error:
-        raise UserError(f"{pattern}: {error}") from None  # ** beside other characters
-    found = []
+        raise UserError(f"{pattern}: {error}") from None  # ** next to other characters
+    files = []
     for entry in filesystem.get_file_info(FileSelector(path, recursive=True)):
         inside = posixpath.relpath(entry.path, path)
         hidden = any(part[0] in "._" for part in inside.split("/"))
-        above = itertools.accumulate(inside.split("/"), posixpath.join)  # a glob may name folders
+        above = itertools.accumulate(inside.split("/"), posixpath.join)  # a glob may match folders
         if entry.type == FileType.File and not hidden and (not rest or any(map(glob.match, above))):
-            found.append(FileEntry(prefix + entry.path, entry.size, entry.mtime_ns or 0))
-    return sorted(found, key=lambda e: e.uri)
+            files.append(FileEntry(prefix + entry.path, entry.size, entry.mtime_ns or 0))
+    return sorted(files, key=lambda e: e.uri)
 
 
 def folders(uri: str) -> list[str]:
-    """The names of the folders directly in a folder, sorted; none where there is no such folder."""
+    """Return the sorted names of the folders directly in a folder; an empty list if it does not exist."""
     from pyarrow.fs import FileSelector, FileType
 
     filesystem, path = resolve(uri)
@@ -173,27 +173,27 @@ def read_text(uri: str) -> str:
 
 
 def sha256(uri: str) -> str:
-    """Of a file's bytes, which are read in pieces."""
+    """Return the SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
     filesystem, path = resolve(uri)
-    with filesystem.open_input_stream(path, compression=None) as stream:  # the bytes as they are, of .gz too
+    with filesystem.open_input_stream(path, compression=None) as stream:  # the raw bytes, also of .gz
         while piece := stream.read(1 << 22):
             digest.update(piece)
     return digest.hexdigest()
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing: object stores do that by themselves, disks by rename.
+    """Write a file so that readers see all of it or nothing: object stores work so, on disks a rename does it.
 
     Raises:
-        UserError: the store refuses it.
+        UserError: the store rejects the file.
     """
     from pyarrow.fs import LocalFileSystem
 
     filesystem, path = resolve(uri)
     if not isinstance(filesystem, LocalFileSystem):
         try:
-            if uri.partition("://")[0] not in _BUCKETS:  # a bucket has no folders, and each level would be a request
+            if uri.partition("://")[0] not in _BUCKETS:  # a bucket needs no folders, and each would be a request
                 filesystem.create_dir(posixpath.dirname(path), recursive=True)
             with filesystem.open_output_stream(path) as stream:
                 stream.write(content)
@@ -206,7 +206,7 @@ def write_bytes(uri: str, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        except OSError:  # a full disk is not to be filled with beginnings
+        except OSError:  # leave no partial file on a full disk
             os.unlink(file.name)
             raise
     os.chmod(file.name, 0o644)
@@ -218,7 +218,7 @@ def write_text(uri: str, text: str) -> None:
 
 
 def write_table(uri: str, table: pa.Table) -> None:
-    """A Parquet file, all or nothing."""
+    """Write a Parquet file, all or nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -228,7 +228,7 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """All Parquet files of a folder as one table: for tables known to be small (labeled rows, test rows)."""
+    """Return all Parquet files of a folder as one table; only for small ones (labeled rows, test rows)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -241,12 +241,12 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
 
 
 def count_rows(uri: str) -> int:
-    """Rows of all Parquet files of a folder, from their footers."""
+    """Count the rows of all Parquet files of a folder, from their footers."""
     return rows_in(find(uri))
 
 
 def rows_in(files: Iterable[FileEntry]) -> int:
-    """Rows of Parquet files, from their footers."""
+    """Count the rows of Parquet files, from their footers."""
     import pyarrow.parquet as pq
 
     def rows(entry: FileEntry) -> int:
@@ -254,19 +254,19 @@ def rows_in(files: Iterable[FileEntry]) -> int:
         with filesystem.open_input_file(path) as file:
             return int(pq.ParquetFile(file).metadata.num_rows)
 
-    with ThreadPoolExecutor(16) as several:  # there may be thousands, and a bucket answers in tens of milliseconds
-        return sum(several.map(rows, files))
+    with ThreadPoolExecutor(16) as pool:  # there may be thousands, and a bucket takes tens of milliseconds for each
+        return sum(pool.map(rows, files))
 
 
 def delete(uri: str) -> None:
-    """Remove a folder with all that is in it; nothing happens where there is none."""
+    """Remove a folder and its content, if it exists."""
     filesystem, path = resolve(uri)
     if exists(uri):
         filesystem.delete_dir(path)
 
 
 def delete_file(uri: str) -> None:
-    """Remove a file; nothing happens where there is none."""
+    """Remove a file, if it exists."""
     filesystem, path = resolve(uri)
     if exists(uri):
         filesystem.delete_file(path)
@@ -282,9 +282,9 @@ def upload(folder: str, uri: str) -> None:
 
 
 def local_copy(uri: str) -> str:
-    """A local folder with the files of `uri`: itself where it is local, else a download, made once per node.
+    """Return a local folder with the files of `uri`: the folder itself if it is local, else a download, once per node.
 
-    The copy is keyed by the names, sizes and times of the files, so a changed source is fetched anew.
+    Names, sizes and times of the files are the key of the copy, so a changed source is downloaded again.
     """
     from filelock import FileLock
     from pyarrow.fs import LocalFileSystem, copy_files
@@ -300,7 +300,7 @@ def local_copy(uri: str) -> str:
         if not target.exists():
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()  # a folder without folders in it would not be made
+            partial.mkdir()  # copy_files would not make a folder without subfolders
             copy_files(path, str(partial), source_filesystem=filesystem, destination_filesystem=LocalFileSystem())
             partial.rename(target)
     return str(target)

@@ -1,6 +1,6 @@
-"""The Arrow schema of every table in a run folder, and the validator that turns an input row into one of them.
+"""The Arrow schema of every table in a run folder, and the validator that turns an input row into a `Row`.
 
-Nothing here is null-typed: an absent string is null in a `string` column, so that parts written by different tasks
+No column has the null type: an absent string is null in a `string` column, so that parts of different tasks
 always concatenate.
 """
 
@@ -23,13 +23,13 @@ _TEXT = [
     ("question", pa.string()),
     ("options", pa.list_(pa.string())),
     ("context", pa.string()),
-    ("stratum", pa.string()),  # the group of the row, for stratified selection
+    ("stratum", pa.string()),  # group for stratified selection
 ]
 
 UNLABELED = pa.schema(_TEXT)
 LABELED = pa.schema([*_TEXT, ("answer", pa.string())])  # also the schema of test rows
 ORACLE = pa.schema([ROW_ID, ("oracle", pa.string())])
-# A row that a stage could not use. `row_id` is null where no content id could be made.
+# Rows that a stage could not use. `row_id` is null if the content was not valid.
 QUARANTINE = pa.schema(
     [ROW_ID, ("stage", pa.string()), ("reason", pa.string()), ("source", pa.string()), ("raw", pa.string())]
 )
@@ -41,23 +41,23 @@ _SHARE = pa.struct([("answer", pa.string()), ("share", pa.float32())])
 RESPONSE = pa.struct(
     [
         ("collaborator", pa.string()),
-        ("answer", pa.string()),  # null where the response holds none
+        ("answer", pa.string()),  # null if the response holds none
         ("nll", pa.float32()),
         ("token_entropy", pa.float32()),
         ("tokens", pa.int32()),
-        ("distribution", pa.list_(_SHARE)),  # of collaborators that give the share of each answer
-        ("error", pa.string()),  # why there is no response
-        ("cut", pa.bool_()),  # the row had to be shortened for the prompt to fit
-        ("prompt_tokens", pa.int32()),  # of the request, at the first of its responses
+        ("distribution", pa.list_(_SHARE)),  # only of collaborators that give the share of each answer
+        ("error", pa.string()),  # the reason if there is no response
+        ("cut", pa.bool_()),  # the row was shortened for the prompt to fit
+        ("prompt_tokens", pa.int32()),  # of the request; stored with the first of its responses
     ]
 )
 _RESPONSES = [("responses", pa.list_(RESPONSE))]
-ANSWERED_IN_PART = pa.schema([*RETRIEVED, *_RESPONSES])  # between the passes of several weights
-# What labeling adds to a row; a quarantined row has a reason and no answer.
+ANSWERED_IN_PART = pa.schema([*RETRIEVED, *_RESPONSES])  # between the passes of different models
+# The columns that labeling adds. A quarantined row has a reason and no answer.
 _VERDICT = [
     ("answer", pa.string()),
-    ("agreement", pa.float32()),  # share of the responses that gave the answer
-    ("nll", pa.float32()),  # mean negative log-probability a token
+    ("agreement", pa.float32()),  # share of the responses that give the answer
+    ("nll", pa.float32()),  # mean negative log-probability per token
     ("token_entropy", pa.float32()),  # mean entropy of the next-token distributions
     ("vote_entropy", pa.float32()),  # of the collaborators' mean distribution over answers
     ("justified", pa.bool_()),  # decided by self-justification
@@ -67,20 +67,20 @@ _VERDICT = [
     ("quarantine_reason", pa.string()),
 ]
 PSEUDO_LABELED = pa.schema([*_TEXT, *_VERDICT])
-# Of open-ended tasks also the mean log-probability of the true response's tokens.
+# `likelihood` (open-ended tasks): mean log-probability of the true response's tokens.
 PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT, ("likelihood", pa.float32())])
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
-# Rendered training rows: chat messages in TRL's prompt / completion format, and the tokens that they are to the model that
-# is trained, with labels of -100 where no loss is taken (null for a row that is too long, or with a training at an endpoint).
+# Rendered training rows: chat messages in TRL's prompt / completion format, and their tokens for the trained model.
+# Labels are -100 where no loss is taken. Tokens are null if a row is too long, or if an endpoint trains.
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TOKENS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
 TRAINING = pa.schema([ROW_ID, ("prompt", _MESSAGES), ("completion", _MESSAGES), *_TOKENS])
 
 
 def row_id(question: str, options: list[str], context: str | None) -> int:
-    """A 64-bit id of the content: equal questions, options and contexts get equal ids in any file, run or upload.
+    """Return a 64-bit id of the content: equal questions, options and contexts have equal ids in any file or run.
 
-    Unicode is NFC-normalised and runs of white space count as one blank, so a re-export does not change ids.
+    Unicode is NFC-normalised and white space collapses to one blank, so a re-export does not change ids.
     """
 
     def canonical(text: str) -> str:
@@ -92,19 +92,19 @@ def row_id(question: str, options: list[str], context: str | None) -> int:
 
 
 def to_row(record: dict[str, Any]) -> Row:
-    """A record of any table of ours as a task row."""
+    """Return a record of any of these tables as a task row."""
     return Row(record["question"], record["options"], record["context"], record.get("answer"))
 
 
 class BadRow(Exception):
-    """A row that cannot be used; the message is the reason that goes into quarantine."""
+    """A row cannot be used; the message is the reason that quarantine records."""
 
 
 def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column: str | None, max_bytes: int) -> Row:
-    """An input row as a `Row` of the task; the answer is None where `answer_column` is None.
+    """Return an input row as a `Row` of the task; the answer is None if `answer_column` is None.
 
     Raises:
-        BadRow: with the reason.
+        BadRow: the row is not valid.
     """
     question = _text(raw.get(columns.question), columns.question, max_bytes)
     if not question:
@@ -122,16 +122,16 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
         row.answer = task.gold(text, row)
         if row.answer is None:
             raise BadRow(
-                f"column '{answer_column}' is no answer to the row: '{text[:60]}'; it takes {task.expects(row)}"
+                f"column '{answer_column}' is not an answer to the row: '{text[:60]}'; expected {task.expects(row)}"
             )
     return row
 
 
 def cell_text(value: Any, column: str, max_bytes: int) -> str:
-    """A cell as text, its column given by name; a list (several right answers) as a JSON list.
+    """Return a cell of the named column as text; a list (several right answers) becomes a JSON list.
 
     Raises:
-        BadRow: with the reason.
+        BadRow: the cell is not valid text.
     """
     if isinstance(value, list):
         value = json.dumps(value, ensure_ascii=False, default=str)
@@ -139,7 +139,7 @@ def cell_text(value: Any, column: str, max_bytes: int) -> str:
 
 
 def _text(value: Any, column: str, max_bytes: int) -> str:
-    """The cell as text; numbers become their usual notation, missing values the empty string."""
+    """Return a cell as text; a missing value becomes the empty string."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, (list, dict, bytes)):
@@ -149,7 +149,7 @@ def _text(value: Any, column: str, max_bytes: int) -> str:
         raise BadRow(f"column '{column}' holds NUL bytes")
     try:
         size = len(text.encode())
-    except UnicodeEncodeError:  # surrogates: what the readers make of bytes that are not UTF-8
+    except UnicodeEncodeError:  # surrogates: the readers make them from bytes that are not UTF-8
         raise BadRow(f"column '{column}' is not valid UTF-8") from None
     if size > max_bytes:
         raise BadRow(f"column '{column}' is longer than limits.max_row_bytes = {max_bytes:,}: {size:,} bytes")
@@ -163,9 +163,9 @@ def _options(value: Any, column: str, max_bytes: int) -> list[str]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise BadRow(f"column '{column}' is no JSON list: {value[:60]!r}") from None
+            raise BadRow(f"column '{column}' is not a JSON list: {value[:60]!r}") from None
     if not isinstance(value, (list, tuple)):
-        raise BadRow(f"column '{column}' is no list but {type(value).__name__}")
+        raise BadRow(f"column '{column}' is not a list but {type(value).__name__}")
     options = [_text(option, f"{column}[{i}]", max_bytes) for i, option in enumerate(value)]
     for i, option in enumerate(options):
         if not option:

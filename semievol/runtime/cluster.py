@@ -1,4 +1,4 @@
-"""The connection to Ray: a running cluster where there is one, a local one otherwise."""
+"""Connect to Ray, to the cluster at RAY_ADDRESS or else to a local one, and check that it has what a run needs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _SPARE_CPUS = 2.0  # for the tasks that read, write and coordinate beside a stag
 
 
 def cpus_needed(config: RunConfig) -> float:
-    """CPUs of the widest stage, with room for the tasks around its actors."""
+    """Return the CPUs of the widest stage, with room for the tasks around its actors."""
     r = config.resources
     pools = [r.embed.actors * r.embed.num_cpus, r.label.actors * r.label.num_cpus, r.train.workers * r.train.num_cpus]
     return max(pools) + _SPARE_CPUS
 
 
 def connect(config: RunConfig, *, cpus: float = 0) -> None:
-    """Connect this process to Ray; does nothing when it is connected already.
+    """Connect this process to Ray, unless it is connected already.
 
-    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster, `auto` the one on this machine; without it a local
-    one is started. Ray's token authentication stays as the environment says; Ray 2.60 turns it on by default.
+    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; `auto` is the one on this machine. Without it, a
+    local Ray starts. The environment decides on Ray's token authentication; Ray 2.60 turns it on by default.
 
     Args:
-        cpus: what a local Ray has to declare at least, beside what the run's stages need.
+        cpus: the least that a local Ray declares, if the run's stages do not need more.
     """
     import ray
 
@@ -47,12 +47,12 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
         os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the same variables
         options["runtime_env"] = {"env_vars": worker_environment()}
     else:
-        # Workers inherit it. Ray starts some of them at once, which a runtime environment would have no use for.
+        # Workers inherit it. With a runtime environment Ray would start each worker twice.
         os.environ.update(worker_environment())
-        # Each stage uses the same few workers; by default Ray ends them after a second without work, and starting one
-        # costs seconds of CPU, which is most of a small run on a small machine.
+        # All stages use the same few workers, and to start one costs seconds of CPU. By default Ray ends a worker
+        # after an idle second.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        # Without an address Ray would take one that was started here by hand, and trip over what is left of a dead one.
+        # Without an address Ray would use a cluster that was started here by hand, or fail on a dead one's files.
         options |= {"address": "local", "include_dashboard": False}
         options["num_cpus"] = max(local_cpus(config), math.ceil(cpus))
         if not debug:
@@ -62,31 +62,28 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
             ray.init(**options)
             break
         except Exception as error:
-            # Ray gives its own processes 30 s to start, which a busy machine may not manage the first time.
+            # On a busy machine Ray's processes may need more than the 30 s that Ray gives them to start.
             if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
                 raise
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # again (semievol.cli): Ray has set a handler of its own
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # again (see semievol.cli): Ray has replaced it
     context = ray.data.DataContext.get_current()
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    context.raise_original_map_exception = True  # a UserError of a task stays one
+    context.raise_original_map_exception = True  # a UserError of a task stays a UserError
     context.enable_progress_bars = False
-    # Ray 2.60's new Parquet reader starts 32 footer-reading actors for each plan; on a small machine that is most of a
-    # stage's time (measured on 2 cores, 60 rows: 53 s with it, 11 s without).
-    context.use_datasource_v2 = False
+    context.use_datasource_v2 = False  # Ray 2.60's new Parquet reader starts 32 actors for each plan
 
 
 def worker_environment() -> dict[str, str]:
-    """Environment of every worker: quiet libraries, no calls to a model hub from a machine that is offline."""
+    """Return the environment of every worker: quiet libraries, and the driver's settings of the model hub."""
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
-    # RAY_ACCEL...: workers that reserved no GPU see none.
-    quiet["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
+    quiet["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"  # workers that reserve no GPU see none
     passed_on = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_LOGGING_LEVEL")
     return quiet | {name: os.environ[name] for name in passed_on if name in os.environ}
 
 
 def available() -> dict[str, float]:
-    """What the connected cluster has now: {"CPU": .., "GPU": ..}."""
+    """Return the resources that the connected cluster has now: {"CPU": .., "GPU": ..}."""
     import ray
 
     total = ray.cluster_resources()
@@ -94,39 +91,39 @@ def available() -> dict[str, float]:
 
 
 def at_most(pool: PoolResources) -> int:
-    """How many actors a pool can grow to: `max_actors`; in a Ray of our own, no more than there is room for."""
+    """Return how many actors a pool can grow to: `max_actors`, but in a local Ray no more than it has room for."""
     limit = pool.max_actors or pool.actors
     if _may_grow():
         return limit
     have = available()
-    for each, room in ((pool.num_cpus, have["CPU"] - 1), (pool.num_gpus, have["GPU"])):  # and for a task beside them
-        limit = min(limit, int(room // each)) if each else limit
+    for per_actor, room in ((pool.num_cpus, have["CPU"] - 1), (pool.num_gpus, have["GPU"])):  # one CPU is for tasks
+        limit = min(limit, int(room // per_actor)) if per_actor else limit
     return max(limit, pool.actors)
 
 
 def require(config: RunConfig, pools: Iterable[str], echo: Callable[[str], None]) -> None:
-    """Say at once that there is no room for a pool, instead of waiting in silence once its stage has come.
+    """Check that the cluster has room for the pools, so that no stage waits for it in silence.
 
     Args:
         pools: keys of `resources`: embed, label, train.
-        echo: is told of a cluster that is too small now: whether an autoscaler can add nodes to it Ray does not say.
+        echo: gets a warning if a cluster is too small now; Ray does not tell whether an autoscaler can add nodes.
 
     Raises:
-        UserError: a Ray of our own is too small, with both figures and the keys to change.
+        UserError: a local Ray is too small; the message has both figures and the keys to change.
     """
-    if lack := shortage(config, pools):
-        too_small(lack, echo)
+    if problem := shortage(config, pools):
+        too_small(problem, echo)
 
 
-def too_small(lack: str, echo: Callable[[str], None]) -> None:
-    """As `require`, for what is known to be lacking."""
+def too_small(problem: str, echo: Callable[[str], None]) -> None:
+    """Raise a `UserError` if the cluster cannot grow; else warn that Ray waits for nodes."""
     if not _may_grow():
-        raise UserError(lack)
-    echo(f"{lack}. Meanwhile it waits for nodes to join")
+        raise UserError(problem)
+    echo(f"{problem}. Ray waits for nodes to join")
 
 
 def shortage(config: RunConfig, pools: Iterable[str]) -> str | None:
-    """What the connected cluster lacks for one of the pools, with the keys to change."""
+    """Return the first shortage of the connected cluster for the pools, with the keys to change, or None."""
     import ray
 
     have = available()
@@ -134,79 +131,80 @@ def shortage(config: RunConfig, pools: Iterable[str]) -> str | None:
     for name in pools:
         pool = getattr(config.resources, name)
         key, count = ("workers", pool.workers) if name == "train" else ("actors", pool.actors)
-        # Actors that take every CPU leave none for the tasks that read and write around them.
-        for resource, each, spare in (("CPU", pool.num_cpus, 1), ("GPU", pool.num_gpus, 0)):
+        # One CPU stays free for the tasks that read and write.
+        for resource, per_actor, spare in (("CPU", pool.num_cpus, 1), ("GPU", pool.num_gpus, 0)):
             size = f"resources.{name}.num_{resource.lower()}s"
-            if each and each * count + spare > have[resource]:
+            if per_actor and per_actor * count + spare > have[resource]:
                 beside = f" and {spare} more beside them" if spare else ""
                 return (
-                    f"resources.{name} asks for {count} x {each:g} {resource}{beside}; the cluster has {have[resource]:g}: "
-                    f"lower resources.{name}.{key} or {size}"
+                    f"resources.{name} asks for {count} x {per_actor:g} {resource}{beside}; the cluster has "
+                    f"{have[resource]:g}: lower resources.{name}.{key} or {size}"
                 )
             largest = max(node.get(resource, 0) for node in nodes)
-            if each > largest:
-                return f"{size} is {each:g}, and the largest node has {largest:g} {resource}: lower it, or add larger nodes"
+            if per_actor > largest:
+                has = f"the largest node has {largest:g} {resource}"
+                return f"{size} is {per_actor:g}, and {has}: lower it, or add larger nodes"
     return None
 
 
 def _may_grow() -> bool:
-    """Whether nodes can join: the cluster is not one that `connect` has started here."""
+    """Tell whether nodes can join: `connect` did not start this cluster."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def check_nodes(config: RunConfig, marker: tuple[str, str], variables: Sequence[str]) -> None:
-    """Say at once what a node lacks: the run folder and the inputs where they are local paths, a wanted variable.
+    """Check that every node sees the run folder and the inputs that are local paths, and has the variables.
 
-    Variables are checked by name; no value leaves its node. Nodes that join later are not asked.
+    Variables are checked by name; no value leaves its node. Nodes that join later are not checked.
 
     Args:
-        marker: URI of a JSON file that the driver has written to the run folder, and the `owner` that it names.
+        marker: URI of a JSON file that the driver has written to the run folder, and the `owner` in it.
 
     Raises:
-        UserError: with every node that lacks something, and what.
+        UserError: lists what is missing, by node.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     local = paths.local(config)
     inputs = {key: path for key, path in local.items() if key != "storage"}
-    here = ray.get_runtime_context().get_node_id()
-    lacks = [f"this node: {lack}" for lack in _lacking(None, {}, variables)]
+    this_node = ray.get_runtime_context().get_node_id()
+    problems = [f"this node: {problem}" for problem in _missing(None, {}, variables)]
     if local or variables:
-        ask = ray.remote(num_cpus=0, max_retries=0)(_lacking)
-        asked = [
+        check = ray.remote(num_cpus=0, max_retries=0)(_missing)
+        checks = [
             (
                 node["NodeManagerAddress"],
-                ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
                     marker if "storage" in local else None, inputs, variables
                 ),
             )
             for node in ray.nodes()
-            if node["Alive"] and node["NodeID"] != here
+            if node["Alive"] and node["NodeID"] != this_node
         ]
-        for address, answer in asked:
+        for address, answer in checks:
             try:
-                lacks += [f"{address}: {lack}" for lack in ray.get(answer)]
+                problems += [f"{address}: {problem}" for problem in ray.get(answer)]
             except ray.exceptions.RayError:
-                continue  # the node has gone, and Ray goes on without it
-    if lacks:
+                continue  # the node has left the cluster, and Ray goes on without it
+    if problems:
         raise UserError(
             "not every node has what the run needs:\n  "
-            + "\n  ".join(lacks)
+            + "\n  ".join(problems)
             + "\nUse URIs (s3://, gs://) or a folder that "
             "all nodes share (NFS); set variables where each node's Ray is started"
         )
 
 
-def _lacking(marker: tuple[str, str] | None, inputs: Mapping[str, str], variables: Sequence[str]) -> list[str]:
-    lacks = [f"--env {name}: not set" for name in variables if name not in os.environ]
+def _missing(marker: tuple[str, str] | None, inputs: Mapping[str, str], variables: Sequence[str]) -> list[str]:
+    problems = [f"--env {name}: not set" for name in variables if name not in os.environ]
     for key, path in inputs.items():
         fixed = re.split(r"[*?[]", path)[0]
         if not os.path.exists(path if fixed == path else os.path.dirname(fixed)):
-            lacks.append(f"{key}: no '{path}'")
+            problems.append(f"{key}: no '{path}'")
     if marker and not _sees(*marker):
-        lacks.append(f"storage: '{os.path.dirname(marker[0])}' is not the folder that the driver writes to")
-    return lacks
+        problems.append(f"storage: '{os.path.dirname(marker[0])}' is not the folder that the driver writes to")
+    return problems
 
 
 def _sees(uri: str, owner: str) -> bool:
@@ -218,7 +216,7 @@ def _sees(uri: str, owner: str) -> bool:
 
 
 def connection() -> str:
-    """What tells this connection to Ray from all others."""
+    """Return an id that no other connection to Ray has."""
     import ray
 
     context = ray.get_runtime_context()
@@ -226,7 +224,7 @@ def connection() -> str:
 
 
 def drivers_node() -> Any:
-    """Where an actor is started that no other node's loss is to end: beside the driver (or whoever calls this)."""
+    """Return the scheduling strategy for an actor that must survive the loss of other nodes: this process's node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -234,34 +232,35 @@ def drivers_node() -> Any:
 
 
 def user_error(error: BaseException) -> UserError | None:
-    """The `UserError` that a task or actor raised, or a full disk as one, out of the wrappers that Ray put around it;
-    else None."""
-    seen: BaseException | None = error
-    while seen is not None:
-        for one in (getattr(seen, "cause", None), seen):  # ray.exceptions.RayTaskError has a cause
-            if type(one) is UserError:
-                return one
-            if os.strerror(errno.ENOSPC) in str(one):  # of Arrow and of safetensors, which has errors of its own
+    """Return the `UserError` that a task or actor raised, without Ray's wrappers; None for any other error.
+
+    A full disk becomes a `UserError` too.
+    """
+    current: BaseException | None = error
+    while current is not None:
+        for candidate in (getattr(current, "cause", None), current):  # ray.exceptions.RayTaskError has a cause
+            if type(candidate) is UserError:
+                return candidate
+            if os.strerror(errno.ENOSPC) in str(candidate):  # Arrow and safetensors raise types of their own
                 return UserError(
-                    f"{str(one).strip().splitlines()[-1]}. Make room where the run is stored (storage=...) and in Ray's folder for "
-                    f"temporary files on each node; then run the same command again: it goes on where this one stopped"
+                    f"{str(candidate).strip().splitlines()[-1]}. Make room where the run is stored (storage=...) and "
+                    f"in Ray's folder for temporary files on each node. Then run the same command again: it resumes"
                 )
-        seen = seen.__cause__
+        current = current.__cause__
     return None
 
 
 def describe(config: RunConfig, pools: Iterable[str]) -> str:
-    """What a run would use, and what it lacks for these pools: the cluster at RAY_ADDRESS, or the local Ray it would
-    start. Starts nothing."""
+    """Describe the cluster at RAY_ADDRESS and its shortage for the pools, or the local Ray that a run would start."""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         return f"none running; a local Ray with {local_cpus(config)} CPU would be started"
     connect(config)
     have = available()
-    lack = shortage(config, pools)
-    return f"{address}: {have['CPU']:g} CPU, {have['GPU']:g} GPU{f'. {lack}' if lack else ''}"
+    problem = shortage(config, pools)
+    return f"{address}: {have['CPU']:g} CPU, {have['GPU']:g} GPU{f'. {problem}' if problem else ''}"
 
 
 def local_cpus(config: RunConfig) -> int:
-    """CPUs that a local Ray declares: more than there are cores, where the widest stage needs them."""
+    """Return the CPUs that a local Ray declares: one per core, or more if the widest stage needs them."""
     return config.resources.local_num_cpus or max(os.cpu_count() or 1, math.ceil(cpus_needed(config)))

@@ -1,4 +1,4 @@
-"""Where an address is."""
+"""Tell whether an address is on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address (IPv6 also in brackets) is this machine's own."""
+    """Tell whether a host name or address (IPv6 also in brackets) is this machine's loopback."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -15,5 +15,5 @@ def is_loopback(host: str) -> bool:
 
 
 def is_here(url: str) -> bool:
-    """Whether a URL's host is this machine."""
+    """Tell whether a URL's host is this machine."""
     return is_loopback(urlsplit(url).hostname or "")

@@ -1,4 +1,4 @@
-"""Progress of a running stage: workers report to one small actor, the driver polls it for people and status.json."""
+"""Progress of a running stage: workers report to one actor, and the driver polls it for the console and status.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERY_S = 5.0
 
 
 class _Counter:
-    """Counts what workers have done. Lives in an actor; loses only a problem that was told when it dies."""
+    """The counts that workers report. They live in an actor; a restart resets them and forgets the problem."""
 
     def __init__(self) -> None:
         self.reset("")
@@ -36,14 +36,14 @@ class _Counter:
         return self._done, self._note
 
     def report(self, worker: str, figures: dict[str, float]) -> None:
-        """What a worker has counted of itself since it started; replaces what it said before."""
+        """Store a worker's figures since its start, in place of its earlier ones."""
         self._figures[worker] = figures
 
     def figures(self) -> list[dict[str, float]]:
         return list(self._figures.values())
 
     def stop(self, problem: str) -> None:
-        """What keeps a worker from going on, in the words of a `UserError`; the first one is kept."""
+        """Keep the first problem that stops a worker, as the text of a `UserError`."""
         self._problem = self._problem or problem
 
     def problem(self) -> str:
@@ -52,20 +52,20 @@ class _Counter:
 
 @cache
 def _counter(connection: str) -> Any:
-    """One for all stages of this driver's connection to Ray: starting a process takes seconds of a core."""
+    """Return the counter that all stages of this connection to Ray share: to start a process takes seconds of CPU."""
     import ray
 
-    beside = cluster.drivers_node()  # with its process would go what it was told
-    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=beside).remote()
+    node = cluster.drivers_node()  # so that the loss of another node does not reset it
+    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=node).remote()
 
 
 @contextmanager
 def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = "") -> Iterator[Any]:
-    """Run a stage while `emit` is called every few seconds; yields the actor handle that workers call `add` on.
+    """Run a stage while `emit` is called every few seconds; yield the actor handle that workers call `add` on.
 
     Args:
-        total: units of work of the stage, of which `done` were done before (by a run that was interrupted).
-        note: what stands behind the count until a worker says otherwise.
+        total: units of work of the stage; an interrupted run has finished `done` of them.
+        note: the text after the count, until a worker sends another.
     """
     import ray
 
@@ -78,7 +78,7 @@ def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = 
             try:
                 added, note = ray.get(counter.state.remote(), timeout=_EVERY_S)
             except ray.exceptions.RayError:
-                continue  # the cluster is busy or going away; the stage itself will tell
+                continue  # the cluster is busy or gone; the stage itself raises
             emit(stage, done + added, total, note)
 
     thread = threading.Thread(target=poll, daemon=True, name=f"progress-{stage}")
@@ -91,7 +91,7 @@ def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = 
 
 
 class Console:
-    """Prints a line when there is something new to say, not oftener than every few seconds."""
+    """The callback of `reporting`: write the status, and print a line when the count has changed."""
 
     def __init__(self, echo: Callable[[str], None], write_status: Callable[..., None]) -> None:
         self._echo = echo
@@ -100,12 +100,12 @@ class Console:
         self._last: dict[str, int] = {}
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> None:
-        # A store that is away for a moment must not end the reporting; the stage itself will tell if it stays so.
+        # A short outage of the store must not end the reporting; in a long one the stage itself raises.
         with suppress(OSError, UserError):
             self._write_status(stage=stage, state="running", done=done, total=total, note=note)
         if not done or self._last.get(stage) == done:
             return
-        # The rate counts from the first progress seen: what comes before is starting up.
+        # The rate counts from the first progress: before that, workers start.
         now = time.monotonic()
         if done < self._last.get(stage, 0):  # another pass over the rows
             del self._started[stage]

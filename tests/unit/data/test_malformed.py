@@ -46,7 +46,7 @@ def test_every_row_is_kept_or_has_a_reason(
     run_config.limits.bad_shards = "stop"
     if name in UNREADABLE:
         with pytest.raises(
-            UserError, match=rf"{name}: cannot be read to its end: .*Mend or remove the file"
+            UserError, match=rf"{name}: cannot be read to its end: .*Repair or remove the file"
         ) as refused:
             parsed(file, "unlabeled", run_config)
         assert len(str(refused.value)) < 700

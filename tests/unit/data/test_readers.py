@@ -67,5 +67,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for path in (truncated, broken_gzip, tmp_path / "absent.csv"):
         with pytest.raises(UserError, match=path.name):
             rows(path)
-    with pytest.raises(UserError, match="no data file by its name"):
+    with pytest.raises(UserError, match="not the name of a data file"):
         rows(tmp_path / "a.xlsx")

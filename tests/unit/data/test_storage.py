@@ -78,6 +78,6 @@ def test_a_uri_of_no_known_store_is_named() -> None:
 
 def test_credentials_and_options_in_a_uri_are_refused_without_repeating_them() -> None:
     for uri in ("s3://key:secret@bucket/x", "s3://bucket/x?endpoint_override=localhost"):
-        with pytest.raises(UserError, match="no options and no credentials") as refused:
+        with pytest.raises(UserError, match="must not hold options or credentials") as refused:
             storage.resolve(uri)
         assert "secret" not in str(refused.value)

@@ -40,9 +40,9 @@ def test_a_good_row_in_every_notation() -> None:
         ({"question": "a\x00b"}, "NUL"),
         ({"question": "a\udcff"}, "UTF-8"),
         ({"question": "x" * 1001}, "is longer than limits.max_row_bytes = 1,000"),
-        ({"options": "x, y"}, "no JSON list"),
-        ({"options": "[" * 100_000}, "no JSON list"),
-        ({"options": '{"A": "x"}'}, "no list but dict"),
+        ({"options": "x, y"}, "not a JSON list"),
+        ({"options": "[" * 100_000}, "not a JSON list"),
+        ({"options": '{"A": "x"}'}, "not a list but dict"),
         ({"options": '["x", NaN]'}, "option 2 of 2 is missing"),
         ({"options": '["x", null]'}, "option 2 of 2 is missing"),
         ({"options": '["x", " "]'}, "option 2 of 2 is missing"),
@@ -51,7 +51,7 @@ def test_a_good_row_in_every_notation() -> None:
         ({"options": json.dumps(list("abcdefghijk"))}, "11 options"),
         ({"answer": ""}, "column 'answer' is empty"),
         ({"answer": "D"}, "a letter from A to C"),
-        ({"answer": "2"}, "is no answer to the row: '2'"),
+        ({"answer": "2"}, "is not an answer to the row: '2'"),
     ],
 )
 def test_a_bad_row_says_why(change: dict, reason: str) -> None:
@@ -89,10 +89,10 @@ def test_rows_of_a_kind_without_options() -> None:
     assert read({"question": "q", "answer": 0}).answer == "0"
     # Options that are there are part of the question, unless the config says not to read them.
     assert read({"question": "q", "answer": 5, "options": '["5", "7"]'}).options == ["5", "7"]
-    with pytest.raises(BadRow, match="no JSON list"):
+    with pytest.raises(BadRow, match="not a JSON list"):
         read({"question": "q", "answer": 5, "options": "puts and calls"})
     assert read({"question": "q", "answer": 5, "options": "puts"}, Columns(options=None)).options == []
-    with pytest.raises(BadRow, match="column 'answer' is no answer to the row: 'yes'; it takes one number"):
+    with pytest.raises(BadRow, match="column 'answer' is not an answer to the row: 'yes'; expected one number"):
         read({"question": "q", "answer": "yes"})
     for several in (["New York", "NYC"], '["New York", "NYC"]'):
         assert read({"question": "q", "answer": several}, task=texts).answer == '["New York", "NYC"]'

@@ -7,7 +7,7 @@ import pytest
 
 from semievol.runs import lease
 from semievol.runtime import cluster
-from semievol.runtime.cluster import _lacking
+from semievol.runtime.cluster import _missing
 
 
 def test_a_node_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,13 +18,13 @@ def test_a_node_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file.write_text(json.dumps({"owner": "me"}))
     (tmp_path / "data").mkdir()
     sound = {"model.base": str(tmp_path), "data.unlabeled": f"{tmp_path}/data/*.csv"}
-    assert _lacking((str(file), "me"), sound, ["HF_TOKEN"]) == []
+    assert _missing((str(file), "me"), sound, ["HF_TOKEN"]) == []
 
-    assert _lacking(None, {}, ["HF_TOKEN", "AWS_REGION"]) == ["--env AWS_REGION: not set"]
+    assert _missing(None, {}, ["HF_TOKEN", "AWS_REGION"]) == ["--env AWS_REGION: not set"]
     gone = {"model.base": f"{tmp_path}/nowhere", "data.test": f"{tmp_path}/nowhere/*.csv"}
-    assert _lacking(None, gone, []) == [f"{key}: no '{path}'" for key, path in gone.items()]
+    assert _missing(None, gone, []) == [f"{key}: no '{path}'" for key, path in gone.items()]
     for marker in ((str(file), "another"), (f"{tmp_path}/elsewhere/{lease.FILE}", "me")):  # a folder of its own
-        [lack] = _lacking(marker, {}, [])
+        [lack] = _missing(marker, {}, [])
         assert lack.startswith("storage: ") and "is not the folder that the driver writes to" in lack
 
 
