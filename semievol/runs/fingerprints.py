@@ -1,4 +1,4 @@
-"""Digests of what the steps of a run depend on: settings, input files, models, one another, and the version of the stage."""
+"""Fingerprints of steps: digests of settings, input files, models, earlier steps and the version of the stage."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Fingerprints:
     """The fingerprints of a config's steps.
 
     Args:
-        files: the input files by split; of the unlabeled ones those count that a round is defined over.
+        files: the input files by split. Unlabeled files are taken from each round instead.
 
     Raises:
-        UserError: a model is not there.
+        UserError: a model does not exist.
     """
 
     def __init__(self, run_config: RunConfig, files: Mapping[str, Iterable[FileEntry]]) -> None:
@@ -45,17 +45,17 @@ class Fingerprints:
                 if key.startswith("label.")
             ],
         }
-        self._rounds: dict[int, RunConfig] = {}  # the config as each round sees it
+        self._rounds: dict[int, RunConfig] = {}  # the config of each round
 
     def of(self, steps: Iterable[Step]) -> dict[Key, str]:
-        """Return the fingerprint of every step; each step comes after those that it reads."""
-        found: dict[Key, str] = {}
+        """Return the fingerprint of every step. Each step must come after the steps that it reads."""
+        prints: dict[Key, str] = {}
         for step in steps:
-            found[step.key] = self.of_step(step, [found[key] for key in step.inputs.values()])
-        return found
+            prints[step.key] = self.of_step(step, [prints[key] for key in step.inputs.values()])
+        return prints
 
     def of_step(self, step: Step, inputs: list[str]) -> str:
-        """Return the fingerprint of one step, given those of the steps that it reads."""
+        """Return the fingerprint of a step, given the fingerprints of its inputs."""
         stage, number = step.stage, step.round.number
         if number not in self._rounds:
             self._rounds[number] = of_round(self._config, number)
@@ -67,7 +67,7 @@ class Fingerprints:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as plain values: those of a section, of each of a list of sections, or the value itself."""
+    """Return a setting as plain values: a section, or a list of sections, becomes dicts."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return value.model_dump() if isinstance(value, BaseModel) else value
@@ -75,18 +75,18 @@ def _plain(value: Any) -> Any:
 
 def _base_identity(run_config: RunConfig) -> list[Any]:
     if run_config.engine.kind == "openai":
-        return [run_config.model.base, run_config.engine.endpoint]  # a name there
+        return [run_config.model.base, run_config.engine.endpoint]  # the name of a model at the endpoint
     return _model_identity("model.base", run_config.model.base)
 
 
 def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
-    """What tells one model from another: names, sizes and times of its files, or its commit on the hub.
+    """Return the names, sizes and times of a model's files, or its commit on the hub.
 
     Args:
-        begins_with: files of which it has one.
+        begins_with: a model has one of these files.
 
     Raises:
-        UserError: there is no such model, before anything starts.
+        UserError: there is no such model.
     """
     if paths.is_path(model) or "://" in model:
         if not any(storage.exists(storage.join(model, name)) for name in begins_with):
@@ -103,4 +103,4 @@ def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("conf
             return [model, path.split("/")[-2]]  # .../snapshots/<commit>/<file>
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             problem = error
-    raise UserError(f"{key}: '{model}' is no local folder, and the hub did not give it: {problem}")
+    raise UserError(f"{key}: '{model}' is not a local folder, and the hub does not return it: {problem}")

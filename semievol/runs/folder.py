@@ -1,9 +1,9 @@
-"""The run folder and its contract: a stage is done if and only if its manifest exists and its fingerprint matches.
+"""The run folder. A stage is done if and only if its manifest exists and the fingerprint in it matches.
 
 <storage>/<run>/
     config.yaml  run.json  status.json  summary.json  README.md  promotions.json
-    driver.json                        the lease of the driver that is at work
-    nothing_new.json                   files that have arrived and hold no new row
+    driver.json                        the lease of the driver, while one is at work
+    nothing_new.json                   fingerprint of new files that hold no new row
     round-N/data.json                  the unlabeled files of a round with rows of its own, written first
     round-N/<stage>/manifest.json      written last
     round-N/<stage>/...                Parquet parts, models
@@ -27,7 +27,7 @@ from semievol.stages.base import Key, Rows, StageResult
 MANIFEST, RUN = "manifest.json", "run.json"
 _DATA = "data.json"
 _NOTHING_NEW = "nothing_new.json"
-_READERS = 8  # files that are read at a time, for their checksums
+_READERS = 8  # threads that compute checksums
 _LIBRARIES = (
     "ray",
     "torch",
@@ -52,12 +52,12 @@ class Manifest:
     rows: Rows
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    headline: str = ""  # the figure that matters, for people
+    headline: str = ""  # the most important figure, as text
     finished_at: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     files: list[dict[str, Any]] = field(default_factory=list)  # {"path": relative, "size": bytes, "sha256": hex}
-    run: str = ""  # the id of the run that made it, as in run.json
-    places: dict[str, str] = field(default_factory=dict)  # as of `StageResult`
+    run: str = ""  # id of the run that wrote it, as in run.json
+    places: dict[str, str] = field(default_factory=dict)  # as in `StageResult`
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -67,7 +67,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Record:
-    """The unlabeled files that a round was defined over, and whether it has been finished once."""
+    """The unlabeled files of a round, and whether the round has been finished once."""
 
     files: tuple[storage.FileEntry, ...]
     finished: bool = False
@@ -81,24 +81,24 @@ class RunFolder:
         self.fingerprints: dict[Key, str] = {}  # of all steps of the run; the pipeline keeps them up to date
 
     def stage(self, stage: str, round_number: int = 0) -> str:
-        """Where a stage lies: the one place that says it."""
+        """Return the folder of a stage. All code gets the path from this method."""
         return storage.join(self.uri, f"round-{round_number}", stage)
 
     def manifest(self, stage: str, round_number: int = 0) -> Manifest | None:
-        """The manifest of a stage, whatever its fingerprint; None where there is none."""
+        """Return the manifest of a stage, with any fingerprint; None if there is none."""
         uri = storage.join(self.stage(stage, round_number), MANIFEST)
         return Manifest.from_json(storage.read_text(uri)) if storage.exists(uri) else None
 
     def discard(self, stage: str, round_number: int = 0) -> None:
-        """Remove what a stage left; the manifest first, so that a cut-off removal never looks like a finished stage."""
+        """Remove a stage's output, manifest first: a removal that is interrupted must not look like a finished stage."""
         folder = self.stage(stage, round_number)
         storage.delete_file(storage.join(folder, MANIFEST))
         storage.delete(folder)
-        for name in ("summary.json", "README.md"):  # they speak of results that are about to change
+        for name in ("summary.json", "README.md"):  # their figures are about to change
             storage.delete_file(storage.join(self.uri, name))
 
     def commit(self, key: Key, fingerprint: str, result: StageResult, seconds: float) -> Manifest:
-        """Write the manifest: from here on the stage is done."""
+        """Write the manifest, which marks the stage as done."""
         stage, round_number = key
         result.rows.check(stage)
         folder = self.stage(stage, round_number)
@@ -126,44 +126,44 @@ class RunFolder:
         return manifest
 
     def records(self) -> dict[int, Record]:
-        """What the rounds with rows of their own were defined over, by their number."""
-        found = {}
+        """Return the records of the rounds with rows of their own, by number."""
+        records = {}
         for number in self.numbers():
             uri = storage.join(self.uri, f"round-{number}", _DATA)
             if storage.exists(uri):
                 data = json.loads(storage.read_text(uri))
                 files = tuple(storage.FileEntry(**file) for file in data["files"])
-                found[number] = Record(files, data["finished"])
-        return found
+                records[number] = Record(files, data["finished"])
+        return records
 
     def numbers(self) -> list[int]:
-        """Of the rounds that have a folder."""
+        """Return the numbers of the rounds that have a folder."""
         names = storage.folders(self.uri)
         return sorted(int(name.removeprefix("round-")) for name in names if re.fullmatch(r"round-\d+", name))
 
     def record(self, round_number: int, files: tuple[storage.FileEntry, ...], *, finished: bool) -> None:
-        """Write down what a round is defined over."""
+        """Write the record of a round."""
         self.write_json(f"round-{round_number}/{_DATA}", asdict(Record(files, finished)))
 
     def run_id(self) -> str:
-        """What tells this run from all others, however alike; empty before anything is written."""
-        return str(self._asked().get("id", ""))
+        """Return the unique id of the run; empty before the first `run`."""
+        return str(self._run_json().get("id", ""))
 
-    def wanted(self) -> dict[str, str]:
-        """The fingerprints that its stages had to have when it was asked last, by `round-N/<stage>`."""
-        return dict(self._asked().get("fingerprints", {}))
+    def expected(self) -> dict[str, str]:
+        """Return the stage fingerprints that the last `run` expected, by `round-N/<stage>`."""
+        return dict(self._run_json().get("fingerprints", {}))
 
-    def _asked(self) -> dict[str, Any]:
+    def _run_json(self) -> dict[str, Any]:
         uri = storage.join(self.uri, RUN)
         return dict(json.loads(storage.read_text(uri))) if storage.exists(uri) else {}
 
     def nothing_new(self) -> str | None:
-        """Return the fingerprint of the step that found no new row in the files that had arrived."""
+        """Return the fingerprint of the last step that found no new row in new files."""
         uri = storage.join(self.uri, _NOTHING_NEW)
         return json.loads(storage.read_text(uri)).get("fingerprint") if storage.exists(uri) else None
 
     def give_up(self, key: Key) -> None:
-        """Take back the round of a step that found no new row in its files, and remember the files by its fingerprint."""
+        """Remove the round of a step that found no new row. Its fingerprint stays, so that its files are not tried again."""
         self.write_json(_NOTHING_NEW, {"fingerprint": self.fingerprints[key]})
         self.discard(*key)
         storage.delete(storage.join(self.uri, f"round-{key[1]}"))
@@ -172,7 +172,7 @@ class RunFolder:
         storage.write_text(storage.join(self.uri, name), json.dumps(content, indent=1))
 
     def write_status(self, **status: Any) -> None:
-        """What the run is doing now, for whoever watches from outside."""
+        """Write what the run does now, for monitoring."""
         self.write_json("status.json", {**status, "at": now()})
 
 
@@ -183,15 +183,15 @@ def fingerprint(*parts: Any) -> str:
 
 
 def now() -> str:
-    """The time as it stands in a run folder: ISO 8601, UTC, whole seconds."""
+    """Return the current time as in run folders: ISO 8601, UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def library_versions() -> dict[str, str]:
-    found = {"semievol": semievol.__version__}
+    versions = {"semievol": semievol.__version__}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

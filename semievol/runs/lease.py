@@ -1,8 +1,8 @@
-"""One driver at a time on a run: a heartbeat file in the run folder.
+"""The lease of a run: a heartbeat file in the run folder that keeps two drivers from running it at the same time.
 
-Object stores that pyarrow opens offer no atomic create, so the last writer of the file has the run, and a driver that
-finds another's name in it gives way at its next beat. Clocks are never compared: a driver is alive if its file changes
-while one looks. Best effort, to keep two drivers from spoiling each other's work by mistake.
+Object stores that pyarrow opens have no atomic create. So the last writer of the file holds the lease, and a driver that
+reads another owner in it stops at its next beat. Clocks are not compared: a driver is alive if its file changes while
+another driver watches. This protects against mistakes, not against every race.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from semievol.errors import UserError
 
 FILE = "driver.json"
 _BEAT_S = 2.0
-_DEAD_AFTER_S = 10.0  # beats may be late on a busy machine; this is also what a resume after a kill waits
+_DEAD_AFTER_S = 10.0  # beats can be late on a busy machine; a resume after a kill waits this long
 
 
 class _Lost(BaseException):
-    """The run is another driver's now; no `except Exception` may stop this."""
+    """Another driver holds the lease now. A BaseException, so that no `except Exception` catches it."""
 
 
-def _give_way(*_: Any) -> None:
-    # A signal of our own: a shell lets what it starts in the background ignore SIGINT.
+def _raise_lost(*_: Any) -> None:
+    # The handler of SIGUSR1, because a shell makes background processes ignore SIGINT.
     raise _Lost
 
 
 @contextmanager
 def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
-    """Have the run folder `run` to oneself; yields the owner that the lease names.
+    """Hold the lease of the run folder `run`, and yield the owner id that it names.
 
     Raises:
-        UserError: another driver has the run, or has taken it over in the meantime.
+        UserError: another driver holds the lease, or has taken it over in the meantime.
     """
     uri = storage.join(run, FILE)
     _wait_until_free(uri, echo)
@@ -60,19 +60,19 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
                 number += 1
                 _beat(uri, owner, number)
             except (OSError, UserError, ValueError):
-                continue  # the store is away for a moment, or the file half written; if it stays so, the stage will tell
+                continue  # the store fails or the file is half written; if that lasts, the stage fails too
         if lost.is_set():
             _thread.interrupt_main(signal.SIGUSR1)
 
-    before = signal.signal(signal.SIGUSR1, _give_way)
+    before = signal.signal(signal.SIGUSR1, _raise_lost)
     thread = threading.Thread(target=beat, daemon=True, name="lease")
     thread.start()
     try:
         yield owner
     except _Lost:
         if not lost.is_set():
-            raise  # it is the lease around this one, a study's, that is lost
-        raise UserError(f"{run}: {_holder(_read(uri))} has taken over this run; this one stops") from None
+            raise  # the outer lease, of a study, is lost
+        raise UserError(f"{run}: {_holder(_read(uri))} has taken over this run; this driver stops") from None
     finally:
         done.set()
         thread.join()
@@ -82,30 +82,30 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
 
 
 def _wait_until_free(uri: str, echo: Callable[[str], None]) -> None:
-    found = _read(uri)
-    if not found:
+    before = _read(uri)
+    if not before:
         return
-    echo(f"{_holder(found)} was on this run and has not signed off; waiting {_DEAD_AFTER_S:.0f} s for a sign of it")
+    echo(f"{_holder(before)} did not release this run; waiting {_DEAD_AFTER_S:.0f} s to see whether it is alive")
     deadline = time.monotonic() + _DEAD_AFTER_S
     while time.monotonic() < deadline:
         time.sleep(_BEAT_S / 4)
-        now = _read(uri)
-        if not now:
+        current = _read(uri)
+        if not current:
             return
-        if now != found:
+        if current != before:
             raise UserError(
-                f"{uri.removesuffix('/' + FILE)}: {_holder(now)} is at work on this run. Wait for it or stop it, "
+                f"{uri.removesuffix('/' + FILE)}: {_holder(current)} is at work on this run. Wait for it or stop it, "
                 f"or give this run another name=..."
             )
 
 
 def _read(uri: str) -> dict[str, Any]:
-    """The lease; empty where there is none."""
+    """Return the lease; empty if there is none."""
     try:
-        found: dict[str, Any] = json.loads(storage.read_text(uri))
+        lease: dict[str, Any] = json.loads(storage.read_text(uri))
     except FileNotFoundError:
         return {}
-    return found
+    return lease
 
 
 def _beat(uri: str, owner: str, number: int) -> None:

@@ -1,6 +1,6 @@
-"""Drive a run: round after round, the stages in order. Finished steps are skipped, and an interrupted one is resumed.
+"""Run the stages of each round in order. Finished steps are skipped, and an interrupted step is resumed.
 
-It knows stages and manifests; it knows no Ray Data, vLLM or DeepSpeed.
+This module uses stages and manifests. It does not use Ray Data, vLLM or DeepSpeed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from semievol.stages.base import Key
 
 @dataclass(frozen=True)
 class Finished:
-    """What a driver has done, for whoever reports it; `seconds` are those of this call."""
+    """The result of a driver, from which reports are made. `seconds` covers this call only."""
 
     folder: RunFolder
     config: RunConfig
@@ -44,11 +44,11 @@ class Pipeline:
     """One run of one config.
 
     Args:
-        folder: where it lives; default: <storage>/<name>.
-        engines, load_trainer: in place of the engines and the trainer of the config.
+        folder: of the run; default: <storage>/<name>.
+        engines, load_trainer: replace the engines and the trainer of the config.
 
     Raises:
-        UserError: something is wrong with the input files or the models.
+        UserError: an input file or a model is missing or wrong.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Pipeline:
         self._settle()
 
     def plan(self) -> list[PlannedStep]:
-        """Return what `run` would do; starts nothing."""
+        """Return what `run` would do, without starting anything."""
         return [self._runner.plan(step) for step in self._steps]
 
     def notes(self) -> list[str]:
-        """Say why there is no further round, where one might be expected."""
+        """Return the reasons why an expected further round does not run."""
         last, said = self.rounds[-1].number, []
         if rounds.stopped_early(self.rounds, self.config, self._gained()):
             said.append(f"no round {last + 1} over these rows: the gain of round {last} is within noise (stop_early)")
@@ -89,25 +89,25 @@ class Pipeline:
     def run(
         self, report: Report, until: str | None = None, variables: Sequence[str] = (), *, only_needed: bool = False
     ) -> dict[str, Any]:
-        """Go through the rounds, to the end or to the stage `until` of the first round that is not finished.
+        """Run all rounds, or run up to the stage `until` of the first unfinished round.
 
         Args:
-            report: writes the figures into the run folder while this driver still has it, and returns them.
+            report: writes the figures into the run folder, while this driver holds the lease, and returns them.
             variables: names of environment variables that every node must have.
-            only_needed: leave out the stages that the last one of a round does not depend on.
+            only_needed: skip the stages that the last stage of a round does not depend on.
 
         Returns:
-            What `report` returns.
+            The figures that `report` returns.
 
         Raises:
-            UserError: something the user can mend.
+            UserError: the user can fix the cause.
         """
         rounds.check_until(until)
         new = not storage.exists(self.folder.uri)
         started = time.monotonic()
         try:
             with lease.held(self.folder.uri, self._echo) as owner:
-                self._settle()  # the driver that had it may have done more
+                self._settle()  # another driver may have done more in the meantime
                 self._runner.write_config()
                 manifests = self._run_rounds(until, only_needed, partial(self._connect, owner, variables))
                 for note in self.notes():
@@ -118,29 +118,29 @@ class Pipeline:
         except UserError:
             mine = not storage.exists(storage.join(self.folder.uri, lease.FILE))
             if new and mine and not self.folder.manifest(*self._steps[0].key):
-                storage.delete(self.folder.uri)  # nothing half-written
+                storage.delete(self.folder.uri)  # leave no empty run behind
             raise
         finally:
             self._engines.release()
 
     def select(self) -> dict[str, Any]:
-        """Select again among the pseudo-labels of the last round that has any; what depends on them stays as it is.
+        """Select again among the pseudo-labels of the last labeled round. Later stages are not run.
 
         Returns:
             The metrics of the stage, the `round`, and `pseudo_labels` (None without an oracle).
 
         Raises:
-            UserError: there are no pseudo-labels, or what the stage itself refuses.
+            UserError: there are no pseudo-labels, or the stage refuses the settings.
         """
         steps = {step.key: step for step in self._steps}
         labeled = [one.number for one in self.rounds if self.folder.manifest(label.STAGE.name, one.number)]
         if not labeled:
-            raise UserError(f"no pseudo-labels in {self.folder.uri} yet. `semievol run` goes on with it")
+            raise UserError(f"no pseudo-labels in {self.folder.uri} yet. `semievol run` makes them")
         number = labeled[-1]
         step = steps[select.STAGE.name, number]
         with lease.held(self.folder.uri, self._echo) as owner:
             self._connect(owner, ())
-            # Of the labels as they are: with other settings, those of a later round would be made anew too.
+            # Use the fingerprints of the labels on disk: under changed settings, those of a later round would differ.
             read = [manifest.fingerprint for key in step.inputs.values() if (manifest := self.folder.manifest(*key))]
             self.folder.fingerprints[step.key] = self._fingerprints.of_step(step, read)
             manifest = self._runner.run(step)
@@ -149,7 +149,7 @@ class Pipeline:
         return manifest.metrics | {"round": number, "pseudo_labels": measured}
 
     def _settle(self) -> None:
-        """Lay out the rounds, as the records, the files and the results so far say."""
+        """Set the rounds from the records, the input files and the results so far."""
         self._lay_out(rounds.settled(self.folder.records(), self._listing))
         while True:
             arrived = rounds.new_files(self.rounds, self._listing)
@@ -170,7 +170,7 @@ class Pipeline:
         self.folder.fingerprints = self._fingerprints.of(self._steps)
 
     def _gained(self) -> bool | None:
-        """Tell whether the last round is better than the one before; None while it is not finished."""
+        """Tell whether the last round is better than the one before it; None while it is not finished."""
         gained = None
         for step in self._steps_of(self.rounds[-1]):
             manifest = self._runner.done(step)
@@ -211,14 +211,14 @@ class Pipeline:
                     self._settle()
                     return manifests
             if until and not all(map(self._runner.done, steps)):
-                return manifests  # stopped as asked
+                return manifests  # stopped at `until`
             self._record(one, finished=True)
-            self._settle()  # what this round has shown decides what follows
+            self._settle()  # the result of this round decides whether there is another
             number += 1
         return manifests
 
     def pools(self) -> list[str]:
-        """Return the actor pools that are still needed, by their keys in `resources`."""
+        """Return the keys in `resources` of the actor pools that are still needed."""
         return self._pools([step for step in self._steps if not self._runner.done(step)])
 
     def _pools(self, steps: list[Step]) -> list[str]:
@@ -232,13 +232,13 @@ class Pipeline:
             self._echo(f"round {one.number}, from the evolved model of round {one.number - 1}: {rows}")
 
     def _record(self, one: Round, *, finished: bool) -> None:
-        """Write down what the round is defined over, if it has files of its own and that is not known yet."""
+        """Write the record of a round with files of its own, unless it is up to date."""
         known = self.folder.records().get(one.number)
         if one.files and (known is None or known.files != one.files or known.finished < finished):
             self.folder.record(one.number, one.files, finished=finished)
 
     def _require(self, one: Round) -> None:
-        """Refuse a round that has to be read again and whose files are gone."""
+        """Refuse a round that must be read again if its files are missing or changed."""
         if any(step.stage.reads_files and self._runner.done(step) for step in self._steps_of(one)):
             return
         here = set(self._listing)

@@ -1,7 +1,7 @@
-"""Which round is served as `evolved`: a record in the run folder that the endpoint follows.
+"""Promotions: the record in a run folder that tells the endpoint which round to serve as `evolved`.
 
-`promotions.json` is a list, oldest first, that only ever grows. A rollback is an entry of its own, so the history says
-what was served when.
+`promotions.json` is a list, oldest first, that only grows. A rollback is an entry of its own, so the list shows what was
+served at each time.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ROUND = re.compile(r"round-(\d+)")
 
 @dataclass(frozen=True)
 class Promotion:
-    """An entry of the record. `accuracy` is the round's on the test rows, `against` that of what was served before."""
+    """An entry of the record, with the test accuracy of the round and of the model served before (`against`)."""
 
     action: str  # promote | rollback
     round: int
-    model: str  # fingerprint of the training that made it: another model of the same round is not promoted by this
+    model: str  # fingerprint of its training; if the round is trained again, the new model is not promoted
     accuracy: float
     against: float
     forced: bool = False
@@ -36,7 +36,7 @@ class Promotion:
 
 
 def open_run(run: str, overrides: list[str] | None = None) -> tuple[RunFolder, RunConfig]:
-    """The folder and the resolved config of a run that was started before.
+    """Return the folder and the resolved config of an existing run.
 
     Raises:
         UserError: there is no run at this URI.
@@ -50,30 +50,30 @@ def open_run(run: str, overrides: list[str] | None = None) -> tuple[RunFolder, R
 
 
 def history(folder: RunFolder) -> list[Promotion]:
-    """The record, oldest first; empty where nothing was promoted yet."""
+    """Return the record, oldest first; empty before the first promotion."""
     uri = storage.join(folder.uri, _RECORD)
     return [Promotion(**entry) for entry in json.loads(storage.read_text(uri))] if storage.exists(uri) else []
 
 
 def promoted(folder: RunFolder) -> list[Promotion]:
-    """The promotions that were not rolled back, oldest first: the round of the last one is served as `evolved`."""
-    standing: list[Promotion] = []
+    """Return the promotions that were not rolled back, oldest first. The last one is served as `evolved`."""
+    active: list[Promotion] = []
     for entry in history(folder):
         if entry.action == "promote":
-            standing.append(entry)
+            active.append(entry)
         else:
-            standing.pop()
-    return standing
+            active.pop()
+    return active
 
 
 def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: bool = False) -> Promotion:
-    """Make a round the one that is served as `evolved`.
+    """Serve a round as `evolved`.
 
-    It is compared on the held-out test rows with what is served now, and with the base model when nothing was promoted.
+    Its accuracy on the test rows is compared with that of the model served now, or of the base model if there is none.
 
     Raises:
-        UserError: the round is not finished, was promoted already, or is worse by more than `serving.tolerance` (in
-            accuracy) or cannot be compared; the last two can be forced.
+        UserError: the round is not finished or is promoted already. Without `force`, also: its accuracy is lower by more
+            than `serving.tolerance`, or the test rows differ.
     """
     accuracy = accuracy_of(folder, f"round-{round_number}")
     _, model = model_of(folder, config, f"round-{round_number}")
@@ -84,7 +84,7 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
     before = promoted(folder)
     if before and (before[-1].round, before[-1].model) == (round_number, model):
         raise UserError(f"round {round_number} is promoted already")
-    again = bool(before) and before[-1].round == round_number  # trained anew: what was served is gone from the folder
+    again = bool(before) and before[-1].round == round_number  # trained again: the served model is gone
     rival = f"round-{before[-1].round}" if before and not again else "base"
     against = before[-1].accuracy if again else accuracy_of(folder, rival)
     if not force:
@@ -95,23 +95,21 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
         if accuracy < against - config.serving.tolerance:
             raise UserError(
                 f"round {round_number} has accuracy {accuracy:.3f} on the test rows, {rival} {against:.3f}: worse by more "
-                f"than serving.tolerance = {config.serving.tolerance:g}. --force promotes it all the same"
+                f"than serving.tolerance = {config.serving.tolerance:g}. --force promotes it anyway"
             )
     return _record(folder, Promotion("promote", round_number, model, accuracy, against, forced=force))
 
 
 def rollback(folder: RunFolder) -> Promotion:
-    """Serve what was served before the last promotion.
+    """Serve the round that was served before the last promotion.
 
     Raises:
-        UserError: there is nothing to go back to.
+        UserError: fewer than two promotions are left.
     """
-    standing = promoted(folder)
-    if len(standing) < 2:
-        raise UserError(
-            "nothing to roll back to: " + ("one round was promoted" if standing else "nothing was promoted")
-        )
-    left, back = standing[-1], standing[-2]
+    active = promoted(folder)
+    if len(active) < 2:
+        raise UserError("nothing to roll back to: " + ("one round was promoted" if active else "nothing was promoted"))
+    left, back = active[-1], active[-2]
     return _record(folder, Promotion("rollback", back.round, back.model, back.accuracy, left.accuracy))
 
 
@@ -124,7 +122,7 @@ def finished_rounds(folder: RunFolder) -> list[int]:
 
 
 def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]:
-    """Where the weights of a served model are, and a digest that changes with them.
+    """Return the folder or hub id of a served model's weights, and a digest that changes with them.
 
     Args:
         name: base, warm (of round 0) or round-N.
@@ -138,17 +136,15 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     stage, round_number = (stages.making("evolved").name, int(match[1])) if match else (stages.making("warm").name, 0)
     manifest = folder.manifest(stage, round_number)
     if manifest is None:
-        raise UserError(
-            f"no model '{name}' in {folder.uri}: its {stage} is not finished. `semievol run` goes on with it"
-        )
+        raise UserError(f"no model '{name}' in {folder.uri}: its {stage} is not finished. `semievol run` finishes it")
     return storage.join(folder.stage(stage, round_number), "model"), manifest.fingerprint
 
 
 def accuracy_of(folder: RunFolder, name: str) -> float:
-    """Accuracy on the test rows, of a round's evolved model or of `base`.
+    """Return the test accuracy of a round's evolved model or of `base`.
 
     Raises:
-        UserError: it is not evaluated yet.
+        UserError: the model is not evaluated yet.
     """
     stage, at = _evaluation(name)
     manifest = folder.manifest(stage, at)
@@ -159,7 +155,7 @@ def accuracy_of(folder: RunFolder, name: str) -> float:
 
 
 def _evaluation(name: str) -> Key:
-    """Return the step that evaluates round-N, or base, which is evaluated once for all rounds."""
+    """Return the step that evaluates round-N or base. Base is evaluated once, in round 0."""
     match = _ROUND.fullmatch(name)
     return (stages.evaluating("evolved").name, int(match[1])) if match else (stages.evaluating("base").name, 0)
 

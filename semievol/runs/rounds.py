@@ -1,7 +1,7 @@
-"""Which rounds a run has, which steps a round has, and whose output each step reads. Nothing here opens a file.
+"""The rounds of a run, the steps of a round, and the inputs of each step. This module opens no file.
 
-Round 0 is the whole method. A later round lets the evolved model of the round before label and starts the training from
-it: on the same unlabeled rows (`rounds: N`), or on rows of its own, from files that have arrived since.
+Round 0 is the whole method. In a later round the last evolved model labels, and training starts from it. The rows are the
+same unlabeled rows (`rounds: N`), or rows of the round's own, from files that have arrived since.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Files = tuple[FileEntry, ...]
 
 @dataclass(frozen=True)
 class Round:
-    """A round and the unlabeled files that it is defined over; none where its rows are those of an earlier round."""
+    """A round and its unlabeled files. It has no files if it uses the rows of an earlier round."""
 
     number: int
     files: Files = ()
@@ -33,7 +33,7 @@ class Step:
 
     stage: Stage
     round: Round
-    inputs: dict[str, Key]  # the steps whose output it reads, under the names by which the stage asks for them
+    inputs: dict[str, Key]  # the steps whose output it reads, by the stage's names for them
 
     @property
     def key(self) -> Key:
@@ -41,10 +41,10 @@ class Step:
 
 
 def check_until(name: str | None) -> None:
-    """Refuse a stage that no round has.
+    """Check the name of a stage.
 
     Raises:
-        UserError: names the stages.
+        UserError: there is no such stage; lists the names.
     """
     names = [stage.name for stage in registry()]
     if name is not None and name not in names:
@@ -52,14 +52,14 @@ def check_until(name: str | None) -> None:
 
 
 def until(steps: Sequence[Step], name: str | None) -> list[Step]:
-    """Return the steps of a round up to a stage, or all."""
+    """Return the steps of a round up to a stage; None for all."""
     names = [stage.name for stage in registry()]
     last = names.index(name) if name else len(names)
     return [step for step in steps if names.index(step.stage.name) <= last]
 
 
 def needed(steps: Sequence[Step]) -> list[Step]:
-    """Return the last of these steps and those among them that its output depends on, in order."""
+    """Return the last step and the steps that it depends on, in order."""
     wanted = {steps[-1].key}
     for step in reversed(steps):
         if step.key in wanted:
@@ -68,43 +68,43 @@ def needed(steps: Sequence[Step]) -> list[Step]:
 
 
 def steps(rounds: Sequence[Round], run_config: RunConfig) -> list[Step]:
-    """Return all steps of these rounds, each after those that it reads."""
-    found = []
-    sources: tuple[int, ...] = ()  # the rounds with files of their own so far
-    for one in rounds:
-        sources += (one.number,) if one.files else ()
-        place = Place(of_round(run_config, one.number), one.number, sources)
+    """Return all steps of the rounds, each after the steps that it reads."""
+    ordered = []
+    sources: tuple[int, ...] = ()  # the rounds so far that have files
+    for each in rounds:
+        sources += (each.number,) if each.files else ()
+        place = Place(of_round(run_config, each.number), each.number, sources)
         for stage in registry():
-            if stage.wanted(run_config) and _runs_in(stage.scope, one):
-                found.append(Step(stage, one, stage.inputs(place)))
-    return found
+            if stage.wanted(run_config) and _runs_in(stage.scope, each):
+                ordered.append(Step(stage, each, stage.inputs(place)))
+    return ordered
 
 
-def _runs_in(scope: Scope, one: Round) -> bool:
-    return one.number == 0 or scope is Scope.ROUND or (scope is Scope.NEW_ROWS and bool(one.files))
+def _runs_in(scope: Scope, current: Round) -> bool:
+    return current.number == 0 or scope is Scope.ROUND or (scope is Scope.NEW_ROWS and bool(current.files))
 
 
 def of_round(run_config: RunConfig, number: int) -> RunConfig:
-    """Return the config as a round sees it.
+    """Return the config of a round.
 
-    A collaborator with the weights of round N takes part in the rounds after it. After round 0 both the model that labels
-    (`warm`) and the model that training starts from are the last evolved one.
+    A collaborator with the weights of round N takes part from round N+1 on. After round 0, the last evolved model both
+    labels (as `warm`) and is the start of the training.
     """
-    taking_part = [who for who in run_config.label.collaborators if who.takes_part(number)]
+    collaborators = [c for c in run_config.label.collaborators if c.takes_part(number)]
     start_from = "warm" if number else run_config.finetune.start_from
-    label = run_config.label.model_copy(update={"collaborators": taking_part})
+    label = run_config.label.model_copy(update={"collaborators": collaborators})
     finetune = run_config.finetune.model_copy(update={"start_from": start_from})
     return run_config.model_copy(update={"label": label, "finetune": finetune})
 
 
 def settled(records: Mapping[int, Record], listing: Iterable[FileEntry]) -> list[Round]:
-    """Return the rounds up to the last one with files of its own, as they were begun.
+    """Return the recorded rounds, up to the last one with files of its own.
 
-    Files of a finished round are frozen, so it does not matter if they are gone. When files of an unfinished one have
-    changed, it starts over, with all files that belong to no round before it.
+    The files of a finished round are fixed, and may be deleted. If files of an unfinished round have changed, the round
+    starts over with all files that belong to no earlier round.
 
     Args:
-        records: of each round with files of its own; without any, the listing makes round 0.
+        records: by the number of the round, for rounds with files of their own. If empty, the listing becomes round 0.
     """
     listing = tuple(listing)
     if not records:
@@ -118,16 +118,16 @@ def settled(records: Mapping[int, Record], listing: Iterable[FileEntry]) -> list
 
 
 def new_files(rounds: Sequence[Round], listing: Iterable[FileEntry]) -> Files:
-    """Return the files that belong to no round yet: those not recorded with equal size and time."""
-    known = {file for one in rounds for file in one.files}
+    """Return the files that no round has with the same size and time."""
+    known = {file for each in rounds for file in each.files}
     return tuple(file for file in listing if file not in known)
 
 
 def following(rounds: Sequence[Round], run_config: RunConfig, gained: bool | None, arrived: Files) -> Round | None:
-    """Return the round after these; None where there is none, or none yet.
+    """Return the next round; None if there is none, or none yet.
 
     Args:
-        gained: whether the last round is better than the one before; None while it is not finished.
+        gained: whether the last round is better than the one before it; None while it is not finished.
         arrived: files that belong to no round yet.
     """
     number = rounds[-1].number + 1
@@ -137,10 +137,10 @@ def following(rounds: Sequence[Round], run_config: RunConfig, gained: bool | Non
 
 
 def stopped_early(rounds: Sequence[Round], run_config: RunConfig, gained: bool | None) -> bool:
-    """Tell whether more rounds over the same rows were wanted, and the last one shows that they do not pay."""
+    """Tell whether `stop_early` cancels the remaining rounds because the last one did not improve."""
     return run_config.stop_early and gained is False and _more_planned(rounds, run_config)
 
 
 def _more_planned(rounds: Sequence[Round], run_config: RunConfig) -> bool:
-    first = max(one.number for one in rounds if one.files)
+    first = max(each.number for each in rounds if each.files)
     return rounds[-1].number + 1 - first < run_config.rounds

@@ -1,4 +1,4 @@
-"""One step of a run: skipped when it is done, resumed when it was begun, with its manifest written last."""
+"""Run one step: skip it if it is done, resume it if it was interrupted, and write its manifest last."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STARTED = "_started.json"
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step as `plan` sees it."""
+    """What `plan` shows of a step."""
 
     stage: str
     round: int
@@ -40,7 +40,7 @@ class PlannedStep:
 
 
 class Runner:
-    """Runs the steps of a run folder, whose `fingerprints` say what each of them depends on."""
+    """Runs the steps of a run folder. The folder's `fingerprints` tell which finished steps are up to date."""
 
     def __init__(
         self, run_config: RunConfig, folder: RunFolder, echo: Echo, engines: EnginePool, load_trainer: LoadTrainer
@@ -52,13 +52,13 @@ class Runner:
         self._load_trainer = load_trainer
 
     def done(self, step: Step) -> Manifest | None:
-        """The manifest of a step that is done with what it depends on now."""
+        """Return the manifest of a step whose fingerprint is up to date, or None."""
         manifest = self._folder.manifest(*step.key)
         matches = manifest is not None and manifest.fingerprint == self._folder.fingerprints[step.key]
         return manifest if matches else None
 
     def done_or_run(self, step: Step) -> Manifest:
-        """Do the step unless it is done, and say either."""
+        """Run the step unless it is done, and print its line."""
         manifest = self.done(step)
         if manifest is None:
             return self.run(step)
@@ -66,17 +66,17 @@ class Runner:
         return manifest
 
     def run(self, step: Step) -> Manifest:
-        """Do the step, whether it is done or not."""
+        """Run the step even if it is done."""
         self._prepare(step)
         if not step.stage.asks_engines:
-            self._engines.release()  # before training wants the accelerators
+            self._engines.release()  # frees the accelerators for training
         status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)
         started = time.monotonic()
         try:
             status(state="running")
             result = step.stage.run(self.context(step))
         except BaseException as error:
-            with suppress(OSError, UserError):  # a full disk, say: it is the error itself that is to be heard
+            with suppress(OSError, UserError):  # on a full disk, for example, raise the first error
                 state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 status(state=state, error=type(error).__name__)
             if mendable := cluster.user_error(error):
@@ -88,7 +88,7 @@ class Runner:
         return manifest
 
     def context(self, step: Step) -> StageContext:
-        """What the function of a step is given."""
+        """Return the argument for the function of a step."""
         number = step.round.number
         return StageContext(
             step.stage.name,
@@ -103,7 +103,7 @@ class Runner:
         )
 
     def plan(self, step: Step) -> PlannedStep:
-        """What would become of the step."""
+        """Return the state of the step and the resources that it needs."""
         manifest = self.done(step)
         marker = storage.join(self._folder.stage(*step.key), STARTED)
         begun = storage.exists(marker) and storage.read_text(marker) == self._folder.fingerprints[step.key]
@@ -117,14 +117,14 @@ class Runner:
         return PlannedStep(step.stage.name, step.round.number, state, rows_in, rows_out, asks)
 
     def write_config(self) -> None:
-        """What the run was asked to do last, for whoever opens its folder."""
+        """Record the config and the fingerprints of this call in the run folder."""
         storage.write_text(storage.join(self._folder.uri, "config.yaml"), configuration.to_yaml(self._config))
         prints = {f"round-{number}/{stage}": text for (stage, number), text in self._folder.fingerprints.items()}
         run_id = self._folder.run_id() or uuid.uuid4().hex
         self._folder.write_json(RUN, {"name": self._config.name, "id": run_id, "fingerprints": prints})
 
     def _prepare(self, step: Step) -> None:
-        """Keep the leftovers of the same work, which the stage resumes; remove those of any other."""
+        """Keep partial output that has this fingerprint, so that the stage resumes; remove all other output."""
         marker = storage.join(self._folder.stage(*step.key), STARTED)
         print_of_step = self._folder.fingerprints[step.key]
         print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None

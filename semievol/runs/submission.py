@@ -1,10 +1,10 @@
 """Jobs on a cluster through Ray's job server: submit, list, follow, stop.
 
-What travels is this package and the resolved config, nothing else: no data, no .git, no value of a variable. The driver
-runs on the head and reserves nothing.
+A job uploads this package and the resolved config: no data, no .git, no values of environment variables. The driver runs
+on the head and reserves no resources.
 
-A run has one job at a time. The job's id comes from the config, so the same submission finds it again; Ray wants no id
-used twice, so a later attempt gets a number, and the logs of the earlier ones stay.
+A run has one job at a time. The job's id comes from the config, so the same submission finds it again. Ray does not let
+an id be used twice, so a later attempt gets a number, and the logs of earlier attempts stay.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from semievol.runtime.network import is_here
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-_RUN = "semievol_run"  # the key of a job's metadata that says which run it is
-_SILENT_S = 120.0  # a connection may be dead without anybody being told
-_RECONNECTS = 60  # a second apart
+_RUN = "semievol_run"  # key in a job's metadata; its value is the URI of the run folder
+_SILENT_S = 120.0  # after this time without a message, assume that the connection is dead
+_RECONNECTS = 60  # one per second
 _ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 
 
@@ -50,7 +50,7 @@ class Job:
     status: str  # PENDING | RUNNING | SUCCEEDED | FAILED | STOPPED
     exit_code: int | None
     started: float  # s since the epoch
-    seconds: float  # so far, or in all
+    seconds: float  # until now, or until the end
 
     @property
     def ended(self) -> bool:
@@ -58,64 +58,64 @@ class Job:
 
 
 class JobServer:
-    """The job server of a cluster, and what is done there."""
+    """A client of a cluster's job server."""
 
     def __init__(self, address: str) -> None:
-        """Find out whether the server wants a token, and say hello.
+        """Connect, with a token if the server asks for one.
 
         Raises:
-            UserError: nothing answers there, or the token is missing or wrong.
+            UserError: nothing answers at the address, or the token is missing or wrong.
         """
         self.url = _url(address)
-        self.authenticated = _wants_token(self.url)
-        # The token goes only to a server that asks for one. Ray reads both when it is imported; and to Ray's client,
-        # unlike to ours, the variable with the address goes before the argument.
+        self.authenticated = _requires_token(self.url)
+        # Send the token only to a server that asks for one. Ray reads both variables when it is imported, and its client
+        # prefers the variable over the address that it is given.
         os.environ["RAY_AUTH_MODE"] = "token" if self.authenticated else "disabled"
         os.environ["RAY_API_SERVER_ADDRESS"] = self.url
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("dashboard_sdk", "job.sdk"):  # they tell of uploads and of sockets that close
+        for name in ("dashboard_sdk", "job.sdk"):  # they log each upload and each closed socket
             logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
         logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
         try:
             self._client = JobSubmissionClient(self.url)
         except AuthenticationError as error:
-            refused = "Invalid" in str(error)  # the server's word; without a token Ray does not even ask
-            what = "does not accept this token" if refused else "wants a token, and there is none here"
+            refused = "Invalid" in str(error)  # the server's answer; without a token Ray sends no request
+            problem = "does not accept this token" if refused else "wants a token, and there is none here"
             raise UserError(
-                f"{self.url} {what}: put the cluster's token into RAY_AUTH_TOKEN, a file that RAY_AUTH_TOKEN_PATH names, "
+                f"{self.url} {problem}: put the cluster's token into RAY_AUTH_TOKEN, a file that RAY_AUTH_TOKEN_PATH names, "
                 f"or ~/.ray/auth_token"
             ) from None
 
     def require_authentication(self, *, unless: bool) -> None:
-        """Say that a remote cluster runs anybody's code.
+        """Refuse a remote cluster without authentication.
 
         Raises:
-            UserError: it does, and `unless` does not say that this is known.
+            UserError: the cluster asks for no token and is on another machine, and `unless` is false.
         """
-        if not (self.authenticated or unless or self._is_here()):
+        if not (self.authenticated or unless or self._is_local()):
             raise UserError(
                 f"{self.url} asks for no token: whoever reaches it can run code there and read what you send. Start the "
-                f"cluster with RAY_AUTH_MODE=token, or say --allow-unauthenticated"
+                f"cluster with RAY_AUTH_MODE=token, or pass --allow-unauthenticated"
             )
 
-    def _is_here(self) -> bool:
-        """Whether the cluster runs on this machine; a loopback address may also be the end of a tunnel to another one."""
+    def _is_local(self) -> bool:
+        """Tell whether the cluster runs on this machine. A loopback address can also be a tunnel to another machine."""
         from ray._common.utils import get_default_ray_temp_dir
 
         if not is_here(self.url):
             return False
-        session = self._client._do_request("GET", "/api/version").json().get("session_name")  # public methods hide it
+        session = self._client._do_request("GET", "/api/version").json().get("session_name")  # not public
         return bool(session) and Path(get_default_ray_temp_dir(), session).is_dir()
 
     def submit(self, config: RunConfig, *, until: str | None, variables: Sequence[str]) -> tuple[Job, bool]:
-        """Submit a run, or find its job where it is at work already; returns the job, and whether it is new.
+        """Submit a run, or find its job if one is at work; return the job and whether it is new.
 
         Raises:
-            UserError: a path in the config means something on this machine only, or the package is too large.
+            UserError: a path in the config is relative to this machine's folders, or the package is too large.
         """
-        if (keys := paths.relative(config)) and not self._is_here():
+        if (keys := paths.relative(config)) and not self._is_local():
             raise UserError(
                 f"{', '.join(keys)}: relative to this machine's folders, which the cluster at {self.url} does not have. "
                 f"Use URIs (s3://, gs://) or absolute paths of a folder that all its nodes share. (If it runs here with "
@@ -124,8 +124,8 @@ class JobServer:
         config = paths.absolute(config)
         name = f"{config.name}-{fingerprint(semievol.__version__, config.model_dump(), until)[:8]}"
         attempts = [job for job in self.jobs() if re.fullmatch(re.escape(name) + r"(-\d+)?", job.id)]
-        if going := [job for job in attempts if not job.ended]:
-            return going[-1], False
+        if active := [job for job in attempts if not job.ended]:
+            return active[-1], False
         job_id = f"{name}-{len(attempts) + 1}" if attempts else name
         command = ["python", "-m", "semievol", "run", "config.yaml", *(["--until", until] if until else [])]
         command += [part for variable in variables for part in ("--env", variable)]
@@ -145,25 +145,25 @@ class JobServer:
         return self.job(job_id), True
 
     def jobs(self) -> list[Job]:
-        """The runs that were submitted to this cluster, the oldest first."""
+        """Return the runs that were submitted to this cluster, oldest first."""
         details = [job for job in self._client.list_jobs() if _RUN in (job.metadata or {})]
         return sorted(map(_job, details), key=lambda job: job.started)
 
     def job(self, job_id: str) -> Job:
-        """One job by its id.
+        """Return a job by its id.
 
         Raises:
-            UserError: there is none of this id.
+            UserError: there is no job with this id.
         """
         try:
             return _job(self._client.get_job_info(job_id))
         except RuntimeError as error:
             if "404" not in str(error):
                 raise
-            raise UserError(f"no job '{job_id}' at {self.url}; `semievol jobs` shows all") from None
+            raise UserError(f"no job '{job_id}' at {self.url}; `semievol jobs` lists them") from None
 
     def stop(self, job_id: str) -> Job:
-        """End a job and wait until it has ended; nothing happens to one that has."""
+        """Stop a job and wait until it has ended. A job that has ended stays as it is."""
         job = self.job(job_id)
         if not job.ended:
             self._client.stop_job(job_id)
@@ -173,9 +173,9 @@ class JobServer:
         return job
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> Job:
-        """Pass on what a job prints, from its beginning to its end; returns the ended job.
+        """Write a job's output from its beginning to its end, and return the ended job.
 
-        A connection that drops, or has been silent for long, is made anew and goes on where it was.
+        If the connection drops or stays silent for `_SILENT_S`, reconnect and continue at the same position.
         """
         from aiohttp import ClientError
 
@@ -217,13 +217,13 @@ def _job(details: JobDetails) -> Job:
 
 
 def _pack(folder: Path, config: str) -> None:
-    """Lay out what travels: the package and the config.
+    """Write the package and the config into `folder`, which is uploaded.
 
     Raises:
-        UserError: it is more than Ray takes, with the largest files.
+        UserError: they are over Ray's size limit; names the largest files.
     """
-    leave_out = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
-    shutil.copytree(semievol.__path__[0], folder / "semievol", ignore=leave_out)
+    ignored = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
+    shutil.copytree(semievol.__path__[0], folder / "semievol", ignore=ignored)
     (folder / "config.yaml").write_text(config)
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     total, limit = sum(sizes.values()), _size_limit()
@@ -231,13 +231,13 @@ def _pack(folder: Path, config: str) -> None:
         largest = sorted(sizes, key=lambda file: -sizes[file])[:3]
         shown = ", ".join(f"{file.relative_to(folder)} ({sizes[file] / 2**20:,.1f} MiB)" for file in largest)
         raise UserError(
-            f"the package has {total / 2**20:,.1f} MiB, and Ray takes {limit / 2**20:,.1f}: data and models do not belong "
-            f"into its folder; the largest are {shown}"
+            f"the package has {total / 2**20:,.1f} MiB, and Ray accepts less than {limit / 2**20:,.1f} MiB. Move data and "
+            f"models out of its folder; the largest are {shown}"
         )
 
 
 def _size_limit() -> int:
-    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE  # no public name has it
+    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE  # there is no public name
 
     return int(GCS_STORAGE_MAX_SIZE)
 
@@ -245,22 +245,22 @@ def _size_limit() -> int:
 def _url(address: str) -> str:
     url = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise UserError(f"--address: '{address}' is no address of a job server, as in http://head:8265")
+        raise UserError(f"--address: '{address}' is not the address of a job server, such as http://head:8265")
     return url
 
 
-def _wants_token(url: str) -> bool:
+def _requires_token(url: str) -> bool:
     import requests
 
     try:
         answer = requests.get(f"{url}/api/version", timeout=10, allow_redirects=False)
     except requests.RequestException as error:
         raise UserError(
-            f"nothing answers at {url} ({type(error).__name__}): is the head up, with its dashboard, at this port? "
-            f"Ray's default is 8265; --address or RAY_API_SERVER_ADDRESS says where"
+            f"nothing answers at {url} ({type(error).__name__}). Check that the head runs and that its dashboard has this "
+            f"port (Ray's default is 8265), or set --address or RAY_API_SERVER_ADDRESS"
         ) from None
     if answer.status_code in (401, 403):
         return True
     if answer.status_code == 200 and "ray_version" in answer.text:
         return False
-    raise UserError(f"{url} is no Ray job server: it answers {answer.status_code} to GET /api/version")
+    raise UserError(f"{url} is not a Ray job server: it answers {answer.status_code} to GET /api/version")

@@ -1,6 +1,6 @@
-"""Re-read a run folder: compare its files with the manifests, and let each stage compare its rows with those that it read.
+"""Verify a run folder: compare its files with the manifests, and each stage's rows with the rows that it read.
 
-Reads files only, from anywhere; no cluster is needed.
+This only reads files. It needs no cluster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at, and what is wrong with it."""
+    """Counts of what was checked, and the problems."""
 
     stages: int
     files: int
@@ -32,18 +32,16 @@ class Verified:
 
 
 def verify(folder: RunFolder, config: RunConfig, echo: Echo) -> Verified:
-    """Check every finished stage of a run: files and checksums, counts, unique ids, and ids that refer to others."""
+    """Check every finished stage of a run: files, checksums, counts, unique ids, and ids that refer to other rows."""
     check = _Check(folder, config, echo)
     records = folder.records()
-    nothing_known = (storage.FileEntry("", 0, 0),)  # round 0 has files, even where nobody knows them any more
-    files = {0: nothing_known} | {number: record.files for number, record in records.items()}
-    these = [Round(n, files.get(n, ())) for n in range(max(folder.numbers(), default=-1) + 1)]
-    for step in rounds.steps(these, config):
+    unknown = (storage.FileEntry("", 0, 0),)  # round 0 always has files, also in runs that have no record of them
+    files = {0: unknown} | {number: record.files for number, record in records.items()}
+    on_disk = [Round(n, files.get(n, ())) for n in range(max(folder.numbers(), default=-1) + 1)]
+    for step in rounds.steps(on_disk, config):
         check.step(step)
     if not check.stages:
-        check.problems.append(
-            f"{folder.uri}: no finished stage; a run that has one is needed (those of a study lie in its stages/)"
-        )
+        check.problems.append(f"{folder.uri}: no finished stage to verify (a study keeps its stages in stages/)")
     return Verified(check.stages, check.files, check.rows, check.problems)
 
 
@@ -52,68 +50,68 @@ class _Check:
         self._folder = folder
         self._config = config
         self._echo = echo
-        self._run_id, self._fingerprints = folder.run_id(), folder.wanted()
+        self._run_id, self._fingerprints = folder.run_id(), folder.expected()
         self.stages = self.files = self.rows = 0
         self.problems: list[str] = []
         self._unsound: set[Key] = set()
 
     def step(self, step: Step) -> None:
-        """Check one stage; one that is not finished has nothing to check yet."""
+        """Check one stage, if it is finished."""
         name, number = step.key
         uri = self._folder.stage(name, number)
         where = f"round-{number}/{name}"
         if not storage.exists(storage.join(uri, MANIFEST)):
             return
-        found = len(self.problems)
+        before = len(self.problems)
         try:
             manifest = self._folder.manifest(name, number)
             assert manifest is not None
         except (ValueError, TypeError, KeyError) as error:
-            self._say(where, f"{MANIFEST} cannot be read: {error}")
+            self._add(where, f"{MANIFEST} cannot be read: {error}")
             return
         self.stages += 1
         self._manifest(where, manifest, name)
         self._files(where, uri, manifest)
         for key in step.inputs.values():
             if not storage.exists(storage.join(self._folder.stage(*key), MANIFEST)):
-                self._say(where, f"made of {key[0]}, which is not finished; `semievol run` goes on with it")
-        sound = len(self.problems) == found
+                self._add(where, f"reads {key[0]}, which is not finished; `semievol run` finishes it")
+        sound = len(self.problems) == before
         current = self._fingerprints.get(where, manifest.fingerprint) == manifest.fingerprint
-        if sound and current and not self._unsound & set(step.inputs.values()):  # else the rows are known not to fit
+        if sound and current and not self._unsound & set(step.inputs.values()):  # else the rows cannot match
             self._rows(where, step, manifest)
-        if len(self.problems) > found or not current:
+        if len(self.problems) > before or not current:
             self._unsound.add(step.key)
-        said = "ok" if current else "of other settings or data, and to be made anew; its rows are not compared"
-        said = said if len(self.problems) == found else f"{len(self.problems) - found} problem(s)"
-        self._echo(f"{where:<26} {len(manifest.files):>6,} files  {manifest.rows.came_in:>12,} rows in  {said}")
+        verdict = "ok" if current else "of other settings or data: the next run redoes it; its rows are not compared"
+        verdict = verdict if len(self.problems) == before else f"{len(self.problems) - before} problem(s)"
+        self._echo(f"{where:<26} {len(manifest.files):>6,} files  {manifest.rows.came_in:>12,} rows in  {verdict}")
 
-    def _say(self, where: str, problem: str) -> None:
+    def _add(self, where: str, problem: str) -> None:
         self.problems.append(f"{where}: {problem}")
 
     def _manifest(self, where: str, manifest: Manifest, name: str) -> None:
         if manifest.stage != name:
-            self._say(where, f"{MANIFEST} is that of stage {manifest.stage}")
-        if manifest.run and manifest.run != self._run_id:  # versions before 0.3 wrote none
-            self._say(where, f"{MANIFEST} is that of another run ({manifest.run}); see id in {RUN}")
+            self._add(where, f"{MANIFEST} is that of stage {manifest.stage}")
+        if manifest.run and manifest.run != self._run_id:  # versions before 0.3 did not write it
+            self._add(where, f"{MANIFEST} is that of another run ({manifest.run}); see id in {RUN}")
         rows = manifest.rows
         if rows.accounted != rows.came_in:
-            self._say(where, f"{rows.came_in:,} rows came in, but {rows.accounted:,} are accounted for")
+            self._add(where, f"{rows.came_in:,} rows came in, but {rows.accounted:,} are accounted for")
 
     def _files(self, where: str, uri: str, manifest: Manifest) -> None:
         listed = {storage.join(uri, file["path"]): file for file in manifest.files}
-        there = {file.uri: file for file in storage.find(uri) if not file.uri.endswith(MANIFEST)}
-        for file in listed.keys() - there.keys():
-            self._say(where, f"{listed[file]['path']} is missing")
-        for file in there.keys() - listed.keys():
-            self._say(where, f"{file.removeprefix(uri + '/')} is in no manifest")
-        both = sorted(listed.keys() & there.keys())
+        present = {file.uri: file for file in storage.find(uri) if not file.uri.endswith(MANIFEST)}
+        for file in listed.keys() - present.keys():
+            self._add(where, f"{listed[file]['path']} is missing")
+        for file in present.keys() - listed.keys():
+            self._add(where, f"{file.removeprefix(uri + '/')} is in no manifest")
+        both = sorted(listed.keys() & present.keys())
         with ThreadPoolExecutor(_READERS) as pool:
             for file, digest in zip(both, pool.map(storage.sha256, both), strict=True):
-                if there[file].size != listed[file]["size"]:
-                    sizes = f"{there[file].size:,} bytes, not {listed[file]['size']:,}"
-                    self._say(where, f"{listed[file]['path']} has {sizes}")
-                elif digest != listed[file].get("sha256", digest):  # versions before 0.3 wrote none
-                    self._say(where, f"{listed[file]['path']} has other content than it was written with (SHA-256)")
+                if present[file].size != listed[file]["size"]:
+                    sizes = f"{present[file].size:,} bytes, not {listed[file]['size']:,}"
+                    self._add(where, f"{listed[file]['path']} has {sizes}")
+                elif digest != listed[file].get("sha256", digest):  # versions before 0.3 did not write it
+                    self._add(where, f"{listed[file]['path']} has other content than it was written with (SHA-256)")
         self.files += len(both)
 
     def _rows(self, where: str, step: Step, manifest: Manifest) -> None:
@@ -123,13 +121,13 @@ class _Check:
         step.stage.verify(checks)
         self.rows += checks.rows
         for problem in checks.problems:
-            self._say(where, problem)
+            self._add(where, problem)
 
 
 def problems_as_text(verified: Verified) -> str:
-    """For people."""
-    looked_at = f"{verified.stages} stages, {verified.files:,} files, {verified.rows:,} rows"
+    """Return the report that `semievol verify` prints."""
+    checked = f"{verified.stages} stages, {verified.files:,} files, {verified.rows:,} rows"
     if not verified.problems:
-        return f"{looked_at}: all as it was written"
+        return f"{checked}: all as it was written"
     shown = "\n".join(f"  {problem}" for problem in verified.problems)
-    return f"{looked_at}: {len(verified.problems)} problem(s)\n{shown}"
+    return f"{checked}: {len(verified.problems)} problem(s)\n{shown}"

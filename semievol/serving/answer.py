@@ -1,4 +1,4 @@
-"""The task route: a question with options in, the parsed answer with its confidence out."""
+"""The task route `/v1/answer`: return the parsed answer to a question, with its confidence."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from semievol.tasks import Row, Task
 
 
 async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
-    """Answer as evaluation does: greedily, so that the run's accuracy is that of this route (with `serving.in_context`, if
-    it was evaluated with examples). A prompt over the window is refused, where evaluation cuts it.
+    """Answer greedily, as evaluation does, so that this route has the accuracy of the run. If the run was evaluated with
+    examples, this needs `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
 
-    The entropy is the run's own measure, the mean negative log-probability of the response (paper, section 3.3); the
-    confidence is exp(-entropy).
+    The entropy is the mean negative log-probability of the response's tokens (paper, section 3.3). The confidence is
+    exp(-entropy).
 
     Args:
         models: the resolved model of each question.
@@ -32,16 +32,16 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
         if problem := task.problem(row):
             raise HTTPException(400, f"question {place}: {problem}")
     nearest = await backend.neighbors(rows)
-    asked = zip(questions, rows, models, nearest, strict=True)
+    jobs = zip(questions, rows, models, nearest, strict=True)
     try:
-        async with asyncio.TaskGroup() as group:  # when one fails, the others need not go on
-            running = [group.create_task(_one(backend, config, task, *each)) for each in asked]
+        async with asyncio.TaskGroup() as group:  # if one fails, the others are cancelled
+            running = [group.create_task(_answer(backend, config, task, *job)) for job in jobs]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [done.result() for done in running]
 
 
-async def _one(
+async def _answer(
     backend: Backend,
     config: RunConfig,
     task: Task,
@@ -54,9 +54,9 @@ async def _one(
     response, entropy = await _respond(backend, config, model, prompts.messages(task, row, examples=examples))
     confidence = math.exp(-entropy)
     threshold = config.serving.min_confidence if question.min_confidence is None else question.min_confidence
-    found = task.parse(response, row)
-    abstained = found is not None and confidence < threshold
-    given = None if abstained else found
+    parsed = task.parse(response, row)
+    abstained = parsed is not None and confidence < threshold
+    given = None if abstained else parsed
     return Answer(
         answer=given,
         text=task.in_words(given, row) if given is not None else None,
@@ -83,8 +83,8 @@ async def _respond(backend: Backend, config: RunConfig, model: str, messages: pr
     }
     status, content = await backend.respond(model, CHAT, json.dumps(body, ensure_ascii=False).encode())
     if status == 400:
-        said = json.loads(content).get("error", {}).get("message", "it gives no reason")
-        raise HTTPException(400, f"The model refuses the question: {said}")
+        reason = json.loads(content).get("error", {}).get("message", "no reason given")
+        raise HTTPException(400, f"The model refuses the question: {reason}")
     if status != 200:
         raise Unavailable
     choice = json.loads(content)["choices"][0]

@@ -1,7 +1,7 @@
 """The endpoint on Ray Serve.
 
-One Serve application per model (ray.serve.llm, no HTTP route of its own), and one in front of them, `semievol`: the
-Endpoint that people talk to, the Neighbors that finds labeled rows, and the Keeper that deploys the models.
+Each model is a Serve application (ray.serve.llm) without an HTTP route. The application `semievol` in front of them has
+three deployments: Endpoint takes the requests, Neighbors finds labeled rows, and Keeper deploys the models.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ log = logging.getLogger("semievol.engines.endpoint")
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The front application, for `serve.run` or the `import_path` of a Serve config file.
+    """Return the front application, for `serve.run` or the `import_path` of a Serve config file.
 
     Args:
         args: `run` (URI of the run folder), and optionally `overrides` (a list like [serving.in_context=true]) and `keys`
-            (key lines; by default those of serving.keys or of SEMIEVOL_API_KEYS where this is called).
+            (key lines; default: from serving.keys or SEMIEVOL_API_KEYS of this process).
 
     Raises:
-        UserError: no such run, or nothing promoted in it yet.
+        UserError: there is no such run, or no round is promoted.
     """
     from ray import serve
 
     folder, config = promotion.open_run(args["run"], args.get("overrides"))
     if "evolved" in config.serving.models and not promotion.promoted(folder):
-        raise UserError(f"nothing is promoted yet: semievol promote {folder.uri} --round 0")
+        raise UserError(f"no round is promoted yet. Run: semievol promote {folder.uri} --round 0")
     lines = args["keys"] if "keys" in args else keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
     keys.Keys.parse(lines, "keys")
     light = {"num_cpus": 0.1}
-    quiet = {"enable_access_log": False}  # it is asked every second
+    quiet = {"enable_access_log": False}  # each endpoint calls it every second
     keeper = serve.deployment(Keeper, ray_actor_options=light, logging_config=quiet).bind(folder, config)
     neighbors = None
     if config.serving.neighbors:
@@ -77,7 +77,7 @@ class Endpoint:
         self._keeper = keeper
         self._neighbors = neighbors
         self._lineup = Lineup()
-        self._handles: dict[str, Any] = {}  # by model; one that was retired stays until its name is used again
+        self._handles: dict[str, Any] = {}  # by model; the handle of a removed model stays until its name is used again
         self._following: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -95,11 +95,11 @@ class Endpoint:
             try:
                 lineup: Lineup | None = await self._keeper.lineup.remote()
                 for model, app in (lineup or Lineup()).apps.items():
-                    if self._lineup.apps.get(model) != app:  # the controller is asked: not in the way of requests
+                    if self._lineup.apps.get(model) != app:  # a blocking call to the controller
                         self._handles[model] = await asyncio.to_thread(serve.get_app_handle, app)
                 self._lineup = lineup or self._lineup
-            except Exception as error:  # noqa: BLE001 - whatever it is, the last lineup holds until the keeper is back
-                log.warning("no word from the keeper (%s)", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - keep the last lineup until the keeper is back
+                log.warning("the keeper does not answer (%s)", type(error).__name__)
             await asyncio.sleep(_POLL_S)
 
     def models(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class Endpoint:
         return names | ({"evolved": evolved, evolved: evolved} if evolved in self._lineup.apps else {})
 
     async def respond(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """A response that its replica did not live to give is asked for once more."""
+        """Return status and body. Retry once if the replica died."""
         for last in (False, True):
             try:
                 status, content = await self._respond_once(model, path, body)
@@ -125,7 +125,7 @@ class Endpoint:
             try:
                 answered: tuple[int, bytes] = await response
                 return answered
-            except asyncio.CancelledError:  # out of time, or the client left: the engine need not go on
+            except asyncio.CancelledError:  # timeout, or the client left: stop the engine
                 response.cancel()
                 raise
 
@@ -136,18 +136,18 @@ class Endpoint:
                 async for part in parts:
                     yield part
             finally:
-                parts.cancel()  # does nothing to a stream that has ended
+                parts.cancel()  # no effect on a stream that has ended
 
     async def neighbors(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
         if self._neighbors is None:
             return [[] for _ in rows]
         with _lost_replica_is_unavailable():
-            found: list[list[tuple[Row, float]]] = await self._neighbors.nearest.remote(rows)
-            return found
+            nearest: list[list[tuple[Row, float]]] = await self._neighbors.nearest.remote(rows)
+            return nearest
 
 
 class Neighbors:
-    """Finds the nearest labeled rows, from the index that the run made."""
+    """Finds the nearest labeled rows in the index of the run."""
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._k = config.serving.neighbors
@@ -159,8 +159,8 @@ class Neighbors:
     def nearest(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
         import numpy as np
 
-        nobody = np.full(len(rows), np.iinfo(np.int64).min)  # a question of today is no labeled row to leave out
-        ids, scores = self._searcher.nearest(rows, self._k, nobody)
+        not_labeled = np.full(len(rows), np.iinfo(np.int64).min)  # ids that no labeled row has, so none is left out
+        ids, scores = self._searcher.nearest(rows, self._k, not_labeled)
         return [
             [(self._rows[i], score) for i, score in zip(row_ids, row_scores, strict=True)]
             for row_ids, row_scores in zip(ids, scores, strict=True)
@@ -169,7 +169,7 @@ class Neighbors:
 
 @contextlib.contextmanager
 def _lost_replica_is_unavailable() -> Any:
-    """Ray's and Serve's errors of lost and overloaded replicas as the one that the routes know."""
+    """Raise Ray's and Serve's errors of lost and overloaded replicas as `Unavailable`."""
     from ray.exceptions import RayActorError
     from ray.serve.exceptions import RayServeException
 
@@ -180,7 +180,7 @@ def _lost_replica_is_unavailable() -> Any:
 
 
 def _log_to_stderr() -> None:
-    """The endpoint's own lines into the replica's log, as they are."""
+    """Write the endpoint's log lines to the replica's log without a prefix."""
     logger = logging.getLogger("semievol")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())

@@ -1,6 +1,6 @@
-"""What stands before every route: keys, rate and concurrency limits, the limit on bodies, and the access log.
+"""The gate in front of all routes: keys, rate and concurrency limits, the size limit of bodies, and the access log.
 
-A plain ASGI middleware. Limits hold for each replica of the endpoint by itself.
+It is an ASGI middleware. The limits apply to each replica of the endpoint separately.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from semievol.config import ServingConfig
 from semievol.runtime.network import is_loopback
 from semievol.serving.keys import Keys
 
-PUBLIC = {"/", "/health"}  # need no key: a page without data, and what a load balancer asks
+PUBLIC = {"/", "/health"}  # need no key: a page without data, and the health check
 ANONYMOUS = "anonymous"
-_LEFT = 499  # in the access log: the client left before an answer
+_CLIENT_LEFT = 499  # in the access log: the client disconnected before a response
 log = logging.getLogger("semievol.engines.endpoint")
 access_log = logging.getLogger("semievol.access")
 
@@ -31,7 +31,7 @@ access_log = logging.getLogger("semievol.access")
 def error_response(
     status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None, **headers: str
 ) -> JSONResponse:
-    """An error as OpenAI's clients read it; header names with underscores for dashes."""
+    """Return an error in OpenAI's format. Names of headers have underscores in place of dashes."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return JSONResponse(body, status_code=status, headers=named)
@@ -52,9 +52,9 @@ class Gate:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
-            return  # no websockets here
+            return  # websockets are not served
         started = time.perf_counter()
-        seen = {"status": _LEFT, "bytes": 0}
+        seen = {"status": _CLIENT_LEFT, "bytes": 0}
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -65,28 +65,30 @@ class Gate:
                 seen["bytes"] += len(message.get("body", b""))
             await send(message)
 
-        who = self._caller(scope)
+        caller = self._caller(scope)
         try:
-            if isinstance(who, JSONResponse):
-                await who(scope, receive, watched)
+            if isinstance(caller, JSONResponse):
+                await caller(scope, receive, watched)
             else:
-                await self._admit(who, scope, receive, watched)
-        except Exception as error:  # noqa: BLE001 - ends here: Serve would log its message, which may quote a prompt
+                await self._admit(caller, scope, receive, watched)
+        except Exception as error:  # noqa: BLE001 - Serve would log its message, which may quote a prompt
             log.error("unexpected %s in the endpoint", type(error).__name__)
-            if seen["status"] == _LEFT:
-                await error_response(500, "Something is wrong in the endpoint.", "server_error")(
+            if seen["status"] == _CLIENT_LEFT:
+                await error_response(500, "The endpoint failed on this request.", "server_error")(
                     scope, receive, watched
                 )
         finally:
-            self._log(scope, who, seen, time.perf_counter() - started)
+            self._log(scope, caller, seen, time.perf_counter() - started)
 
     def _caller(self, scope: Scope) -> str | JSONResponse:
-        """The name of the caller, or the refusal."""
+        """Return the name of the caller's key, or the response that refuses the request."""
         headers = dict(scope["headers"])
         if not len(self._keys):
             if _is_local(scope, headers):
                 return ANONYMOUS
-            return error_response(403, "This endpoint has no keys and answers on its own machine only.", "forbidden")
+            return error_response(
+                403, "This endpoint has no keys, so it answers requests from its own machine only.", "forbidden"
+            )
         if scope["path"] in PUBLIC:
             return ANONYMOUS
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -98,34 +100,34 @@ class Gate:
             )
         return name
 
-    async def _admit(self, who: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, caller: str, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in PUBLIC:
             await self._app(scope, receive, send)
             return
-        if not self._limiter.hit(self._rate, who):
-            wait = max(1, round(self._limiter.get_window_stats(self._rate, who).reset_time - time.time()))
-            message = f"More than {self._settings.rate} requests; try again in {wait} s."
+        if not self._limiter.hit(self._rate, caller):
+            wait = max(1, round(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
+            message = f"The rate limit is {self._settings.rate}; try again in {wait} s."
             await error_response(429, message, "rate_limit_error", retry_after=str(wait))(scope, receive, send)
             return
-        if self._in_flight[who] >= self._settings.concurrency:
-            message = f"More than {self._settings.concurrency} requests at a time."
+        if self._in_flight[caller] >= self._settings.concurrency:
+            message = f"The limit is {self._settings.concurrency} requests at a time."
             await error_response(429, message, "rate_limit_error", retry_after="1")(scope, receive, send)
             return
-        self._in_flight[who] += 1
+        self._in_flight[caller] += 1
         try:
             body = await _read(scope, receive, self._settings.max_body_bytes)
             if body is None:
-                message = f"The body is over {self._settings.max_body_bytes:,} bytes."
+                message = f"The body is larger than {self._settings.max_body_bytes:,} bytes."
                 await error_response(413, message, "invalid_request_error", connection="close")(scope, receive, send)
                 return
             await self._app(scope, _replay(body, receive), send)
         finally:
-            self._in_flight[who] -= 1
+            self._in_flight[caller] -= 1
 
-    def _log(self, scope: Scope, who: str | JSONResponse, seen: dict[str, int], seconds: float) -> None:
-        """One line of JSON; never a body, a query string or a header."""
+    def _log(self, scope: Scope, caller: str | JSONResponse, seen: dict[str, int], seconds: float) -> None:
+        """Log one line of JSON, without body, query string or headers."""
         record: dict[str, Any] = {
-            "key": who if isinstance(who, str) else None,
+            "key": caller if isinstance(caller, str) else None,
             "method": scope["method"],
             "path": scope["path"][:200],
             "model": scope.get("semievol.model"),
@@ -135,14 +137,14 @@ class Gate:
 
 
 def _is_local(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether client and Host are this machine; the Host, so that no web page reaches us through a name of its own."""
+    """Tell whether client and Host are this machine. The Host is checked against DNS rebinding by web pages."""
     host = headers.get(b"host", b"").decode("latin-1")
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     return is_loopback((scope.get("client") or ("",))[0]) and is_loopback(name)
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """The whole body; None as soon as it is known to be over the limit."""
+    """Return the body, or None if it is over the limit."""
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if not declared.isdigit() or int(declared) > limit:
         return None
@@ -159,13 +161,13 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
+    replayed = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()  # the client's departure
-        given = True
+        nonlocal replayed
+        if replayed:
+            return await receive()  # the disconnect message
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

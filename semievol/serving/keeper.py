@@ -1,7 +1,7 @@
-"""The keeper of the endpoint: deploys what should be served, and says what can be.
+"""The keeper of the endpoint: deploys the models, and tells which of them are ready.
 
-It follows the promotion record of the run: a newly promoted round is deployed beside the old one, the alias `evolved`
-moves when that one is ready, and then the old one is retired.
+It follows the promotion record of the run. A newly promoted round is deployed beside the old one. When it is ready, the
+alias `evolved` moves to it and the old one is removed.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from semievol.runs.folder import RunFolder
 
 APP = "semievol"
 _POLL_S = 1.0
-_DRAIN_S = 10.0  # between taking a model off the list and ending it; longer than any endpoint's poll takes
-_DEPLOY_S = 300.0  # to import what a deployment is made of; the engine starts after that
+_DRAIN_S = 10.0  # between removing a model from the lineup and deleting it; longer than an endpoint's poll
+_DEPLOY_S = 300.0  # time limit of the imports for a deployment; the engine starts after them
 log = logging.getLogger("semievol.engines.endpoint")
 
 
 @dataclass
 class Lineup:
-    """What the endpoint can answer with now."""
+    """The models that are ready, as the endpoint sees them."""
 
-    apps: dict[str, str] = field(default_factory=dict)  # model name: Serve application, of those that are ready
-    evolved: str | None = None  # the model that the alias stands for
+    apps: dict[str, str] = field(default_factory=dict)  # model name: Serve application, for ready models
+    evolved: str | None = None  # the target of the alias
     waiting: dict[str, str] = field(default_factory=dict)  # model name: why it is not ready
-    complete: bool = False  # every model that was asked for is ready
+    complete: bool = False  # every model of serving.models is ready
 
 
 def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], before: Lineup) -> Lineup:
-    """What can be served, from what should be.
+    """Return the next lineup.
 
     Args:
-        wanted: application of every model that should be served, and of earlier promoted rounds (the newest last).
-        target: the model that `evolved` should stand for.
+        wanted: model name: application, for the models to serve and for earlier promoted rounds (newest last).
+        target: the model that `evolved` should name.
         status: of all Serve applications.
-        before: the lineup so far. A model in it goes on while Serve recovers or updates it.
+        before: the last lineup. A model in it stays while Serve recovers or updates it.
     """
 
     def answers(app: str) -> bool:
@@ -52,7 +52,7 @@ def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], 
     apps = {name: app for name, app in wanted.items() if answers(app)}
     evolved = target
     if target is not None and target not in apps:
-        # Until the promoted round is ready, the alias stays where it was.
+        # Until the promoted round is ready, the alias keeps its target.
         if before.evolved and answers(before.apps[before.evolved]):
             evolved = before.evolved
             apps[evolved] = before.apps[evolved]
@@ -62,27 +62,27 @@ def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], 
 
 
 class Keeper:
-    """A deployment of one replica."""
+    """A Serve deployment with one replica."""
 
     async def __init__(self, folder: RunFolder, config: RunConfig) -> None:  # type: ignore[misc]
         self._folder = folder
         self._config = config
         self._lineup: Lineup | None = None
-        self._asked: set[str] = set()  # applications that were deployed from here
+        self._deployed: set[str] = set()  # applications that this keeper deployed
         self._idle_since: dict[str, float] = {}
-        # Before this replica counts as ready, so that the models are on Serve's list by then.
+        # Deploy before this replica is ready, so that Serve lists the models by then.
         await asyncio.to_thread(self._step)
         self._loop = asyncio.ensure_future(self._keep())
 
     def lineup(self) -> Lineup | None:
-        """None as long as nothing is known."""
+        """Return the lineup; None before the first step."""
         return self._lineup
 
     async def _keep(self) -> None:
         while True:
             try:
                 await asyncio.to_thread(self._step)
-            except Exception as error:  # noqa: BLE001 - a hiccup of storage or controller: what is served goes on
+            except Exception as error:  # noqa: BLE001 - storage or controller failed for a moment; keep serving
                 log.warning("keeper: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_POLL_S)
 
@@ -95,15 +95,15 @@ class Keeper:
         prints = {f"round-{entry.round}": entry.model for entry in promoted}
         wanted, weights, changed = {}, {}, {}
         for name in dict.fromkeys(name for name in names if name):
-            weights[name], found = promotion.model_of(self._folder, self._config, name)
-            wanted[name] = self._app(name, prints.get(name, found))
-            if prints.get(name, found) != found:
+            weights[name], current = promotion.model_of(self._folder, self._config, name)
+            wanted[name] = self._app(name, prints.get(name, current))
+            if prints.get(name, current) != current:
                 changed[name] = "CHANGED SINCE ITS PROMOTION; promote it again"
         status = {name: str(app.status.value) for name, app in serve.status().applications.items()}
         for name, app in wanted.items():
-            if app not in status and app not in self._asked and name not in changed:
+            if app not in status and app not in self._deployed and name not in changed:
                 _deploy(app, name, weights[name], self._config)
-                self._asked.add(app)
+                self._deployed.add(app)
         evolves = "evolved" in self._config.serving.models
         earlier = {name: self._app(name, print) for name, print in prints.items() if name not in wanted}
         lineup = line_up(earlier | wanted, target if evolves else None, status, self._lineup or Lineup())
@@ -124,7 +124,7 @@ class Keeper:
         return f"{prefix(self._folder)}{name}-{digest[:8]}"
 
     def _retire(self, idle: list[str]) -> None:
-        """End the models that nothing asks for any more, once no endpoint can be sending to them."""
+        """Delete idle models once no endpoint can still send requests to them."""
         from ray import serve
 
         now = time.monotonic()
@@ -132,24 +132,24 @@ class Keeper:
         for app, since in self._idle_since.items():
             if now - since > _DRAIN_S:
                 serve.delete(app, _blocking=False)
-                self._asked.discard(app)
+                self._deployed.discard(app)
 
 
 def prefix(folder: RunFolder) -> str:
-    """How the applications of a run's models begin."""
+    """Return the prefix of the application names of a run's models."""
     return f"{APP}-{hashlib.sha256(folder.uri.encode()).hexdigest()[:6]}-"
 
 
 def _deploy(app: str, name: str, weights: str, config: RunConfig) -> None:
     import ray
 
-    # In a process that ends: building the application imports vLLM, which a keeper need not hold for ever.
+    # In a task that exits: building the application imports vLLM, which would stay in the keeper's memory.
     task = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model).remote(app, name, weights, config)
     ray.get(task, timeout=_DEPLOY_S)
 
 
 def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
-    """Ask Serve for an application that holds one model; does not wait for it."""
+    """Deploy one model as a Serve application, without waiting for it."""
     from ray import serve
     from ray.serve.llm import LLMConfig, build_llm_deployment
 
@@ -165,7 +165,7 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
             "graceful_shutdown_timeout_s": config.serving.timeout_s,
             "health_check_period_s": 2,
         },
-        engine_kwargs=dict(config.engine.extra),  # here for its degrees of parallelism
+        engine_kwargs=dict(config.engine.extra),  # Serve reads the degrees of parallelism from it
         runtime_env={"env_vars": engine_environment(config.engine)},
         log_engine_metrics=False,
     )

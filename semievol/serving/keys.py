@@ -1,7 +1,7 @@
 """API keys: named, kept as hashes, compared in constant time.
 
-A key is 256 random bits, so a plain SHA-256 is enough to store it: there is nothing to guess that a slow hash would
-protect. A key file has one `NAME:sha256:HEX` a line; the environment variable holds the same, separated by commas.
+A key is 256 random bits, so SHA-256 is enough: nobody can guess a key, and a slow hash would not help. A key file has one
+`NAME:sha256:HEX` per line. The environment variable has the same entries, separated by commas.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LINE = re.compile(r"([\w.-]{1,64}):sha256:([0-9a-f]{64})")
 
 
 class Keys:
-    """Who may use the endpoint."""
+    """The keys that may use the endpoint, by name."""
 
     def __init__(self, hashes: dict[str, str]) -> None:
         self._hashes = hashes  # name: hex SHA-256
@@ -38,7 +38,7 @@ class Keys:
         """Read key lines; empty lines and comments (#) are skipped.
 
         Raises:
-            UserError: a line is no key line, or a name stands twice. The line itself is not shown: it may be a key.
+            UserError: a line is not a key line, or a name is there twice. The line is not shown, as it may be a key.
         """
         hashes: dict[str, str] = {}
         for number, line in enumerate(re.split(r"[\n,]", text), start=1):
@@ -49,42 +49,44 @@ class Keys:
             if match is None:
                 raise UserError(f"{source}, entry {number}: not NAME:sha256:HEX. Make keys with `semievol key NAME`")
             if match[1] in hashes:
-                raise UserError(f"{source}, entry {number}: the name '{match[1]}' stands twice")
+                raise UserError(f"{source}, entry {number}: the name '{match[1]}' is there twice")
             hashes[match[1]] = match[2]
         return Keys(hashes)
 
     def owner(self, key: str) -> str | None:
-        """The name of a key, or None. Takes as long for a wrong key as for a right one."""
+        """Return the name of a key, or None. A wrong key takes as long as a right one."""
         digest = _digest(key)
-        found = None
+        owner = None
         for name, known in self._hashes.items():
             if hmac.compare_digest(digest, known):
-                found = name
-        return found
+                owner = name
+        return owner
 
 
 def read(source: str | None, environment: str | None) -> str:
-    """The text of all key lines, from a file or URI or else from the environment variable; empty where there is none."""
+    """Return the key lines from a file or URI, else from the environment variable; empty if there are none."""
     if source:
         if not storage.exists(source):
-            raise UserError(f"serving.keys: no file '{source}'. Make one with `semievol key NAME --file {source}`")
+            raise UserError(
+                f"serving.keys: there is no file '{source}'. Make one with `semievol key NAME --file {source}`"
+            )
         return storage.read_text(source)
     return environment or ""
 
 
 def add(name: str, file: str) -> str:
-    """Add a new key to a key file, as its hash; returns the key, which is kept nowhere.
+    """Add the hash of a new key to a key file, and return the key. The key itself is not stored.
 
     Raises:
-        UserError: the name is not one, or stands in the file.
+        UserError: the name is not valid, or is in the file already.
     """
     key = _PREFIX + secrets.token_urlsafe(32)
     line = f"{name}:sha256:{_digest(key)}"
     if not _LINE.fullmatch(line):
-        raise UserError(f"'{name}' is no name for a key: up to 64 letters, digits, . _ -")
+        raise UserError(f"'{name}' is not a valid key name: use up to 64 letters, digits, . _ -")
     lines = storage.read_text(file).splitlines() if storage.exists(file) else []
     if name in Keys.parse("\n".join(lines), file).names:
-        raise UserError(f"{file}: '{name}' has a key already; delete its line first, or take another name")
+        raise UserError(f"{file}: '{name}' has a key already; delete its line first, or use another name")
     text = "\n".join([*lines, line, ""])
     storage.write_text(file, text)
     return key

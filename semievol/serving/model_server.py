@@ -1,7 +1,7 @@
-"""One served model: ray.serve.llm's LLMServer, which our endpoint speaks HTTP to through a Serve handle.
+"""The replica of one model: ray.serve.llm's LLMServer, which takes HTTP bodies through a Serve handle.
 
-Requests and responses travel as bytes between the endpoint and vLLM's own OpenAI app in the replica, so nothing is
-parsed twice (but for a model without system messages) and the endpoint needs no vLLM.
+The endpoint passes requests and responses as bytes to and from vLLM's OpenAI app in the replica. So a body is not parsed
+twice (except for models without system messages), and the endpoint does not need vLLM.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from semievol.method.prompts import without_system
 from semievol.serving.backend import CHAT
 
 _END = object()
-_FAREWELL_S = 2.0
+_CANCEL_S = 2.0  # for vLLM to abort a request
 
 
 class _Engine(VLLMEngine):
     def _start_async_llm_engine(self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any) -> Any:
-        # ray.serve.llm puts even a single CPU worker into a process of its own, which costs a hop for every token.
+        # ray.serve.llm runs even a single CPU worker in another process, which costs a hop per token.
         parallel = vllm_engine_config.parallel_config
         if is_cpu_build() and parallel.world_size == 1:
             parallel.distributed_executor_backend = "uni"
@@ -36,7 +36,7 @@ class _Engine(VLLMEngine):
 
 
 class ModelServer(LLMServer):
-    """LLMServer with two methods that take the body of an HTTP request for vLLM's app."""
+    """An LLMServer with two methods that pass an HTTP body to vLLM's app."""
 
     async def __init__(self, llm_config: LLMConfig, weights: str, engine_config: dict[str, Any]) -> None:  # type: ignore[misc]
         """Fetch the weights to this node, then start the engine.
@@ -46,20 +46,20 @@ class ModelServer(LLMServer):
             engine_config: `EngineConfig` as a dict.
         """
         path = await asyncio.to_thread(storage.local_copy, weights) if "://" in weights else weights
-        # A new one, as LLMConfig keeps what it has once made of its fields.
-        here = LLMConfig(
+        # Build a new LLMConfig, because it caches values that are derived from its fields.
+        local_config = LLMConfig(
             model_loading_config={"model_id": llm_config.model_id, "model_source": path},
             engine_kwargs=engine_options(path, EngineConfig(**engine_config)),
             placement_group_config=llm_config.placement_group_config,
             runtime_env=llm_config.runtime_env,
             log_engine_metrics=False,
         )
-        await super().__init__(here, engine_cls=_Engine)
+        await super().__init__(local_config, engine_cls=_Engine)
         self._app = await self.engine.build_asgi_app()
         self._merges = await asyncio.to_thread(_merges_system, path)
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body of a whole response."""
+        """Return the status and the whole body of a response."""
         status, parts = 500, []
         async for message in self._messages(path, body):
             if message["type"] == "http.response.start":
@@ -69,7 +69,7 @@ class ModelServer(LLMServer):
         return self._status(status), b"".join(parts)
 
     async def stream(self, path: str, body: bytes) -> AsyncGenerator[int | bytes, None]:
-        """The status, then the parts of the body as they come."""
+        """Yield the status, then the parts of the body as they arrive."""
         async for message in self._messages(path, body):
             if message["type"] == "http.response.start":
                 yield self._status(message["status"])
@@ -77,11 +77,11 @@ class ModelServer(LLMServer):
                 yield part
 
     def _status(self, status: int) -> int:
-        """A dead engine is our trouble and not the request's: 503, which clients repeat."""
+        """Return the status; 503 if the engine is dead, so that clients retry."""
         return 503 if status >= 500 and self.engine._engine_client.errored else status
 
     async def _messages(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
-        """Run the ASGI app on one request; ends it when the consumer goes away."""
+        """Run the ASGI app on one request; abort it if the consumer stops reading."""
         if path == CHAT and self._merges:
             body = _merged(body)
         sent: asyncio.Queue[Any] = asyncio.Queue()
@@ -106,21 +106,21 @@ class ModelServer(LLMServer):
                 yield message
             await task
         finally:
-            # vLLM ends a request when it hears that the client is gone; being cancelled alone would leave it at work.
+            # vLLM aborts a request when the client disconnects; only cancelling the task would leave it running.
             gone.set()
-            await asyncio.wait([task], timeout=_FAREWELL_S)
+            await asyncio.wait([task], timeout=_CANCEL_S)
             task.cancel()
 
 
 def _merges_system(model: str) -> bool:
-    """Whether the model was trained and evaluated with what stands in a system message at the head of the user's."""
+    """Tell whether the model was trained with system text at the head of the user message (see `without_system`)."""
     tokenizer = load_tokenizer(model)
     return bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
 
 
 def _merged(body: bytes) -> bytes:
-    asked = json.loads(body)
-    return json.dumps(asked | {"messages": without_system(asked["messages"])}).encode()
+    request = json.loads(body)
+    return json.dumps(request | {"messages": without_system(request["messages"])}).encode()
 
 
 def _scope(path: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Request bodies of the endpoint: the part of OpenAI's API that is served, and the task route.
+"""Request bodies of the endpoint: the supported part of OpenAI's API, and the task route.
 
-Unknown fields are refused by name instead of being dropped in silence. What vLLM takes beyond this (chat templates,
-image addresses, guided decoding, ...) would let a caller make the server fetch, compile or render things.
+Unknown fields are refused by name. Further fields of vLLM (chat templates, image URLs, guided decoding, ...) would let a
+caller make the server fetch, compile or render things.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class StreamOptions(_Body):
 
 
 class _Generation(_Body):
-    """What chat and plain completions have in common."""
+    """The common fields of chat and plain completions."""
 
     model: Model
     max_tokens: int | None = Field(None, ge=1)
-    min_tokens: int | None = Field(None, ge=0, description="vLLM's: no end before so many tokens.")
+    min_tokens: int | None = Field(None, ge=0, description="Minimum number of tokens (from vLLM).")
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: Probability | None = None
     n: int | None = Field(None, ge=1)
@@ -42,7 +42,9 @@ class _Generation(_Body):
     stream_options: StreamOptions | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    user: Annotated[str, Field(max_length=256)] | None = Field(None, description="Taken for compatibility, not used.")
+    user: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Accepted for compatibility, not used."
+    )
 
 
 class TextPart(_Body):
@@ -81,7 +83,11 @@ class Question(_Body):
     context: Text | None = None
     model: Model = "evolved"
     min_confidence: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="Abstain below this; default: the endpoint's own threshold."
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Abstain below this confidence; default: the endpoint's threshold.",
     )
 
 
@@ -92,13 +98,13 @@ class Neighbor(BaseModel):
 
 
 class Answer(BaseModel):
-    answer: str | None = Field(description="Null when the model abstains or its response holds no answer.")
+    answer: str | None = Field(description="Null if the model abstains or its response has no answer.")
     text: str | None = Field(description="The chosen option in words.")
     confidence: float = Field(description="exp(-entropy): the geometric mean of the response's token probabilities.")
     entropy: float = Field(description="Mean negative log-probability of the response's tokens, in nats.")
     abstained: bool
-    response: str = Field(description="What the model said.")
-    model: str = Field(description="The model that answered; an alias is resolved.")
+    response: str = Field(description="The text that the model returned.")
+    model: str = Field(description="The model that answered, with aliases resolved.")
     examples_in_prompt: bool
     neighbors: list[Neighbor] = Field(description="The nearest labeled rows, nearest first.")
 
@@ -111,6 +117,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Every error, as OpenAI's clients read it."""
+    """An error in OpenAI's format."""
 
     error: ErrorDetail

@@ -1,4 +1,4 @@
-"""`semievol serve`: the endpoint in the foreground, on a cluster or on this machine."""
+"""`semievol serve`: run the endpoint in the foreground, on a cluster or on this machine."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ _START_LIMIT_S = 3600  # large models take long to load
 
 
 def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> None:
-    """Start the endpoint of a run, say when it is ready, and stay until interrupted; then take it down.
+    """Start the endpoint of a run, report when it is ready, and serve until interrupted.
 
     Raises:
-        UserError: no such run, nothing fit to be promoted, an open address without keys, or too small a cluster.
+        UserError: there is no such run, no round can be promoted, a public address has no keys, or the cluster is too
+            small.
     """
     folder, config = promotion.open_run(run, overrides)
     if NAMED in trainers.load(config).writes.values():
         raise UserError(
-            f"the models of {folder.uri} are at an endpoint already: model.json of warmup and finetune names them"
+            f"the models of {folder.uri} are served by an endpoint already; model.json of warmup and finetune names them"
         )
     lines = keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
-    named = len(keys.Keys.parse(lines, config.serving.keys or keys.ENVIRONMENT))
-    if not named and not is_loopback(config.serving.host):
+    key_count = len(keys.Keys.parse(lines, config.serving.keys or keys.ENVIRONMENT))
+    if not key_count and not is_loopback(config.serving.host):
         raise UserError(
-            f"serving.host: {config.serving.host} can be reached from other machines, and there are no keys. Make one with "
-            f"`semievol key NAME --file keys.txt` and give --keys keys.txt, or stay on 127.0.0.1"
+            f"serving.host: other machines can reach {config.serving.host}, and there are no keys. Make one with "
+            f"`semievol key NAME --file keys.txt` and pass --keys keys.txt, or use 127.0.0.1"
         )
     if "evolved" in config.serving.models and not promotion.promoted(folder):
         _first_promotion(folder, config, echo)
@@ -50,38 +51,38 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     from ray import serve
 
     needed = cpus_needed(config)
-    os.environ.setdefault("RAY_worker_niceness", "0")  # a Ray started here; by default its workers yield to everything
+    os.environ.setdefault("RAY_worker_niceness", "0")  # for a local Ray, whose workers have a low priority by default
     cluster.connect(config, cpus=needed)
     _require(config, needed, echo)
     others = [app for app in serve.status().applications if app != APP and not app.startswith(prefix(folder))]
     if others:
-        raise UserError(f"Ray Serve on this cluster serves {', '.join(others)} already; take a cluster of its own")
+        raise UserError(f"Ray Serve on this cluster already serves {', '.join(others)}; use another cluster")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
     try:
         serve.run(build({"run": folder.uri, "overrides": overrides, "keys": lines}), name=APP, route_prefix="/")
         keeper, endpoint = (serve.get_deployment_handle(name, APP) for name in ("Keeper", "Endpoint"))
         _wait(keeper, endpoint, config.serving.models, echo)
-        echo(_greeting(config, named))
+        echo(_greeting(config, key_count))
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
-        echo("stopping: requests in flight are answered first")
+        echo("stopping after the requests in flight are answered")
     finally:
         serve.shutdown()
 
 
 def cpus_needed(config: RunConfig) -> float:
-    """CPUs of all replicas, one more round than is served at a time included (a promotion runs two for a while)."""
+    """Return the CPUs of all replicas and of one more model: a promotion loads the new round beside the old one."""
     serving, resources = config.serving, config.resources
-    one = config.engine.split * resources.serve.num_cpus + 1
-    models = (len(serving.models) + 1) * serving.replicas * one
+    per_replica = config.engine.split * resources.serve.num_cpus + 1
+    models = (len(serving.models) + 1) * serving.replicas * per_replica
     front = serving.endpoint_replicas * (0.1 + (resources.embed.num_cpus if serving.neighbors else 0))
     return models + front + 1
 
 
 def _require(config: RunConfig, cpus: float, echo: Callable[[str], None]) -> None:
-    """Say at once that there is no room, instead of waiting in silence."""
+    """Report at once if the cluster is too small, instead of waiting."""
     serving = config.serving
     gpus = len(serving.models) * serving.replicas * config.serving_gpus * config.engine.split
     neighbors = serving.endpoint_replicas * config.resources.embed.num_gpus if serving.neighbors else 0.0
@@ -90,8 +91,8 @@ def _require(config: RunConfig, cpus: float, echo: Callable[[str], None]) -> Non
         if have[kind] < needed:
             also = f", {neighbors:g} of them to embed questions (resources.embed.num_gpus)" if kind == "GPU" else ""
             cluster.too_small(
-                f"serving {', '.join(serving.models)} takes {needed:g} {kind}{also}; the cluster has {have[kind]:g}: serve "
-                f"fewer --models, or lower resources.serve, or resources.embed or serving.neighbors",
+                f"serving {', '.join(serving.models)} needs {needed:g} {kind}{also}, and the cluster has {have[kind]:g}. Serve "
+                f"fewer --models, or lower resources.serve, resources.embed or serving.neighbors",
                 echo,
             )
 
@@ -99,40 +100,42 @@ def _require(config: RunConfig, cpus: float, echo: Callable[[str], None]) -> Non
 def _first_promotion(folder: RunFolder, config: RunConfig, echo: Callable[[str], None]) -> None:
     rounds = promotion.finished_rounds(folder)
     if not rounds:
-        raise UserError(f"no finished round in {folder.uri} to serve as 'evolved'. `semievol run` goes on with it")
+        raise UserError(f"no finished round in {folder.uri} to serve as 'evolved'. Finish one with `semievol run`")
     entry = promotion.promote(folder, config, rounds[-1])
     echo(f"promoted round {entry.round}: accuracy {entry.accuracy:.3f} on the test rows, base {entry.against:.3f}")
 
 
 def _wait(keeper: Any, endpoint: Any, models: list[str], echo: Callable[[str], None]) -> None:
-    """Until every model can answer and the endpoint, which follows the keeper, knows it; with a line for each change."""
-    started, said = time.monotonic(), ""
+    """Wait until every model is ready and the endpoint lists it; print each change."""
+    started, shown = time.monotonic(), ""
     while True:
         lineup: Lineup = keeper.lineup.remote().result() or Lineup()
-        now = ", ".join([*(f"{name} ready" for name in lineup.apps), *(f"{n} {s}" for n, s in lineup.waiting.items())])
-        if now != said and now:
-            echo(f"{time.monotonic() - started:4.0f} s  {now.lower()}")
-            said = now
+        state = ", ".join(
+            [*(f"{name} ready" for name in lineup.apps), *(f"{n} {s}" for n, s in lineup.waiting.items())]
+        )
+        if state != shown and state:
+            echo(f"{time.monotonic() - started:4.0f} s  {state.lower()}")
+            shown = state
         if lineup.complete and set(models) <= set(endpoint.models.remote().result()):
             return
         failed = {n: w for n, w in lineup.waiting.items() if w == "DEPLOY_FAILED" or w.startswith("CHANGED")}
         for name, why in failed.items():
-            raise UserError(f"{name} is not served: {why.lower()} (Ray's logs of its replica say more)")
+            raise UserError(f"{name} is not served: {why.lower()} (see Ray's logs of its replica)")
         if time.monotonic() - started > _START_LIMIT_S:
             raise UserError(
-                "not ready within an hour; does the cluster have the CPUs and GPUs that resources.serve asks?"
+                "not ready within an hour. Check that the cluster has the CPUs and GPUs that resources.serve asks for"
             )
         time.sleep(1)
 
 
-def _greeting(config: RunConfig, named: int) -> str:
+def _greeting(config: RunConfig, key_count: int) -> str:
     serving = config.serving
     url = f"http://{serving.host}:{serving.port}"
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if named else ""
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if key_count else ""
     body = '{"model": "evolved", "messages": [{"role": "user", "content": "Hello"}]}'
     return (
-        f"serving {', '.join(serving.models)} at {url}/v1 (a page for people: {url}/)\n"
-        f"keys: {named or 'none, this machine only'}. Try:\n"
+        f"serving {', '.join(serving.models)} at {url}/v1 (web page: {url}/)\n"
+        f"keys: {key_count or 'none, this machine only'}. Try:\n"
         f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n"
         f"Ctrl-C stops it."
     )

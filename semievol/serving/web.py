@@ -1,4 +1,4 @@
-"""The routes of the endpoint as a FastAPI app over a `Backend`; knows no Ray and no vLLM."""
+"""The routes of the endpoint: a FastAPI app over a `Backend`, independent of Ray and vLLM."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("semievol.engines.endpoint")
 
 
 def build(backend: Backend, config: RunConfig) -> FastAPI:
-    """The app, without the gate that stands before it."""
+    """Return the app, without the `Gate` in front of it."""
     serving = config.serving
     app = FastAPI(
         title="SemiEvol endpoint", version="1", docs_url=None, redoc_url=None, responses=_ERRORS, redirect_slashes=False
@@ -46,9 +46,9 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
     def resolve(name: str, request: Request) -> str:
         model = backend.models().get(name)
         if model is None and name in serving.models:
-            raise Unavailable  # it is being loaded
+            raise Unavailable  # still loading
         if model is None:
-            raise HTTPException(404, f"No model '{name[:128]}' here; /v1/models lists those there are.")
+            raise HTTPException(404, f"There is no model '{name[:128]}'; /v1/models lists the models.")
         request.scope["semievol.model"] = model
         return model
 
@@ -72,7 +72,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 
     @app.post(CHAT)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        """OpenAI's chat completions: streaming, logprobs, n, stop and seed included."""
+        """OpenAI's chat completions, including streaming, logprobs, n, stop and seed."""
         return await forward(body, request, CHAT)
 
     @app.post(COMPLETIONS)
@@ -82,12 +82,12 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """What can be asked for; `evolved` is an alias of the round that was promoted last."""
+        """List the models. `evolved` is an alias of the round that was promoted last."""
         return {"object": "list", "data": [_card(name, model) for name, model in backend.models().items()]}
 
     @app.get("/v1/models/{name:path}")
     async def model_card(name: str, request: Request) -> dict[str, Any]:
-        """One model."""
+        """Describe one model."""
         return _card(name, resolve(name, request))
 
     @app.post("/v1/answer")
@@ -95,7 +95,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         body: Question | Annotated[list[Question], Field(min_length=1, max_length=MAX_QUESTIONS)],
         request: Request,
     ) -> Answer | list[Answer]:
-        """One question or a list: the parsed answer, its confidence, and the nearest labeled rows."""
+        """Answer one question or a list: the parsed answer, its confidence, and the nearest labeled rows."""
         questions = body if isinstance(body, list) else [body]
         names = [resolve(question.model, request) for question in questions]
         answers = await _in_time(answer(backend, config, questions, names), serving.timeout_s)
@@ -103,7 +103,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        """200 when every model that was asked for can answer."""
+        """Return 200 if every model of `serving.models` is ready, else 503."""
         ready = set(serving.models) <= set(backend.models())
         return JSONResponse({"status": "ok" if ready else "starting"}, status_code=200 if ready else 503)
 
@@ -132,7 +132,7 @@ async def _in_time(work: Awaitable[Any], seconds: float) -> Any:
 
 
 async def _to_the_end(parts: AsyncIterator[int | bytes]) -> AsyncIterator[bytes]:
-    """The stream; when the replica dies in the middle, an error event in place of the rest, as nothing else is left."""
+    """Yield the stream. If the replica dies, yield an error event in place of the rest: the status is sent already."""
     try:
         async for part in parts:
             yield part  # type: ignore[misc]
@@ -142,7 +142,7 @@ async def _to_the_end(parts: AsyncIterator[int | bytes]) -> AsyncIterator[bytes]
 
 
 def _relay(status: int, content: bytes) -> Response:
-    """The engine's response; its errors keep their status and message, and lose what else is in them."""
+    """Return the engine's response. Of an error, keep only the status and the message."""
     if status == 200:
         return Response(content, media_type=_JSON)
     if status == 503:
@@ -158,7 +158,7 @@ def _relay(status: int, content: bytes) -> Response:
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """The first thing that is wrong, by its place; never the input itself, which may be a prompt."""
+    """Return the place and message of the first problem, without the input, which may be a prompt."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part)[:64] for part in first["loc"] if part != "body")
@@ -176,7 +176,7 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _unavailable(_: Request, __: Exception) -> JSONResponse:
-    message = "The model is not available just now; send the request again."
+    message = "The model is not available at the moment; send the request again."
     return error_response(503, message, "unavailable", retry_after="1")
 
 
@@ -185,12 +185,12 @@ async def _timed_out(_: Request, __: Exception) -> JSONResponse:
 
 
 async def _failed(_: Request, __: Exception) -> JSONResponse:
-    # The gate logs it, by its type alone: messages of validation and decoding errors quote their input.
-    return error_response(500, "Something is wrong in the endpoint; its log names the error.", "server_error")
+    # The gate logs only its type: messages of validation and decoding errors quote their input.
+    return error_response(500, "The endpoint failed on this request; its log names the error.", "server_error")
 
 
 def _content_policy(page: str) -> str:
-    """Only the page's own style and script, and only requests to this endpoint."""
+    """Return a policy that allows only the page's own style and script, and requests to this endpoint."""
 
     def hashes(tag: str) -> str:
         blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

@@ -143,7 +143,7 @@ def test_a_cluster_on_this_machine_needs_no_token_and_takes_relative_paths(
 
 def test_addresses() -> None:
     assert _url("head:8265/") == "http://head:8265"
-    with pytest.raises(UserError, match="no address of a job server"):
+    with pytest.raises(UserError, match="not the address of a job server"):
         _url("ray://head:10001")
     with pytest.raises(UserError, match=r"nothing answers at http://127\.0\.0\.1:1 "):
         JobServer("127.0.0.1:1")

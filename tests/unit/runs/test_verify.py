@@ -117,9 +117,7 @@ def test_each_thing_that_may_have_happened_to_it_is_found(run: tuple[RunFolder, 
     manifest.write_text("{")
     assert found(run).problems[0].startswith("round-0/label: manifest.json cannot be read")
     manifest.unlink()
-    assert found(run).problems == [
-        "round-0/select: made of label, which is not finished; `semievol run` goes on with it"
-    ]
+    assert found(run).problems == ["round-0/select: reads label, which is not finished; `semievol run` finishes it"]
 
 
 def test_ids_are_unique_and_those_of_the_stage_before(run: tuple[RunFolder, RunConfig]) -> None:

@@ -24,11 +24,11 @@ def test_what_is_no_key_line_is_refused_without_showing_it(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"keys\.txt, entry 2: not NAME:sha256:HEX") as refused:
         Keys.parse("\nalice:sk-semievol-a-real-key", "keys.txt")
     assert "a-real-key" not in str(refused.value)
-    with pytest.raises(UserError, match="entry 2: the name 'alice' stands twice"):
+    with pytest.raises(UserError, match="entry 2: the name 'alice' is there twice"):
         Keys.parse("\n".join([f"alice:sha256:{'0' * 64}"] * 2), "keys.txt")
     with pytest.raises(UserError, match="'alice' has a key already"):
         add("alice", f"{tmp_path}/k") and add("alice", f"{tmp_path}/k")
-    with pytest.raises(UserError, match="is no name"):
+    with pytest.raises(UserError, match="is not a valid key name"):
         add("al ice", f"{tmp_path}/k")
     with pytest.raises(UserError, match="semievol key NAME"):
         read(f"{tmp_path}/none", None)
