@@ -1,6 +1,9 @@
 """The run that chaos is made in: all of it real but the engine, which follows rules and takes its time.
 
 python -m tests.chaos.driver CONFIG.yaml [LAST STAGE]
+
+`engine.extra.seconds` is the time of a request. With 0 it is the run to compare with, which nobody disturbs: there the
+training is fake too, as the engine asks no weights.
 """
 
 import asyncio
@@ -8,21 +11,26 @@ import sys
 from functools import partial
 
 from semievol import config
+from semievol.config import EngineConfig
 from semievol.errors import UserError
 from semievol.runs import runner
 from semievol.runs.pipeline import Pipeline
+from semievol.stages import train
 from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine
-
-SECONDS_PER_REQUEST = 1.0
+from tests.support.training import copy_base
 
 
 class SlowEngine(RuleEngine):
     """So that there is a middle to be killed in."""
 
+    def __init__(self, model: str, config: EngineConfig) -> None:
+        super().__init__(model, config)
+        self._seconds: float = config.extra["seconds"]
+
     async def _heard(self, *asked: object) -> tuple[str, int, str]:
         heard = await super()._heard(*asked)  # type: ignore[arg-type]
-        await asyncio.sleep(SECONDS_PER_REQUEST)
+        await asyncio.sleep(self._seconds)
         return heard
 
 
@@ -30,6 +38,9 @@ if __name__ == "__main__":
     runner.StageContext = partial(StageContext, engine=SlowEngine)  # type: ignore[misc,assignment]
     try:
         file, *until = sys.argv[1:]
-        Pipeline(config.load(file), lambda line: print(line, flush=True)).run(*until, only_needed=bool(until))
+        settings = config.load(file)
+        if not settings.engine.extra["seconds"]:
+            train.train = copy_base
+        Pipeline(settings, lambda line: print(line, flush=True)).run(*until, only_needed=bool(until))
     except UserError as error:
         sys.exit(f"semievol: {error}")

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import pytest
-
 from semievol.config import TaskConfig
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.method.prompts import completion, messages
 from semievol.tasks import Row, make
+from tests.support.shared import MODEL, needs_model
 
-MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
-pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
+pytestmark = needs_model
 
 
 def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:
