@@ -42,7 +42,7 @@ def select_rows(run: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def config(s3: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("fpb")
-    write_rows(folder, labeled=96, unlabeled=120, test=48)
+    write_rows(folder, labeled=64, unlabeled=120, test=48)
     storage.upload(str(folder), f"{s3}/data")
     storage.upload(str(MODEL), f"{s3}/base")
     (folder / "c.yaml").write_text(

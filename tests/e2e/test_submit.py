@@ -107,14 +107,20 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(storage: Path) -> list[str]:
     """The demo, small: a few rows, and a base model that has hardly been trained."""
+    import torch
+
     folder = storage.parent
     write_dataset(folder / "data", seed=0, labeled=36, unlabeled=60, test=24)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"STEPS": 10, "PROSE_ROWS": 1, "TASK_ROWS": 1}.items():
             patch.setattr(base_model, name, value)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         base_model.build_base_model(folder / "base", seed=0)
+        torch.set_num_threads(threads)
     return [
         str(DEMO),
+        "name=job",
         f"storage={storage}",
         f"data.labeled={folder}/data/labeled.jsonl",
         f"data.unlabeled={folder}/data/unlabeled/*.jsonl",
@@ -160,7 +166,7 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(
 
     again = cluster.semievol(*submit, "--no-wait")  # finds the job that is at work
     assert again.returncode == 0 and f"job {job} is at work already" in again.stdout
-    driver = json.loads((storage / "run" / "driver.json").read_text())
+    driver = json.loads((storage / "job" / "driver.json").read_text())
     os.kill(driver["pid"], signal.SIGKILL)
     rest = first.communicate(timeout=60)[0]
     assert first.returncode == 1
@@ -172,7 +178,7 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(
     assert f"job {job}-2 submitted" in done.stdout and f"job {job}-2 succeeded" in done.stdout
     for stage, state in (("ingest", "done before"), ("index", "done before"), ("warmup", "36 in")):
         assert any(line.startswith(stage) and state in line for line in done.stdout.splitlines()), stage
-    assert not (storage / "run" / "driver.json").exists()
+    assert not (storage / "job" / "driver.json").exists()
 
     listed = cluster.semievol("jobs").stdout
     assert f"{job}-2 " in listed and "succeeded" in listed and "failed" in listed
