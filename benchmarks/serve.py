@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import aiohttp
 
 from semievol.config import EngineConfig
 from semievol.engines.vllm import engine_environment, engine_options
-from tests.support import served
+from semievol.serving import keys
 
 SHARED = Path(__file__).parents[2] / "shared"
 MODEL, ROWS = SHARED / "models" / "tiny-lm", SHARED / "data" / "fpb" / "test.csv"
@@ -40,27 +41,46 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="of a block")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        run = served.make_run(Path(scratch), MODEL)
-        subprocess.run([sys.executable, "-m", "semievol", "promote", run, "--round", "0"], check=True)
         print("starting both servers", flush=True)
-        peer, peer_url = start_vllm(scratch)
-        ours = None
+        logs = {name: Path(scratch, f"{name}.out") for name in ("vllm", "ours")}
+        peer, peer_port = start_vllm(logs["vllm"])
+        ours, our_port, key = start_ours(Path(scratch), logs["ours"])
         try:
-            ours = served.start(run, "serving.models=[evolved]", "serving.neighbors=0", "serving.rate=1000000/minute")
-            targets = {"ours": (ours.url, "evolved", ours.key), "vllm": (peer_url, "tiny-lm", "")}
+            wait(peer, peer_port, logs["vllm"])
+            wait(ours, our_port, logs["ours"])
+            targets = {
+                "ours": (f"http://127.0.0.1:{our_port}", "base", key),
+                "vllm": (f"http://127.0.0.1:{peer_port}", "tiny-lm", ""),
+            }
             print(json.dumps(asyncio.run(measure(targets, options.repeats, options.seconds))))
         finally:
-            if ours:
-                served.stop(ours)
-            peer.terminate()
-            peer.wait(timeout=60)
+            for server in (ours, peer):
+                server.terminate()
+                server.wait(timeout=120)
 
 
-def start_vllm(scratch: str) -> tuple[subprocess.Popen[bytes], str]:
+def start_ours(scratch: Path, log: Path) -> tuple[subprocess.Popen[bytes], int, str]:
+    """`semievol serve` on a run that has not begun: its base model is all that there is to serve."""
+    run, port = scratch / "run", free_port()
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        f"""
+        name: run
+        storage: {scratch}
+        model: {{base: {MODEL}}}
+        data: {{labeled: none, unlabeled: none, test: none}}
+        engine: {{max_num_seqs: 64}}
+        serving: {{models: [base], neighbors: 0, rate: 1000000/minute}}
+        """
+    )
+    key = keys.add("benchmark", f"{run}/keys.txt")
+    command = [sys.executable, "-m", "semievol", "serve", str(run), f"--port={port}", f"--keys={run}/keys.txt"]
+    return start(command, os.environ | {"RAY_SERVE_LOG_TO_STDERR": "0"}, log), port, key
+
+
+def start_vllm(log: Path) -> tuple[subprocess.Popen[bytes], int]:
     """`vllm serve` with the settings that our engine has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # What `vllm serve` runs; that command itself stumbles over the name of the CPU build's package.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL)]
     command += ["--served-model-name", "tiny-lm"]
@@ -69,17 +89,29 @@ def start_vllm(scratch: str) -> tuple[subprocess.Popen[bytes], str]:
         flag = name.replace("_", "-")
         command += [] if name == "trust_remote_code" else [f"--{flag if value is not False else f'no-{flag}'}"]
         command += [str(value)] if not isinstance(value, bool) else []
-    environment = os.environ | engine_environment(EngineConfig())
-    log = Path(scratch, "vllm.out")
+    return start(command, os.environ | engine_environment(EngineConfig()), log), port
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+
+
+def wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until the server says that its model can answer."""
     until = time.monotonic() + 600
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return process, f"http://127.0.0.1:{port}"
-        except OSError:
-            if process.poll() is not None or time.monotonic() > until:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}/health").close()
+            return
+        except OSError:  # nothing listens yet, or the answer is 503
+            if server.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(log.read_text()) from None
             time.sleep(1)
 

@@ -24,14 +24,10 @@ import pytest
 
 from semievol.data import storage
 from tests.support.engines import requests
+from tests.support.shared import MODEL, needs_model
 
-SHARED = Path(__file__).parents[3] / "shared"
-MODEL = SHARED / "models" / "tiny-lm"
 FULL = int(os.environ.get("SEMIEVOL_CHAOS_KILLS", "0"))
-pytestmark = [
-    pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here"),
-    pytest.mark.timeout(7200 if FULL else 1200),
-]
+pytestmark = [needs_model, pytest.mark.timeout(7200 if FULL else 1200)]
 ROWS, TEST_ROWS, COLLABORATORS, PER_COMMIT, ACTORS, IN_FLIGHT = 300, 16, 2, 10, 2, 4
 # Requests that a kill may have made twice, by the stage that it fell into, with a justification for each row. In flight are two
 # blocks that an engine is asked, as engine.max_num_seqs is one block, and as many that are answered and not committed yet.
@@ -133,7 +129,7 @@ def _called(process: psutil.Process, name: str) -> bool:
         return False
 
 
-def prepare(folder: Path, address: str) -> Run:
+def prepare(folder: Path, address: str, seconds: float = 1) -> Run:
     folder.mkdir()
     options = ["x", "y", "z"]
     for split, start, count in (("labeled", 1000, 16), ("test", 2000, TEST_ROWS), ("unlabeled", 0, ROWS)):
@@ -157,7 +153,7 @@ def prepare(folder: Path, address: str) -> Run:
         label:
           rows_per_commit: {PER_COMMIT}
           collaborators: [{{name: a, k: 0}}, {{name: b, k: 0, prompt: careful}}]
-        engine: {{max_num_seqs: {PER_COMMIT}, extra: {{log: {folder}/requests}}}}
+        engine: {{max_num_seqs: {PER_COMMIT}, extra: {{log: {folder}/requests, seconds: {seconds}}}}}
         resources: {{label: {{actors: {ACTORS}}}}}
         """
     )
@@ -208,7 +204,7 @@ def check(run: Run, undisturbed: Run) -> int:
 
 @pytest.fixture(scope="module")
 def undisturbed(raylets: Raylets, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = prepare(tmp_path_factory.mktemp("undisturbed") / "run", raylets.address)
+    run = prepare(tmp_path_factory.mktemp("undisturbed") / "run", raylets.address, seconds=0)
     finished(run, raylets, [], random.Random(0))
     assert run.starts == 1
     table = outcome(run)["label"]

@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,9 @@ from semievol.engines import Completion, Engine, EngineDied, PromptTooLong, Requ
 from semievol.method.prompts import messages
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
+from tests.support.shared import MODEL, needs_model
 
-MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
-pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
+pytestmark = needs_model
 TASK = MultipleChoice()
 ROW = Row("Profit rose by a third.", ["negative", "neutral", "positive"], None, None)
 PROMPT = messages(TASK, ROW)

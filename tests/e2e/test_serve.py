@@ -21,13 +21,11 @@ import schemathesis
 from semievol.cli import main
 from tests.support import served
 from tests.support.served import Served
+from tests.support.shared import MODEL, needs_model
 
-MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
-pytestmark = [
-    pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here"),
-    pytest.mark.timeout(2400),
-]
+pytestmark = [needs_model, pytest.mark.timeout(2400)]
 EXAMPLES = int(os.environ.get("SEMIEVOL_FUZZ_EXAMPLES", "60"))  # for each route
+CALLERS = 8  # of the endpoint at a time, while a replica dies and a model is promoted
 SECRET = "zebra-crossing-71"  # stands in prompts; must stand in no log
 HELLO: Any = [{"role": "user", "content": f"Is {SECRET} good?\n\nA. yes\nB. no"}]
 QUESTION = {"question": f"{SECRET}: profit rose", "options": ["negative", "neutral", "positive"]}
@@ -37,7 +35,8 @@ QUESTION = {"question": f"{SECRET}: profit rose", "options": ["negative", "neutr
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run = served.make_run(tmp_path_factory.mktemp("serve"), MODEL)
     main(["promote", run, "--round", "0"])
-    running = served.start(run, "serving.rate=1000000/minute", "serving.max_tokens=512")
+    # One model: each costs a minute to start. Two at a time there are when another round is promoted.
+    running = served.start(run, "serving.models=[evolved]", "serving.rate=1000000/minute", "serving.max_tokens=512")
     yield running
     served.stop(running)
 
@@ -50,7 +49,7 @@ def client(endpoint: Served) -> openai.OpenAI:
 
 
 def test_the_official_client(client: openai.OpenAI, endpoint: Served) -> None:
-    assert [model.id for model in client.models.list()] == ["base", "evolved", "round-0"]
+    assert [model.id for model in client.models.list()] == ["evolved", "round-0"]
     assert client.models.retrieve("evolved").model_extra == {"root": "round-0"}
     ask: dict[str, Any] = {"model": "evolved", "messages": HELLO, "max_tokens": 12}
     one = client.chat.completions.create(**ask, temperature=0, logprobs=True, top_logprobs=2)
@@ -65,7 +64,7 @@ def test_the_official_client(client: openai.OpenAI, endpoint: Served) -> None:
     )
     streamed = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
     assert streamed == one.choices[0].message.content and parts[-1].usage
-    plain = client.completions.create(model="base", prompt="The answer", max_tokens=4, temperature=0, logprobs=1)
+    plain = client.completions.create(model="round-0", prompt="The answer", max_tokens=4, temperature=0, logprobs=1)
     assert plain.choices[0].logprobs and plain.choices[0].logprobs.tokens
     said = str(one.choices[0].message.content)
     stopped = client.chat.completions.create(**ask, temperature=0, stop=said[-1])
@@ -81,12 +80,12 @@ def test_the_official_client(client: openai.OpenAI, endpoint: Served) -> None:
 
 
 def test_the_task_route_measures_as_the_run_does(client: openai.OpenAI, endpoint: Served) -> None:
-    answers = endpoint.http.post("/v1/answer", json=[QUESTION, QUESTION | {"model": "base"}]).json()
-    assert [answer["model"] for answer in answers] == ["round-0", "base"]
+    answers = endpoint.http.post("/v1/answer", json=[QUESTION, QUESTION | {"model": "round-0"}]).json()
+    assert [answer["model"] for answer in answers] == ["round-0", "round-0"]
     listed = "A. negative\nB. neutral\nC. positive"
     prompt = f"{QUESTION['question']}\n\n{listed}\n\nAnswer with the letter of the correct option."
     said = client.chat.completions.create(
-        model="base", messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=8, logprobs=True
+        model="round-0", messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=8, logprobs=True
     )
     assert said.choices[0].logprobs and said.choices[0].logprobs.content
     logprobs = [token.logprob for token in said.choices[0].logprobs.content]
@@ -201,20 +200,16 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
     outcomes: Counter[str] = Counter()
     models: Counter[str] = Counter()
     done = asyncio.Event()
+    pause_s = 0.0
 
     async def caller(client: httpx.AsyncClient, number: int) -> None:
         turn = 0
         while not done.is_set():
             turn += 1
-            body = {
-                "model": "evolved",
-                "messages": HELLO,
-                "max_tokens": 48,
-                "min_tokens": 48,
-                "seed": number * 10_000 + turn,
-            }
+            streams = (turn + number) % 4 == 0
+            body = {"model": "evolved", "messages": HELLO, "max_tokens": 48, "min_tokens": 48, "stream": streams}
             try:
-                response = await client.post("/v1/chat/completions", json=body | {"stream": (turn + number) % 4 == 0})
+                response = await client.post("/v1/chat/completions", json=body | {"seed": number * 10_000 + turn})
             except httpx.HTTPError as error:
                 outcomes[type(error).__name__] += 1
                 continue
@@ -223,31 +218,31 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
             outcomes[f"{response.status_code}{' cut' if cut and response.status_code == 200 else ''}"] += 1
             if response.status_code == 503:
                 assert retry, response.text
-            elif not cut and (turn + number) % 4:
+            elif not cut and not streams:
                 models[response.json()["model"]] += 1
+            await asyncio.sleep(pause_s)
 
     async def run() -> None:
+        nonlocal pause_s
         headers = {"authorization": f"Bearer {endpoint.key}"}
-        limits = httpx.Limits(max_connections=16)
-        async with httpx.AsyncClient(
-            base_url=endpoint.url, headers=headers, timeout=300, trust_env=False, limits=limits
-        ) as client:
-            callers = [asyncio.create_task(caller(client, number)) for number in range(16)]
-            await asyncio.sleep(5)
+        async with httpx.AsyncClient(base_url=endpoint.url, headers=headers, timeout=300, trust_env=False) as client:
+            callers = [asyncio.create_task(caller(client, number)) for number in range(CALLERS)]
+            await _until(lambda: outcomes.total() >= 2 * CALLERS, 60)
             assert set(outcomes) == {"200"}
             await asyncio.to_thread(_kill_engine_replica, endpoint, "round-0")
             await _until(lambda: outcomes["200"] > 0 and models["round-0"] > 0, 1)
             lost_from = outcomes["200"]
-            await _until(lambda: outcomes["200"] > lost_from + 64, 600)  # it is back
+            await _until(lambda: outcomes["200"] > lost_from + 4 * CALLERS, 600)  # it is back
+            pause_s = 0.5  # callers without a pause take the cores from the model that is loaded beside them
             await asyncio.to_thread(main, ["promote", endpoint.run, "--round", "1"])
-            await _until(lambda: models["round-1"] > 16, 900)  # loaded while 16 callers keep the cores busy
+            await _until(lambda: models["round-1"] > CALLERS, 900)
             done.set()
             await asyncio.gather(*callers)
 
     asyncio.run(run())
     print("outcomes:", dict(outcomes), "models:", dict(models))
     lost = outcomes.total() - outcomes["200"]
-    assert lost <= 16
+    assert lost <= CALLERS
     assert set(outcomes) <= {"200", "200 cut", "503"}
     with pytest.raises(SystemExit) as refused:
         main(["promote", endpoint.run, "--round", "2"])

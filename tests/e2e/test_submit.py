@@ -1,6 +1,8 @@
-"""A head and two more nodes as processes of their own, with token authentication: submit, kill the driver, submit again."""
+"""A head and two more nodes as processes of their own, with token authentication: submit, kill the driver, submit again.
 
-import csv
+The job is the demo, as far as its first training.
+"""
+
 import json
 import os
 import signal
@@ -17,15 +19,13 @@ import psutil
 import pytest
 import requests
 
+from semievol.demo import base_model
+from semievol.demo.data import write_dataset
+
+pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared"
-DATA, MODEL = SHARED / "data" / "fpb", SHARED / "models" / "tiny-lm"
-pytestmark = [
-    pytest.mark.skipif(not DATA.exists(), reason=f"needs {DATA}, which is not here"),
-    pytest.mark.timeout(1200),
-]
+DEMO = Path(base_model.__file__).with_name("demo.yaml")
 TOKEN, SECRET = "0123456789abcdef" * 4, "hf_thisIsAValue"
-SIZES = {"labeled": 32, "unlabeled": 100, "test": 32}
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -100,31 +100,46 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("job")
-    for split, size in SIZES.items():
-        with (DATA / f"{split}.csv").open(newline="") as source, (folder / f"{split}.csv").open("w", newline="") as out:
-            csv.writer(out).writerows(list(csv.reader(source))[: size + 1])
-    (folder / "c.yaml").write_text(
-        f"""
-        name: job
-        storage: {folder}/runs
-        model: {{base: {MODEL}}}
-        data: {{labeled: {folder}/labeled.csv, unlabeled: {folder}/unlabeled.csv, test: {folder}/test.csv}}
-        warmup: {{epochs: 1, learning_rate: 2e-3}}
-        resources: {{train: {{workers: 1}}}}
-        label:
-          collaborators:
-            - {{name: plain, k: 0}}
-            - {{name: nearest, k: 3, kind: neighbors}}
-        """
-    )
-    return folder / "c.yaml"
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("job") / "runs"
 
 
-def test_without_the_token_a_client_is_refused(cluster: Cluster, config: Path) -> None:
-    for token, message in ((None, "wants a token, and there is none here"), ("wrong", "does not accept this token")):
-        for command in (["submit", str(config)], ["jobs"], ["stop", "job"]):
+@pytest.fixture(scope="module")
+def settings(storage: Path) -> list[str]:
+    """The demo, small: a few rows, and a base model that has hardly been trained."""
+    import torch
+
+    folder = storage.parent
+    write_dataset(folder / "data", seed=0, labeled=36, unlabeled=60, test=24)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"STEPS": 10, "PROSE_ROWS": 1, "TASK_ROWS": 1}.items():
+            patch.setattr(base_model, name, value)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        base_model.build_base_model(folder / "base", seed=0)
+        torch.set_num_threads(threads)
+    return [
+        str(DEMO),
+        "name=job",
+        f"storage={storage}",
+        f"data.labeled={folder}/data/labeled.jsonl",
+        f"data.unlabeled={folder}/data/unlabeled/*.jsonl",
+        f"data.test={folder}/data/test.jsonl",
+        f"model.base={folder}/base",
+        "warmup.epochs=1",
+        "resources.train.workers=1",  # two of them train in test_run
+        "limits.max_bad_fraction=1",
+    ]
+
+
+def test_without_the_token_a_client_is_refused(cluster: Cluster, settings: list[str]) -> None:
+    submit = ["submit", *settings]
+    refusals = {
+        None: ("wants a token, and there is none here", [submit, ["jobs"]]),
+        "wrong": ("does not accept this token", [submit, ["stop", "job"]]),
+    }
+    for token, (message, commands) in refusals.items():
+        for command in commands:
             done = cluster.semievol(*command, token=token)
             assert done.returncode == 2
             assert message in done.stderr and "RAY_AUTH_TOKEN" in done.stderr
@@ -132,8 +147,10 @@ def test_without_the_token_a_client_is_refused(cluster: Cluster, config: Path) -
     assert requests.get(f"{cluster.url}/api/jobs/", timeout=10).status_code == 401
 
 
-def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, config: Path) -> None:
-    submit = ["submit", str(config), "--until", "warmup", "--env", "HF_TOKEN"]
+def test_a_killed_driver_is_resumed_by_the_same_submission(
+    cluster: Cluster, storage: Path, settings: list[str]
+) -> None:
+    submit = ["submit", *settings, "--until", "warmup", "--env", "HF_TOKEN"]
     command = [sys.executable, "-m", "semievol", *submit, "--address", cluster.url]
     environment = cluster.client | {"RAY_AUTH_TOKEN": TOKEN}
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -149,7 +166,7 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, con
 
     again = cluster.semievol(*submit, "--no-wait")  # finds the job that is at work
     assert again.returncode == 0 and f"job {job} is at work already" in again.stdout
-    driver = json.loads((config.parent / "runs" / "job" / "driver.json").read_text())
+    driver = json.loads((storage / "job" / "driver.json").read_text())
     os.kill(driver["pid"], signal.SIGKILL)
     rest = first.communicate(timeout=60)[0]
     assert first.returncode == 1
@@ -159,9 +176,9 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, con
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"job {job}-2 submitted" in done.stdout and f"job {job}-2 succeeded" in done.stdout
-    for stage, state in (("ingest", "done before"), ("index", "done before"), ("warmup", "32 in")):
+    for stage, state in (("ingest", "done before"), ("index", "done before"), ("warmup", "36 in")):
         assert any(line.startswith(stage) and state in line for line in done.stdout.splitlines()), stage
-    assert not (config.parent / "runs" / "job" / "driver.json").exists()
+    assert not (storage / "job" / "driver.json").exists()
 
     listed = cluster.semievol("jobs").stdout
     assert f"{job}-2 " in listed and "succeeded" in listed and "failed" in listed
@@ -171,12 +188,12 @@ def test_a_killed_driver_is_resumed_by_the_same_submission(cluster: Cluster, con
     assert "HF_TOKEN" in shown and SECRET not in shown
 
 
-def test_a_job_can_be_stopped_and_says_what_nodes_lack(cluster: Cluster, config: Path) -> None:
-    submit = ["submit", str(config), "name=other", "--until", "ingest"]
+def test_a_job_can_be_stopped_and_says_what_nodes_lack(cluster: Cluster, storage: Path, settings: list[str]) -> None:
+    submit = ["submit", *settings, "name=other", "--until", "ingest"]
     refused = cluster.semievol(*submit, "--env", "NOT_THERE")
     assert refused.returncode == 2
     assert refused.stdout.count("--env NOT_THERE: not set") == 3  # the head and two nodes
-    assert not (config.parent / "runs" / "other").exists()
+    assert not (storage / "other").exists()
 
     left = cluster.semievol(*submit, "--no-wait")
     job = left.stdout.split()[1]

@@ -19,9 +19,9 @@ from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.trainers.base import TrainSpec, trained
 from semievol.trainers.render import Source, render
+from tests.support.shared import MODEL, needs_model
 
-MODEL = Path(__file__).parents[3] / "shared" / "models" / "tiny-lm"
-pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"needs {MODEL}, which is not here")
+pytestmark = needs_model
 
 
 def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:

@@ -2,11 +2,10 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -19,8 +18,8 @@ from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
 from semievol.reports import summary
 from semievol.runs import pipeline
-from semievol.trainers.base import MODEL, TrainSpec
 from tests.support.engines import RuleEngine, requests
+from tests.support.training import CopyTrainer
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(1200)]
 OPTIONS = ["x", "y", "z"]
@@ -40,23 +39,6 @@ def ids(numbers: range) -> set[int]:
 def put(file: Path, content: list[dict[str, Any]]) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text("\n".join(map(json.dumps, content)))
-
-
-class CopyTrainer:
-    """Makes of a model a copy, with a line about this training."""
-
-    needs_tokens = True
-    pool = "train"
-    writes: ClassVar = {"model": MODEL}
-
-    def __init__(self, config: RunConfig) -> None:
-        pass
-
-    def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Any) -> dict[str, Any]:
-        shutil.copytree(spec.base, f"{spec.out}/{MODEL}")
-        with Path(spec.out, MODEL, "trained").open("a") as lineage:
-            lineage.write(f"{stage}\n")
-        return {"steps": row_count, "loss": 0.5}
 
 
 @pytest.fixture

@@ -112,3 +112,10 @@ def test_pure_rooms_need_neither_ray_nor_torch(room: str) -> None:
     for path in files:
         strange = {name for name in imports(path) if name.split(".")[0] not in PURE_MAY}
         assert not strange, f"{room} is pure, and {path.name} imports {strange}"
+
+
+def test_tests_share_through_support_and_benchmarks_import_no_tests() -> None:
+    for path in sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]):
+        may = "tests.support" if path.is_relative_to(ROOT / "tests") else "nothing of them"
+        strange = {name for name in imports(path) if name.split(".")[0] == "tests" and not name.startswith(may)}
+        assert not strange, f"{path.relative_to(ROOT)} imports {strange}; of tests it may import {may}"

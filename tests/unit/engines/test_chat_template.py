@@ -1,34 +1,16 @@
 """What chat templates show, of models that know a system message and of others. TRL's view of it is in tests/e2e."""
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from semievol.engines.chat_template import ChatTemplate
 from semievol.errors import UserError
+from tests.support.tokenizer import ALL, RESPONDS, numbers
 
-BAD_ROLE = "{% if m.role == 'bad' %}{{ raise_exception('no such role') }}{% endif %}"
-RESPONDS = "{% if m.role == 'assistant' %}0 {% endif %}"
-ALL = (
-    "{% for m in messages %}"
-    + BAD_ROLE
-    + RESPONDS
-    + "{{ m.content }} {% endfor %}{% if add_generation_prompt %}0{% endif %}"
-)
 OTHERWISE = ALL.replace(RESPONDS, "")  # with a response than without
 REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + ALL
 DROPS = ALL.replace("{{ m.content }}", "{% if m.role != 'system' %}{{ m.content }}{% endif %}")
 PROMPT = [{"role": "system", "content": "1 2"}, {"role": "user", "content": "3"}]
 ANSWER = [{"role": "assistant", "content": "4 5"}]
-
-
-def numbers(template: str | None = ALL) -> PreTrainedTokenizerFast:
-    """The token of a number is the number."""
-    words = Tokenizer(models.WordLevel({str(n): n for n in range(200)} | {"?": 200}, unk_token="?"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
-    tokenizer.chat_template = template
-    return tokenizer
 
 
 @pytest.mark.parametrize("template", [ALL, REFUSES, DROPS])

@@ -9,7 +9,7 @@ import pytest
 
 from semievol.engines.chat_template import ChatTemplate
 from semievol.engines.vllm import PromptBatches, _reduce
-from tests.unit.engines.test_chat_template import numbers
+from tests.support.tokenizer import numbers
 
 
 class OneAtATime:
