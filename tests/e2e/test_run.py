@@ -131,7 +131,7 @@ def test_every_stage_is_recorded_and_nothing_is_lost(finished: Path) -> None:
     assert all(0 < model["accuracy"] <= 1 for model in summary["models"].values())
     assert summary["pseudo_labels"]["selected_accuracy"] > 1 / 3
     readme = (finished / "README.md").read_text()
-    for text in ("## What was found in the data", "duplicates folded", "McNemar", "| evolved |"):
+    for text in ("## Data", "duplicates folded", "McNemar", "| evolved |"):
         assert text in readme
     status = json.loads((finished / "status.json").read_text())
     assert status["state"] == "finished"
