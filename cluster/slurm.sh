@@ -1,14 +1,14 @@
 #!/bin/bash
-# One run on Slurm: Ray starts on every node of the allocation, the driver on the first, and all ends with the run.
+# One run on Slurm. Ray starts on every node of the allocation, the driver on the first node, and all stop after the run.
 #
 #   sbatch cluster/slurm.sh my.yaml resources.label.actors=8
 #
-# A job that is preempted is queued again and goes on where it stopped; so does the same command after a timeout.
-# Storage, data and models are URIs or folders that every node sees. Lines to look at are marked "change".
+# A preempted job is queued again and continues where it stopped. After a timeout, submit the same command again.
+# Storage, data and models must be URIs or folders that every node mounts. Check the lines marked "change".
 #SBATCH --job-name=semievol
 #SBATCH --nodes=2                 # change
-#SBATCH --ntasks-per-node=1       # one Ray node on each
-#SBATCH --exclusive               # Ray takes the machine, and stops every Ray of yours on it at the end
+#SBATCH --ntasks-per-node=1       # one Ray node per machine
+#SBATCH --exclusive               # Ray uses the whole machine, and stops all your Ray processes on it at the end
 #SBATCH --gpus-per-node=8         # change
 #SBATCH --time=24:00:00           # change
 #SBATCH --requeue
@@ -17,7 +17,7 @@ set -euo pipefail
 
 source .venv/bin/activate         # change: the same Python on every node
 
-# Nobody else on the network may use this cluster: a token of its own for each job, never on a command line.
+# Each job has its own token, so that others on the network cannot use the cluster. It is never on a command line.
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN="$(python -c 'import secrets; print(secrets.token_hex(32))')"
 export RAY_AUTH_TOKEN

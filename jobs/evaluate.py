@@ -1,6 +1,6 @@
-"""The comparison of base, warm and evolved model as the entry point of a Ray job: `python jobs/evaluate.py CONFIG.yaml`.
+"""Compare base, warm and evolved model, as a Ray job: `python jobs/evaluate.py CONFIG.yaml`.
 
-What it needs and is not there yet is made first.
+Earlier stages that are not done run first.
 """
 
 import sys

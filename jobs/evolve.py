@@ -1,6 +1,6 @@
-"""The whole run as the entry point of a Ray job: `ray job submit --working-dir . -- python jobs/evolve.py CONFIG.yaml`.
+"""Do a whole run, as a Ray job: `ray job submit --working-dir . -- python jobs/evolve.py CONFIG.yaml`.
 
-`semievol submit CONFIG.yaml` needs no such file; this is for manifests and other submitters.
+`semievol submit CONFIG.yaml` does not need this file. Kubernetes manifests and other submitters do.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Pseudo-labels and their selection as the entry point of a Ray job: `python jobs/label.py CONFIG.yaml`."""
+"""Label and select, as a Ray job: `python jobs/label.py CONFIG.yaml`."""
 
 import sys
 

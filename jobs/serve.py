@@ -1,4 +1,4 @@
-"""The endpoint as the entry point of a Ray job or service: `python jobs/serve.py RUN`."""
+"""Serve the models of a run, as a Ray job or service: `python jobs/serve.py RUN`."""
 
 import sys
 

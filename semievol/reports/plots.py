@@ -1,4 +1,4 @@
-"""The plots of a study, as PNG: accuracy of each method with its seeds, and risk over coverage of each confidence."""
+"""Draw the plots of a study as PNG: accuracy by method and seed, and risk over coverage by confidence measure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from semievol.config import CONFIDENCES
 
 
-def accuracies(found: dict[str, Any]) -> bytes:
-    """A line for each method: its mean as a stroke, its seeds as dots."""
-    names = list(found["methods"])
+def accuracies(study: dict[str, Any]) -> bytes:
+    """Return a plot with a line per method: the mean as a stroke, the seeds as dots."""
+    names = list(study["methods"])
     figure, axes = _axes(height=0.9 + 0.4 * len(names))
     for place, name in enumerate(names):
-        method = found["methods"][name]
+        method = study["methods"][name]
         axes.plot(method["mean"], place, "|", color="#08306b", markersize=16, markeredgewidth=2)
         axes.plot(method["by_seed"], [place] * len(method["by_seed"]), "o", color="#4292c6", markersize=5, alpha=0.7)
     axes.set_yticks(range(len(names)), names)
@@ -23,16 +23,16 @@ def accuracies(found: dict[str, Any]) -> bytes:
     return _png(figure)
 
 
-def risk_coverage(found: dict[str, Any]) -> bytes | None:
-    """Share of wrong pseudo-labels among the most confident ones, by confidence measure; None where nothing measured it.
+def risk_coverage(study: dict[str, Any]) -> bytes | None:
+    """Return a plot of the share of wrong pseudo-labels among the most confident ones, by confidence measure.
 
-    Of the method that the study calls semievol, or else of the first one with pseudo-labels.
+    It shows the method that the study names as semievol, else the first with pseudo-labels. None if nothing was measured.
     """
-    methods = found["methods"]
+    methods = study["methods"]
     measured = [name for name, m in methods.items() if m["pseudo_labels"] and m["pseudo_labels"]["measures"]]
     if not measured:
         return None
-    name = found["semievol"] if found["semievol"] in measured else measured[0]
+    name = study["semievol"] if study["semievol"] in measured else measured[0]
     figure, axes = _axes(height=4)
     for measure in CONFIDENCES:
         curve = methods[name]["pseudo_labels"]["measures"].get(measure)
@@ -44,13 +44,13 @@ def risk_coverage(found: dict[str, Any]) -> bytes | None:
     axes.set_ylim(0, None)
     axes.set_xlabel("coverage: share of the pseudo-labels kept, most confident first")
     axes.set_ylabel("risk: share of them that is wrong")
-    axes.set_title(f"{name}, mean over seeds {', '.join(map(str, found['seeds']))}")
+    axes.set_title(f"{name}, mean over seeds {', '.join(map(str, study['seeds']))}")
     axes.legend()
     return _png(figure)
 
 
 def _axes(height: float) -> tuple[Any, Any]:
-    """A figure that belongs to no window and no global state."""
+    """Return a figure and its axes, without a window or global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, height), dpi=150, layout="constrained")

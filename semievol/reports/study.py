@@ -1,4 +1,4 @@
-"""The figures of a study: means over seeds, paired tests, the share of the gap closed; as table, CSV, Markdown and plots."""
+"""Report a study: means over seeds, paired tests and the closed share of the gap, as table, CSV, Markdown and plots."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PSEUDO = ("accuracy", "selected_accuracy", "coverage")
 
 @dataclass(frozen=True)
 class Result:
-    """What a method gave at one seed.
+    """The result of a method at one seed.
 
     Attributes:
-        scores: how right the answer to each test row is, 0 to 1, by row id.
-        trained_rows, steps: of the last training of the model that is reported; None for the base.
-        selected: pseudo-labels that were trained on.
-        pseudo_labels: those against the oracle, as in the manifest of evaluate/compare.
+        scores: score of the answer to each test row, 0 to 1, by row id.
+        trained_rows, steps: of the last training of the reported model; None for base.
+        selected: number of pseudo-labels in the training rows.
+        pseudo_labels: their quality against the oracle, as in the manifest of evaluate/compare.
     """
 
     method: str
@@ -40,7 +40,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Headline:
-    """Which methods the figures are about, as `study.StudyConfig` names them."""
+    """The names of the methods that the figures compare, as in `study.StudyConfig`."""
 
     compare_to: str | None = None
     sft: str | None = None
@@ -49,25 +49,25 @@ class Headline:
 
 
 def paired(result: Result, against: Result) -> tuple[int, int]:
-    """Test rows that `result` has right and `against` has wrong, and the reverse."""
-    assert result.scores.keys() == against.scores.keys(), "the methods answered different rows, so none can be paired"
+    """Return the numbers of test rows that only `result` has right, and that only `against` has right."""
+    assert result.scores.keys() == against.scores.keys(), "the methods answered different rows"
     right = [(score >= 0.5, against.scores[row] >= 0.5) for row, score in result.scores.items()]
     return sum(a and not b for a, b in right), sum(b and not a for a, b in right)
 
 
 def gap_closed(accuracy: float, sft: float, ceiling: float) -> float | None:
-    """(accuracy - sft) / (ceiling - sft); None where the ceiling is no higher than SFT."""
+    """Return (accuracy - sft) / (ceiling - sft); None if the ceiling is not higher than SFT."""
     return round((accuracy - sft) / (ceiling - sft), 4) if ceiling > sft else None
 
 
 def figures(name: str, results: list[Result], headline: Headline) -> dict[str, Any]:
-    """Everything that is said of a study, in one JSON object."""
+    """Return all figures of a study as one JSON object."""
     by_method: dict[str, dict[int, Result]] = {}
     for result in results:
         by_method.setdefault(result.method, {})[result.seed] = result
     methods = {method: _method(runs, by_method.get(headline.compare_to or "")) for method, runs in by_method.items()}
-    found: dict[str, Any] = {"study": name, "seeds": sorted({r.seed for r in results})}
-    found |= {"compare_to": headline.compare_to, "semievol": headline.semievol, "gap_closed": None, "methods": methods}
+    study: dict[str, Any] = {"study": name, "seeds": sorted({r.seed for r in results})}
+    study |= {"compare_to": headline.compare_to, "semievol": headline.semievol, "gap_closed": None, "methods": methods}
     if headline.sft and headline.ceiling:
         sft, ceiling = (methods[role] for role in (headline.sft, headline.ceiling))
         for figure in methods.values():
@@ -75,12 +75,12 @@ def figures(name: str, results: list[Result], headline: Headline) -> dict[str, A
             figure["gap_closed"] = gap_closed(figure["mean"], sft["mean"], ceiling["mean"])
             figure["gap_closed_by_seed"] = [gap_closed(*each) for each in pairs]
         if headline.semievol:
-            found["gap_closed"] = methods[headline.semievol]["gap_closed"]
-    return found
+            study["gap_closed"] = methods[headline.semievol]["gap_closed"]
+    return study
 
 
 def _method(runs: dict[int, Result], against: dict[int, Result] | None) -> dict[str, Any]:
-    """A method's figures; lists are in the order of the seeds."""
+    """Return the figures of a method. Lists are in the order of the seeds."""
     ordered = [runs[seed] for seed in sorted(runs)]
     accuracies = [run.accuracy for run in ordered]
     figure: dict[str, Any] = {
@@ -116,35 +116,35 @@ def _mean_pseudo_labels(each: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     measures = {}
     for name in CONFIDENCES:
-        given = [labels["measures"][name] for labels in each if labels.get("measures", {}).get(name)]
-        if given:
-            risks = [_mean(list(column)) for column in zip(*(one["risk"] for one in given), strict=True)]
-            measures[name] = {"auroc": _mean([one["auroc"] for one in given]), "risk": risks}
+        measured = [labels["measures"][name] for labels in each if labels.get("measures", {}).get(name)]
+        if measured:
+            risks = [_mean(list(column)) for column in zip(*(m["risk"] for m in measured), strict=True)]
+            measures[name] = {"auroc": _mean([m["auroc"] for m in measured]), "risk": risks}
     return {key: _mean([labels[key] for labels in each]) for key in _PSEUDO} | {"measures": measures}
 
 
-def write(uri: str, found: dict[str, Any], results: list[Result]) -> None:
-    """The files of the study's folder."""
+def write(uri: str, study: dict[str, Any], results: list[Result]) -> None:
+    """Write the reports into the study's folder."""
     from semievol.reports import plots as study_plots
 
-    storage.write_text(storage.join(uri, "results.json"), json.dumps(found, indent=1))
-    storage.write_text(storage.join(uri, "results.csv"), to_csv(found, results))
-    storage.write_text(storage.join(uri, "results.md"), to_markdown(found))
-    storage.write_bytes(storage.join(uri, "plot.png"), study_plots.accuracies(found))
-    curves = study_plots.risk_coverage(found)
+    storage.write_text(storage.join(uri, "results.json"), json.dumps(study, indent=1))
+    storage.write_text(storage.join(uri, "results.csv"), to_csv(study, results))
+    storage.write_text(storage.join(uri, "results.md"), to_markdown(study))
+    storage.write_bytes(storage.join(uri, "plot.png"), study_plots.accuracies(study))
+    curves = study_plots.risk_coverage(study)
     if curves:
         storage.write_bytes(storage.join(uri, "risk_coverage.png"), curves)
 
 
-def to_csv(found: dict[str, Any], results: list[Result]) -> str:
-    """One line for each method and seed."""
+def to_csv(study: dict[str, Any], results: list[Result]) -> str:
+    """Return a CSV with one line per method and seed."""
     records = []
     for result in results:
-        test = found["methods"][result.method]["paired"]
+        test = study["methods"][result.method]["paired"]
         labels = result.pseudo_labels or {}
         record = {"method": result.method, "seed": result.seed, "accuracy": result.accuracy}
         record |= dict(zip(("low", "high"), result.interval, strict=True))
-        record |= test["by_seed"][found["seeds"].index(result.seed)] if test else dict.fromkeys(_TEST)
+        record |= test["by_seed"][study["seeds"].index(result.seed)] if test else dict.fromkeys(_TEST)
         record |= {"selected": result.selected} | {f"pseudo_{key}": labels.get(key) for key in _PSEUDO}
         record |= {f"auroc_{m}": (labels.get("measures", {}).get(m) or {}).get("auroc") for m in CONFIDENCES}
         records.append(record | {"trained_rows": result.trained_rows, "steps": result.steps})
@@ -158,21 +158,21 @@ def to_csv(found: dict[str, Any], results: list[Result]) -> str:
 _TEST = ("gained", "lost", "p_value")
 
 
-def rows(found: dict[str, Any]) -> list[list[str]]:
-    """The table of methods: a header and a line each, as text."""
+def rows(study: dict[str, Any]) -> list[list[str]]:
+    """Return the table of methods as text cells: a header and a line per method."""
     header = [
         "method",
         "accuracy",
         "sd",
         "each seed",
-        f"vs {found['compare_to']}",
+        f"vs {study['compare_to']}",
         "p",
         "gap closed",
         "rows",
         "steps",
     ]
     lines = [header]
-    for name, figure in found["methods"].items():
+    for name, figure in study["methods"].items():
         test = figure["paired"]
         lines.append(
             [
@@ -190,10 +190,10 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
-def pseudo_label_rows(found: dict[str, Any]) -> list[list[str]]:
-    """The table of pseudo-labels against the oracle, of the methods that have some; a header alone where none has."""
-    lines = [["method", "right", "selected", "of these right", *(f"AUROC {measure}" for measure in CONFIDENCES)]]
-    for name, figure in found["methods"].items():
+def pseudo_label_rows(study: dict[str, Any]) -> list[list[str]]:
+    """Return the table of pseudo-labels against the oracle: a header and a line per method that has pseudo-labels."""
+    lines = [["method", "right", "selected", "selected right", *(f"AUROC {measure}" for measure in CONFIDENCES)]]
+    for name, figure in study["methods"].items():
         if labels := figure["pseudo_labels"]:
             aurocs = [_shown(labels["measures"].get(measure, {}).get("auroc")) for measure in CONFIDENCES]
             selected = f"{_shown(figure['selected'], ',.0f')} ({_shown(labels['coverage'], '.0%')})"
@@ -205,18 +205,18 @@ def _shown(value: float | None, form: str = ".3f") -> str:
     return "" if value is None else format(value, form)
 
 
-def to_markdown(found: dict[str, Any]) -> str:
-    """results.md."""
-    seeds = ", ".join(map(str, found["seeds"]))
-    parts = [f"# Study {found['study']}", f"Seeds {seeds}; means and sample standard deviations over them."]
-    parts.append(_markdown_table(rows(found)))
-    if found["compare_to"]:
+def to_markdown(study: dict[str, Any]) -> str:
+    """Return the content of results.md."""
+    seeds = ", ".join(map(str, study["seeds"]))
+    parts = [f"# Study {study['study']}", f"Seeds {seeds}; means and sample standard deviations over them."]
+    parts.append(_markdown_table(rows(study)))
+    if study["compare_to"]:
         parts.append(
-            "Paired: test rows gained and lost, pooled over the seeds, with the exact p-value of McNemar's test. Every seed "
-            "has the same test rows, so pooled p-values are smaller than those of as many new rows would be; those of each "
-            "seed stand in results.csv."
+            "Paired: test rows gained and lost, pooled over the seeds, with the exact p-value of McNemar's test. All seeds "
+            "have the same test rows, so pooled p-values are smaller than for as many independent rows; results.csv has "
+            "those of each seed."
         )
-    labels = pseudo_label_rows(found)
+    labels = pseudo_label_rows(study)
     if len(labels) > 1:
         parts += ["Pseudo-labels against the oracle, which the methods do not see:", _markdown_table(labels)]
     return "\n\n".join(parts) + "\n"
@@ -227,14 +227,14 @@ def _markdown_table(lines: list[list[str]]) -> str:
     return "\n".join([header, "|" + "---|" * len(lines[0]), *body])
 
 
-def print_figures(found: dict[str, Any]) -> None:
-    """What `semievol study` ends with."""
+def print_figures(study: dict[str, Any]) -> None:
+    """Print the tables at the end of `semievol study`."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
-    methods = [line[:3] + line[4:] for line in rows(found)]  # each seed stands in the files
-    for title, lines in ((found["study"], methods), ("pseudo-labels", pseudo_label_rows(found))):
+    methods = [line[:3] + line[4:] for line in rows(study)]  # without the figures of each seed, which are in the files
+    for title, lines in ((study["study"], methods), ("pseudo-labels", pseudo_label_rows(study))):
         if len(lines) > 1:
             table = Table(title=title, title_justify="left")
             for column in lines[0]:
@@ -242,5 +242,5 @@ def print_figures(found: dict[str, Any]) -> None:
             for line in lines[1:]:
                 table.add_row(*line)
             console.print(table)
-    if found["gap_closed"] is not None:
-        console.print(f"{found['semievol']} closes {found['gap_closed']:.0%} of the gap between SFT and the ceiling")
+    if study["gap_closed"] is not None:
+        console.print(f"{study['semievol']} closes {study['gap_closed']:.0%} of the gap between SFT and the ceiling")

@@ -1,4 +1,4 @@
-"""The figures of a finished run: for machines (summary.json), for people (a table and the README of the run folder)."""
+"""Report a finished run: summary.json for programs, and a table and the run folder's README for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _README = """\
 
 SemiEvol (arXiv 2410.14745) on `{{ base_model }}`, task `{{ task }}`, seed {{ seed }}.
 {% if ceiling %}
-**A ceiling, no result**: the final training saw the true answers of the unlabeled rows (select.ceiling).
+**A ceiling, not a result**: the final training saw the true answers of the unlabeled rows (select.ceiling).
 {% endif %}
 {% if evaluated -%}
 ## Held-out accuracy
@@ -40,7 +40,7 @@ Pseudo-labels against the oracle{{ "" if ceiling else " (measured only, never us
 {{ "%.3f" | format(pseudo_labels.coverage) }}.
 
 {% endif -%}
-## What was found in the data
+## Data
 
 | split | kept | quarantined | duplicates folded | held back (also in the test set) |
 |---|---|---|---|---|
@@ -64,7 +64,7 @@ Pseudo-labels against the oracle{{ "" if ceiling else " (measured only, never us
 {% for s in stages -%}
 | {{ s.stage }}{{ s | in_round }} | {{ s.seconds }} | {{ s.rows.came_in }} | {{ s.rows.out }} | {{ s.rows.quarantined }} | {{ s.headline }} |
 {% endfor %}
-## Where things are
+## Files
 
 {% for what, uri in places.items() -%}
 - {{ what }}: `{{ uri }}`
@@ -72,7 +72,7 @@ Pseudo-labels against the oracle{{ "" if ceiling else " (measured only, never us
 
 
 def write(finished: Finished) -> dict[str, Any]:
-    """Write summary.json and README.md into the run folder; returns the summary."""
+    """Write summary.json and README.md into the run folder, and return the summary."""
     figures = summary(finished)
     finished.folder.write_json("summary.json", figures)
     storage.write_text(storage.join(finished.folder.uri, "README.md"), run_readme(figures))
@@ -80,13 +80,13 @@ def write(finished: Finished) -> dict[str, Any]:
 
 
 def summary(finished: Finished) -> dict[str, Any]:
-    """Return what a reader asks first, as one JSON object; of a run that stopped early, what there is.
+    """Return the main figures as one JSON object. A run that stopped early has only some of them.
 
-    A figure that every round has stands for the last round that has it.
+    A figure outside `rounds` is that of the last round that has it.
     """
     manifests, config = finished.manifests, finished.config
     rounds = [_of_round(number, manifests) for number in sorted({number for _, number in manifests})]
-    last = {key: value for one in rounds for key, value in one.items() if value is not None}
+    last = {key: value for figures in rounds for key, value in figures.items() if value is not None}
     models = {stage.evaluates: last[stage.evaluates] for stage in registry() if stage.evaluates in last}
     steps = [
         {"stage": stage, "round": n, "seconds": m.seconds, "rows": asdict(m.rows), "headline": m.headline}
@@ -112,7 +112,7 @@ def summary(finished: Finished) -> dict[str, Any]:
 
 
 def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
-    """Return the figures of one round; None for what it does not have, or not yet."""
+    """Return the figures of one round; a missing figure is None."""
     figures: dict[str, Any] = dict.fromkeys(("evolved", "paired", "pseudo_labels", "selected", "data")) | {
         "round": number
     }
@@ -124,7 +124,7 @@ def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
 
 
 def _places(finished: Finished) -> dict[str, str]:
-    """Return where the things that people look for are; of those that several rounds make, the last one."""
+    """Return the URIs of the main results by name. If several rounds write a result, the last one counts."""
     return {
         name: storage.join(finished.folder.stage(*key), path)
         for key, manifest in sorted(finished.manifests.items(), key=lambda item: item[0][1])
@@ -133,7 +133,7 @@ def _places(finished: Finished) -> dict[str, str]:
 
 
 def run_readme(figures: dict[str, Any]) -> str:
-    """The README of the run folder, in Markdown."""
+    """Return the README of the run folder, in Markdown."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # Markdown, not HTML
@@ -142,22 +142,22 @@ def run_readme(figures: dict[str, Any]) -> str:
 
 
 def _evaluated(figures: dict[str, Any]) -> dict[str, Any]:
-    """The lines of the table of models: where there are several rounds, each one's evolved model under its name."""
-    evolved = {f"round-{one['round']}": one["evolved"] for one in figures["rounds"] if one["evolved"]}
+    """Return the evaluated models by name. After several rounds, each evolved model is named by its round."""
+    evolved = {f"round-{each['round']}": each["evolved"] for each in figures["rounds"] if each["evolved"]}
     if len(evolved) < 2:
         return dict(figures["models"])
     return {name: m for name, m in figures["models"].items() if name != "evolved"} | evolved
 
 
 def print_result(figures: dict[str, Any]) -> None:
-    """What `semievol run` ends with: the table of models, the figures beside it, and where everything lies."""
+    """Print the end of `semievol run`: the table of models, further figures, and the URIs of the results."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     if figures["models"]:
         console.print(_table(figures))
     if figures["ceiling"]:
-        console.print("a ceiling, no result: the final training saw the true answers of the unlabeled rows")
+        console.print("a ceiling, not a result: the final training saw the true answers of the unlabeled rows")
     for rival in ("warm", "previous"):
         if test := (figures["paired"] or {}).get(f"evolved_vs_{rival}"):
             counts = f"{test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}"
@@ -167,19 +167,19 @@ def print_result(figures: dict[str, Any]) -> None:
             f"pseudo-labels: {figures['selected']:,} selected ({labels['coverage']:.0%}), {labels['selected_accuracy']:.3f} "
             f"of them right; {labels['accuracy']:.3f} of all"
         )
-    for what, uri in figures["places"].items():
-        console.print(f"{what}: {uri}")
+    for name, uri in figures["places"].items():
+        console.print(f"{name}: {uri}")
 
 
 def print_selection(figures: dict[str, Any]) -> None:
-    """What `semievol select` ends with: how many rows of each answer, up to which entropy, and how good they are."""
+    """Print the end of `semievol select`: selected rows by answer, the threshold, and the quality of the labels."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     by_answer = ", ".join(f"{answer}: {n:,}" for answer, n in figures["selected_by_answer"].items())
     console.print(f"round {figures['round']}: {figures['selected']:,} selected{f' ({by_answer})' if by_answer else ''}")
     for reason, n in figures["rejected"].items():
-        console.print(f"  {n:,} not: {reason}")
+        console.print(f"  {n:,} rejected: {reason}")
     console.print(f"threshold: {figures['confidence']} <= {figures['entropy_threshold']:.4f}")
     if labels := figures["pseudo_labels"]:
         console.print(

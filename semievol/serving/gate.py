@@ -86,9 +86,7 @@ class Gate:
         if not len(self._keys):
             if _is_local(scope, headers):
                 return ANONYMOUS
-            return error_response(
-                403, "This endpoint has no keys, so it answers requests from its own machine only.", "forbidden"
-            )
+            return error_response(403, "This endpoint has no keys, so it serves its own machine only.", "forbidden")
         if scope["path"] in PUBLIC:
             return ANONYMOUS
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

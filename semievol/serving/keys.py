@@ -67,9 +67,7 @@ def read(source: str | None, environment: str | None) -> str:
     """Return the key lines from a file or URI, else from the environment variable; empty if there are none."""
     if source:
         if not storage.exists(source):
-            raise UserError(
-                f"serving.keys: there is no file '{source}'. Make one with `semievol key NAME --file {source}`"
-            )
+            raise UserError(f"serving.keys: no file '{source}'. Make one with `semievol key NAME --file {source}`")
         return storage.read_text(source)
     return environment or ""
 

@@ -42,9 +42,7 @@ class _Generation(_Body):
     stream_options: StreamOptions | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    user: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="Accepted for compatibility, not used."
-    )
+    user: Annotated[str, Field(max_length=256)] | None = Field(None, description="For compatibility; not used.")
 
 
 class TextPart(_Body):
@@ -83,11 +81,7 @@ class Question(_Body):
     context: Text | None = None
     model: Model = "evolved"
     min_confidence: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Abstain below this confidence; default: the endpoint's threshold.",
+        None, ge=0, le=1, allow_inf_nan=False, description="Abstain below this; default: the endpoint's threshold."
     )
 
 

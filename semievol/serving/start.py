@@ -27,8 +27,7 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     """Start the endpoint of a run, report when it is ready, and serve until interrupted.
 
     Raises:
-        UserError: there is no such run, no round can be promoted, a public address has no keys, or the cluster is too
-            small.
+        UserError: there is no such run, no round to promote, a public address without keys, or too small a cluster.
     """
     folder, config = promotion.open_run(run, overrides)
     if NAMED in trainers.load(config).writes.values():

@@ -1,11 +1,11 @@
-"""Studies: several methods at several seeds on one data set, where every stage that is equal is run once.
+"""Studies: run several methods at several seeds on one data set. Equal stages run once.
 
 <storage>/<study>/
     results.csv  results.md  results.json  plot.png  risk_coverage.png
     runs/<method>-<seed>/              config, summary and README of each run
-    stages/<stage>/<fingerprint>/      what the runs share: as round-0/<stage>/ of an ordinary run
+    stages/<stage>/<fingerprint>/      shared by the runs; the content of round-0/<stage>/ of a single run
 
-A study may share the stages of another one, and then lies beside it.
+A study can use the stages of another study in the same storage.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ from semievol.stages.compare import scores_by_row
 
 
 class Method(Section):
-    """One way to make a model: what it changes in the study's config, and which of its models it is judged by."""
+    """A method: its changes to the study's config, and the model that is reported."""
 
     overrides: list[str] = []
     until: str | None = None
-    """The stage it ends with, which runs with all that it depends on. Default: the last stage."""
+    """Run this stage and the stages that it depends on. Default: the last stage."""
     report: Literal["base", "warm", "evolved"] = "evolved"
 
 
 class StudyConfig(Section):
-    """A study. All methods that are named for the figures may be left out."""
+    """A study. `compare_to`, `sft`, `semievol` and `ceiling` name methods and are optional."""
 
     name: FolderName
     storage: str = "runs/studies"
-    """A folder or URI, as that of a run."""
+    """A folder or URI, like `storage` of a run."""
     shares: FolderName | None = None
-    """The name of another study in the same storage, whose stages it finds and adds to."""
+    """The name of another study in the same storage. This study reads its stages and adds to them."""
     config: str
-    """The config of a run, as a path from the study's file."""
+    """Path of a run's config, relative to the study's file."""
     overrides: list[str] = []
-    """Overrides of all methods. A method's own win over them."""
+    """Overrides for all methods. Those of a method take precedence."""
     seeds: list[int] = [0, 1, 2]
     methods: dict[FolderName, Method] = {}
     compare_to: str | None = None
-    """The method against which the others are tested, pair by pair."""
+    """The method that the others are compared with in paired tests."""
     sft: str | None = None
-    """(semievol - sft) / (ceiling - sft) is the share of the gap that is closed."""
+    """The report shows the closed share of the gap, (semievol - sft) / (ceiling - sft)."""
     semievol: str | None = None
     ceiling: str | None = None
 
@@ -69,19 +69,19 @@ class StudyConfig(Section):
         if not self.methods:
             raise ValueError("methods: name at least one")
         if not len(set(self.seeds)) == len(self.seeds) > 0:
-            raise ValueError(f"seeds: at least one, and none twice, got {self.seeds}")
+            raise ValueError(f"seeds: give at least one, and none twice; got {self.seeds}")
         for role in ("compare_to", "sft", "semievol", "ceiling"):
             name = getattr(self, role)
             if name is not None and name not in self.methods:
-                raise ValueError(f"{role}: no method '{name}' among {', '.join(self.methods)}")
+                raise ValueError(f"{role}: '{name}' must be one of {', '.join(self.methods)}")
         return self
 
 
 class StudyFolder(RunFolder):
-    """The folder of one run of a study: its stages lie at their fingerprints, where equal runs find them done.
+    """The folder of one run of a study. Stages are stored by fingerprint, so that equal runs share them.
 
     Args:
-        stages: URI of the folder of the stages.
+        stages: URI of the study's folder of stages.
     """
 
     def __init__(self, study: str, run: str, stages: str) -> None:
@@ -94,7 +94,7 @@ class StudyFolder(RunFolder):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the study."""
+    """A run of the study: a method at a seed."""
 
     method: str
     seed: int
@@ -107,17 +107,17 @@ def load(path: str, overrides: list[str] | None = None) -> StudyConfig:
     """Read a study's YAML file.
 
     Args:
-        overrides: `key=value`; those of keys of the study are its own, all others those of its runs.
+        overrides: `key=value`. Keys of `StudyConfig` change the study, all others its runs.
 
     Raises:
-        UserError: as `config.load`, or the methods that it names do not fit together.
+        UserError: as `config.load`, or a key names a method that does not exist.
     """
     if not Path(path).is_file():
         raise UserError(f"study file not found: {path}")
     given = overrides or []
     own = [text for text in given if re.split(r"[.\[=]", text)[0] in StudyConfig.model_fields]
     if seeds := [text for text in given if text.startswith("seed=")]:
-        raise UserError(f"{seeds[0]}: a study runs at several seeds; write seeds=[{seeds[0].removeprefix('seed=')}]")
+        raise UserError(f"{seeds[0]}: a study has several seeds; write seeds=[{seeds[0].removeprefix('seed=')}]")
     study = configuration.structured(StudyConfig, Path(path).read_text("utf-8"), own, path)
     study.config = str(Path(path).parent / study.config)
     study.overrides += [text for text in given if text not in own]
@@ -125,10 +125,10 @@ def load(path: str, overrides: list[str] | None = None) -> StudyConfig:
 
 
 def plan(study: StudyConfig) -> list[PlannedRun]:
-    """All runs, seed by seed, with their configs checked.
+    """Return all runs, seed by seed, with checked configs.
 
     Raises:
-        UserError: names the method whose overrides are wrong, or that never evaluates the model it reports.
+        UserError: the overrides of a method are wrong, or it does not evaluate the model that it reports.
     """
     planned = []
     for seed in study.seeds:
@@ -150,38 +150,38 @@ def plan(study: StudyConfig) -> list[PlannedRun]:
 
 
 def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str] = ()) -> dict[str, Any]:
-    """Run what is not done yet, write the study's files, and return its figures.
+    """Run the steps that are not done, write the study's reports, and return its figures.
 
     Raises:
-        UserError: something the user can mend; nothing has started when it is in the configs.
+        UserError: the user can fix the cause. Errors in the configs are raised before anything starts.
     """
     where = storage.absolute(study.storage)
     uri, owner = storage.join(where, study.name), storage.join(where, study.shares or study.name)
     stages = storage.join(owner, "stages")
-    runs = [(one, Pipeline(one.config, echo, StudyFolder(uri, one.config.name, stages))) for one in plan(study)]
+    runs = [(each, Pipeline(each.config, echo, StudyFolder(uri, each.config.name, stages))) for each in plan(study)]
     results = []
-    with lease.held(owner, echo):  # of the stages: no two studies write the same one
-        for number, (one, driver) in enumerate(runs, start=1):
-            echo(f"{one.method}, seed {one.seed}: run {number} of {len(runs)}")
-            figures = driver.run(summary.write, one.until, variables, only_needed=True)
-            results.append(_result(one, driver, figures))
+    with lease.held(owner, echo):  # of the shared stages, so that two studies do not write them at once
+        for number, (planned, driver) in enumerate(runs, start=1):
+            echo(f"{planned.method}, seed {planned.seed}: run {number} of {len(runs)}")
+            figures = driver.run(summary.write, planned.until, variables, only_needed=True)
+            results.append(_result(planned, driver, figures))
         headline = Headline(study.compare_to, study.sft, study.semievol, study.ceiling)
         figures = study_report.figures(study.name, results, headline)
         study_report.write(uri, figures, results)
     return figures
 
 
-def _result(one: PlannedRun, driver: Pipeline, figures: dict[str, Any]) -> Result:
-    """Args: figures: the summary of the run."""
+def _result(planned: PlannedRun, driver: Pipeline, figures: dict[str, Any]) -> Result:
+    """Return the result of a run, from its manifests and its summary (`figures`)."""
     last = {step["stage"]: step["round"] for step in figures["stages"]}
-    evaluated = evaluating(one.report).name
-    trained = next((s.name for s in registry() if s.makes == one.report), None)
+    evaluated = evaluating(planned.report).name
+    trained = next((s.name for s in registry() if s.makes == planned.report), None)
     training = driver.folder.manifest(trained, last[trained]) if trained else None
     return Result(
-        method=one.method,
-        seed=one.seed,
-        accuracy=figures["models"][one.report]["accuracy"],
-        interval=tuple(figures["models"][one.report]["interval"]),
+        method=planned.method,
+        seed=planned.seed,
+        accuracy=figures["models"][planned.report]["accuracy"],
+        interval=tuple(figures["models"][planned.report]["interval"]),
         scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config.task),
         trained_rows=training.rows.out if training else None,
         steps=training.metrics["steps"] if training else None,

@@ -134,7 +134,7 @@ def test_every_stage_is_recorded_and_nothing_is_lost(finished: str, capsys: pyte
     assert all(0 < model["accuracy"] <= 1 for model in summary["models"].values())
     assert summary["pseudo_labels"]["selected_accuracy"] > 1 / 3
     readme = storage.read_text(f"{finished}/README.md")
-    for text in ("## What was found in the data", "duplicates folded", "McNemar", "| evolved |"):
+    for text in ("## Data", "duplicates folded", "McNemar", "| evolved |"):
         assert text in readme
     assert json.loads(storage.read_text(f"{finished}/status.json"))["state"] == "finished"
     resolved = storage.read_text(f"{finished}/config.yaml")

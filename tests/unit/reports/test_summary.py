@@ -61,7 +61,7 @@ def test_a_finished_run_reports_everything() -> None:
 def test_a_ceiling_says_that_it_is_no_result() -> None:
     config = run_config(select=SelectConfig(ceiling=True))
     figures = summary({("ingest", 0): INGEST}, config)
-    assert "A ceiling, no result" in report.run_readme(figures)
+    assert "A ceiling, not a result" in report.run_readme(figures)
 
 
 def test_of_several_rounds_the_last_one_stands_for_the_run(capsys: pytest.CaptureFixture[str]) -> None:
