@@ -1,3 +1,3 @@
-"""Inference engines behind one small interface: vLLM in the labeler's own process, or any OpenAI-compatible endpoint."""
+"""Inference engines behind one interface: vLLM in the labeler's process, or any OpenAI-compatible endpoint."""
 
 from semievol.engines.base import Completion, Engine, EngineDied, PromptTooLong, RequestRefused, load

@@ -94,7 +94,8 @@ def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp
     labeled, test = 'question,options,answer\nl,"[""x"", ""y""]",A\n', [row("t", answer="Z")]
     write(tmp_path, labeled, [[row("u", truth="A")]], test)
     with pytest.raises(
-        UserError, match=r"data.test: no usable row .*\n  .*test.jsonl:1: column 'answer' is not an answer to the row: 'Z'"
+        UserError,
+        match=r"data.test: no usable row .*\n  .*test.jsonl:1: column 'answer' is not an answer to the row: 'Z'",
     ):
         ingest.run(context(run_config, tmp_path))
     (tmp_path / "labeled.csv").write_text("query,options,answer\n")
