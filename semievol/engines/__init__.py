@@ -1,11 +1,11 @@
-"""Inference engines behind one small interface: vLLM in the labeler's own process, or any OpenAI-compatible endpoint."""
+"""Inference engines behind one interface: vLLM in the labeler's process, or any OpenAI-compatible endpoint."""
 
 from semievol.config import EngineConfig
 from semievol.engines.base import Completion, Engine, EngineDied, PromptTooLong, RequestRefused
 
 
 def load(model: str, config: EngineConfig) -> Engine:
-    """The engine of `engine.kind`, with its model; called in the actor that uses it."""
+    """Build the engine of `engine.kind` with its model, in the actor that uses it."""
     if config.kind == "openai":
         from semievol.engines.openai import OpenAIEngine
 
