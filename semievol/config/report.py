@@ -10,13 +10,8 @@ from pydantic import BaseModel, ValidationError
 _ONLY_IN = {"methods": "a study; use `semievol study`", "model": "the config of a run; use `semievol run`"}
 # Pydantic's words, and plainer ones.
 _WORDS = {
-    **{
-        "Input should": "must",
-        "List should": "must",
-        " after validation": "",
-        "a valid integer": "a whole number",
-        "a valid": "a",
-    },
+    **{"Input should": "must", "List should": "must", " after validation": ""},
+    **{"a valid integer": "a whole number", "a valid": "a"},
     **{"greater than or equal to": "at least", "less than or equal to": "at most"},
 }
 

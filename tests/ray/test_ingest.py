@@ -14,6 +14,8 @@ from semievol.errors import UserError
 from semievol.runtime import cluster
 from semievol.stages import ingest
 from semievol.stages.base import Rows, StageContext
+from semievol.tasks.multiple_choice import MultipleChoice
+from semievol.tasks.numeric import Numeric
 from tests.support.malformed import FILES, UNREADABLE
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -165,7 +167,7 @@ def test_files_that_arrive_later_bring_only_rows_that_no_round_has(run_config: R
 
 
 def test_numeric_rows_need_no_options(run_config: RunConfig, tmp_path: Path) -> None:
-    run_config.task.kind = "numeric"
+    run_config.task = Numeric()
     unlabeled = [[{"question": "u1", "truth": 0}, {"question": "u2", "truth": "12%"}, {"question": "u3", "truth": [1]}]]
     write(tmp_path, 'question,answer\nl1,"(1,234)"\n', unlabeled, [{"question": "t1", "answer": 0.14}])
     result = ingest.run(context(run_config, tmp_path))
@@ -174,7 +176,7 @@ def test_numeric_rows_need_no_options(run_config: RunConfig, tmp_path: Path) -> 
     assert storage.read_table(f"{tmp_path}/out/test")["answer"].to_pylist() == ["0.14"]
     assert storage.read_table(f"{tmp_path}/out/unlabeled")["options"].to_pylist() == [[], [], []]
     assert sorted(storage.read_table(f"{tmp_path}/out/oracle")["oracle"].to_pylist()) == ["0", "1", "12%"]
-    run_config.task.kind = "multiple_choice"
+    run_config.task = MultipleChoice()
     with pytest.raises(UserError, match=r"test.jsonl has no column 'options'; it has question, answer"):
         ingest.run(context(run_config, tmp_path))
 

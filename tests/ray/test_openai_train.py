@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from semievol.config import RunConfig
+from semievol.config import OpenAITrainer, RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import LABELED, SELECTED
@@ -25,8 +25,8 @@ def row(i: int) -> dict[str, Any]:
 def test_both_trainings_and_what_comes_of_them(
     run_config: RunConfig, tmp_path: Path, openai_server: OpenAIServer
 ) -> None:
-    run_config.engine.kind = run_config.trainer.kind = "openai"
-    run_config.engine.endpoint, run_config.trainer.poll_s = openai_server.url, 0.001
+    run_config.engine.kind, run_config.engine.endpoint = "openai", openai_server.url
+    run_config.trainer = OpenAITrainer(poll_s=0.001)
     run_config.model.base, run_config.finetune.start_from = "gpt-4o-mini", "warm"
     run_config.warmup.max_length = 1  # the API cuts by rules of its own
     for name, schema, content in [
