@@ -17,6 +17,8 @@ UNIT_STAMP := $(if $(filter .venv,$(UNIT)),$(STAMP),$(UNIT)/.installed-unit)
 setup: $(STAMP)
 
 runs = $(1) -c '' 2>/dev/null
+# Lines of uv about single packages, but for downloads of 10 MiB and more.
+SMALL := ^ [-+~] |^ *(Downloaded|Building|Built) |^ *Downloading .*\([0-9]\.[0-9]MiB\)
 # uv does not read pip's find-links, where a machine may keep its own CPU build of torch.
 links = $${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(1)/bin/python -m pip config get global.find-links 2>/dev/null || true)}}
 
@@ -27,13 +29,13 @@ links = $${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(1)/bin/python -m pip config ge
 	@$*/bin/python -m pip --version >/dev/null 2>&1 || $*/bin/python -m ensurepip >/dev/null
 	@$*/bin/python -m pip install -qq --disable-pip-version-check 'uv==0.13.*'
 
-# Install requirement $(2), with the versions of file $(3) and further options $(4), into venv $(1). The list of packages is left out.
+# Install requirement $(2), with the versions of file $(3) and further options $(4), into venv $(1).
 # Without find-links the CPU build of torch comes from PyTorch's index.
 define install
 @links="$(call links,$(1))"; \
 test -n "$$links$(filter gpu,$(EXTRA))" || backend=--torch-backend=cpu; \
 UV_FIND_LINKS="$$links" $(1)/bin/uv pip install --python $(1)/bin/python --constraints $(3) --build-constraints $(3) \
-	--editable '$(2)' $(4) $$backend 2>&1 | grep --line-buffered -v '^ [-+~] '
+	--editable '$(2)' $(4) $$backend 2>&1 | grep --line-buffered -vE '$(SMALL)'
 @touch $@
 endef
 

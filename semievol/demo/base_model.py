@@ -4,6 +4,7 @@ The demo runs real training and inference without a network, so it cannot downlo
 desk's language and how to answer a multiple-choice question. It has never seen the routing of tickets.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +43,17 @@ def build_base_model(folder: Path, *, seed: int, log: Callable[[str], None] = pr
     model = _make_model(tokenizer)
     log(f"base model: {model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, {STEPS} steps")
     _pretrain(model, tokenizer, rng=rng, log=log)
+    _be_quiet()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _be_quiet() -> None:
+    """Keep what saving prints out of the demo's output: a progress bar, and DeepSpeed's warning that there is no GPU."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
 def _train_tokenizer(rng: Random) -> "PreTrainedTokenizerFast":

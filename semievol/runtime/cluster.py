@@ -43,6 +43,8 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
         return
     debug = bool(os.environ.get("SEMIEVOL_DEBUG"))
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": debug}
+    if not debug:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # Ray's C++ part warns into this process's output
     if os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the same variables
         options["runtime_env"] = {"env_vars": worker_environment()}
