@@ -23,8 +23,9 @@ $(STAMP): pyproject.toml
 demo: setup
 	$(BIN)/semievol demo
 
+# Two files at a time: most of what a test waits for is the start of a process, which leaves a core idle.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit
