@@ -60,10 +60,11 @@ constraints: | $(BIN)/uv
 demo: setup
 	$(BIN)/semievol demo
 
+# Two files at a time: most of what a test waits for is the start of a process, which leaves a core idle.
 test: lint
 	@if $(call runs,python3.12) || PYENV_VERSION=3.12 $(call runs,python3.12); then $(MAKE) test-unit PYTHON=python3.12; \
 	else echo "python3.12 is not here: the unit tests run under $(PYTHON) only"; fi
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: $(UNIT_STAMP)
 	$(UNIT)/bin/python -m pytest tests/unit
