@@ -57,15 +57,9 @@ def test_the_nearest_labeled_rows_stand_in_the_prompt(run_config: RunConfig, tmp
     scores = evaluate.scores_by_row(f"{tmp_path}/with/rows", run_config.task)
     assert scores == {10: 1.0, 11: 1.0}
 
-<<<<<<< HEAD
-    if by == "bm25":
-        return  # the rest is the same
-    evaluate.run(ctx("evaluate/base", "with", "ingest", "evaluate/retrieve"))  # over its own leftovers: no row twice
-=======
     if by == "embedding":
         return  # the rest is the same, and loads no model with bm25
-    evaluate.run_model(ctx("evaluate/base", "with"))  # over its own leftovers: no row twice
->>>>>>> tests
+    evaluate.run(ctx("evaluate/base", "with", "ingest", "evaluate/retrieve"))  # over its own leftovers: no row twice
     assert storage.count_rows(f"{tmp_path}/with/rows") == 2
 
     run_config.evaluate.k = 0
