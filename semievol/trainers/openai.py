@@ -60,10 +60,6 @@ class OpenAITrainer:
         """
         from openai import APIError, OpenAI
 
-        if extra := spec.config.lora.extra:
-            raise UserError(
-                f"{stage}.lora.extra: {', '.join(extra)} goes to PEFT, which trainer.kind: openai does not use"
-            )
         config, engine = self._config, self._engine
         variable, name = config.api_key_env or engine.api_key_env, "trainer.api_key_env"
         endpoint = ApiEndpoint(config.endpoint or engine.endpoint, variable, name)

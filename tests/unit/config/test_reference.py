@@ -8,9 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from semievol.config import reference
-from tests.unit.config.test_load import CONFIGS
 
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
+ROOT = Path(__file__).parents[3]
+REFERENCE = ROOT / "docs" / "reference"
 MAKE = "run: semievol schema > docs/reference/config.schema.json; semievol schema --markdown > docs/reference/config.md"
 
 
@@ -56,7 +56,7 @@ def test_every_key_with_a_name_that_says_little_is_explained(made: Any) -> None:
 def test_editors_find_the_schema_and_the_configs_fit_it(committed: Any) -> None:
     from omegaconf import OmegaConf
 
-    for file in sorted(CONFIGS.glob("*.yaml")):
+    for file in sorted((ROOT / "configs").glob("*.yaml")):
         place = file.read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
         assert (file.parent / place).resolve() == (REFERENCE / "config.schema.json").resolve()
         config = OmegaConf.to_container(OmegaConf.load(file), resolve=True)

@@ -1,10 +1,10 @@
-from semievol.config import RunConfig
 from semievol.stages import evaluate, evaluate_retrieve
 from semievol.stages.base import Place
+from tests.support.configs import run_config
 
 
 def test_with_examples_all_models_read_the_test_rows_that_were_retrieved_once() -> None:
-    config = RunConfig(name="x")
+    config = run_config()
     stages = (evaluate.BASE, evaluate.WARM, evaluate.EVOLVED)
     for k in (0, 2):
         config.evaluate.k = k
