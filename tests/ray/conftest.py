@@ -1,12 +1,13 @@
 """One local cluster for all tests of this folder."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from semievol import config
 from semievol.config import RunConfig
+from semievol.inference.pool import EnginePool, Factory
 from semievol.runtime import cluster
 
 
@@ -22,6 +23,20 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         cluster.connect(config.load(str(file), ["resources.local_num_cpus=4"]))
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def engine_pool(ray_cluster: None) -> Iterator[Callable[[Factory], EnginePool]]:
+    """Make pools of engines, which are released after the test."""
+    pools: list[EnginePool] = []
+
+    def make(factory: Factory) -> EnginePool:
+        pools.append(EnginePool(factory))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.release()
 
 
 @pytest.fixture

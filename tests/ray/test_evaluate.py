@@ -1,5 +1,6 @@
 """Evaluation with solved examples: an engine that can only repeat what the nearest one answers."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED, LABELED_RETRIEVED, PREDICTED
 from semievol.errors import UserError
-from semievol.inference.pool import EnginePool
+from semievol.inference.pool import EnginePool, Factory
 from semievol.stages import evaluate, evaluate_retrieve, index
 from semievol.stages.base import StageContext
 from tests.support.engines import CopyEngine, RuleEngine
@@ -34,11 +35,13 @@ def table(rows: dict[str, str], first: int) -> pa.Table:
 
 
 @pytest.mark.parametrize("by", ["embedding", "bm25"])
-def test_the_nearest_labeled_rows_stand_in_the_prompt(run_config: RunConfig, tmp_path: Path, by: str) -> None:
+def test_the_nearest_labeled_rows_stand_in_the_prompt(
+    run_config: RunConfig, engine_pool: Callable[[Factory], EnginePool], tmp_path: Path, by: str
+) -> None:
     storage.write_table(f"{tmp_path}/ingest/labeled/p.parquet", table(LABELED_ROWS, 1))
     storage.write_table(f"{tmp_path}/ingest/test/p.parquet", table(TEST_ROWS, 10))
     run_config.retrieve.by = by
-    engines = EnginePool(CopyEngine)
+    engines = engine_pool(CopyEngine)
 
     def ctx(name: str, out: str, *inputs: str) -> StageContext:
         read = {name: f"{tmp_path}/{name}" for name in inputs}
@@ -67,7 +70,7 @@ def test_the_nearest_labeled_rows_stand_in_the_prompt(run_config: RunConfig, tmp
     assert (result.metrics["accuracy"], result.metrics["unparsable"]) == (0.0, 1.0)
 
     refusing = replace(
-        ctx("evaluate/base", "refused", "ingest"), engines=EnginePool(RuleEngine)
+        ctx("evaluate/base", "refused", "ingest"), engines=engine_pool(RuleEngine)
     )  # knows nothing to say to these
     run_config.engine.extra = {"log": f"{tmp_path}/log"}
     with pytest.raises(UserError, match=r"2 of 2 rows cannot be used(.|\n)*2 rows: greedy: nothing to say"):

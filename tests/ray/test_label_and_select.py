@@ -1,6 +1,7 @@
 """Labeling with an engine that follows rules, and selection over what comes out."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from semievol.config import Collaborator, RunConfig, SelectConfig
 from semievol.data import storage
 from semievol.data.tables import ANSWERED_IN_PART, LABELED, PSEUDO_LABELED, RETRIEVED, SELECTED
 from semievol.errors import UserError
-from semievol.inference.pool import EnginePool
+from semievol.inference.pool import EnginePool, Factory
 from semievol.stages import label, select
 from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine, requests
@@ -20,7 +21,14 @@ from tests.support.engines import RuleEngine, requests
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def prepare(tmp_path: Path, config: RunConfig, questions: dict[int, str], with_vote: bool = False) -> StageContext:
+@pytest.fixture
+def engines(engine_pool: Callable[[Factory], EnginePool]) -> EnginePool:
+    return engine_pool(RuleEngine)
+
+
+def prepare(
+    tmp_path: Path, config: RunConfig, engines: EnginePool, questions: dict[int, str], with_vote: bool = False
+) -> StageContext:
     rows = [
         {"row_id": i, "question": q, "options": ["x", "y", "z"], "context": None}
         | {"neighbor_ids": [1, 2], "neighbor_scores": [0.9, 0.8]}
@@ -44,14 +52,14 @@ def prepare(tmp_path: Path, config: RunConfig, questions: dict[int, str], with_v
     models = [Collaborator(name="a", k=0), Collaborator(name="b", k=0), Collaborator(name="c", k=2)]
     config.label.collaborators = [*models, *([Collaborator(name="d", kind="neighbors", k=2)] if with_vote else [])]
     inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "retrieve", "warmup")}
-    return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engines=EnginePool(RuleEngine))
+    return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engines=engines)
 
 
 def said(row: dict) -> list[str]:
     return [response["answer"] for response in row["responses"]]
 
 
-def test_agreement_justification_and_quarantine(run_config: RunConfig, tmp_path: Path) -> None:
+def test_agreement_justification_and_quarantine(run_config: RunConfig, engines: EnginePool, tmp_path: Path) -> None:
     questions = {
         10: "say=B row=10 plain",
         11: "say=C row=11 split",
@@ -60,7 +68,7 @@ def test_agreement_justification_and_quarantine(run_config: RunConfig, tmp_path:
         15: "say=A row=15 " + "x" * 2000,
         14: "say=A row=14 " + "x" * 1000,  # fits with one solved example, not with two
     }
-    ctx = prepare(tmp_path, run_config, questions)
+    ctx = prepare(tmp_path, run_config, engines, questions)
     result = label.run(ctx)
     result.rows.check("label")
     assert (result.rows.out, result.rows.quarantined) == (4, 2)
@@ -85,9 +93,9 @@ def test_agreement_justification_and_quarantine(run_config: RunConfig, tmp_path:
     assert (counts[10], counts[11], counts[12]) == (3, 4, 3)
 
 
-def test_neighbours_vote_without_the_engine(run_config: RunConfig, tmp_path: Path) -> None:
+def test_neighbours_vote_without_the_engine(run_config: RunConfig, engines: EnginePool, tmp_path: Path) -> None:
     run_config.label.justify = False
-    label.run(prepare(tmp_path, run_config, {10: "say=A row=10", 11: "say=B row=11"}, with_vote=True))
+    label.run(prepare(tmp_path, run_config, engines, {10: "say=A row=10", 11: "say=B row=11"}, with_vote=True))
     rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
     assert said(rows[10]) == ["A", "A", "A", "A"]  # both neighbours answer x, which is A here too
     assert rows[10]["responses"][3]["distribution"] == [{"answer": "A", "share": 1.0}]
@@ -96,21 +104,25 @@ def test_neighbours_vote_without_the_engine(run_config: RunConfig, tmp_path: Pat
     assert Counter(requests(f"{tmp_path}/requests")) == {10: 3, 11: 3}
 
 
-def test_a_dead_engine_is_replaced_and_no_row_is_lost_or_doubled(run_config: RunConfig, tmp_path: Path) -> None:
+def test_a_dead_engine_is_replaced_and_no_row_is_lost_or_doubled(
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path
+) -> None:
     questions = {100 + i: f"say=B row={100 + i} {'die' if i == 37 else ''}" for i in range(60)}
     run_config.label.rows_per_commit = 10
     run_config.resources.label.num_gpus = 2  # all there are: the next engine waits until the dead one has let go
-    label.run(prepare(tmp_path, run_config, questions))
+    label.run(prepare(tmp_path, run_config, engines, questions))
     rows = storage.read_table(f"{tmp_path}/label/rows")
     assert sorted(rows["row_id"].to_pylist()) == sorted(questions)
     assert set(rows["answer"].to_pylist()) == {"B"}
     assert (tmp_path / "requests.died").exists()
 
 
-def test_a_poisoned_row_costs_itself_and_nothing_else(run_config: RunConfig, tmp_path: Path) -> None:
+def test_a_poisoned_row_costs_itself_and_nothing_else(
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path
+) -> None:
     questions = {100 + i: f"say=B row={100 + i} {'poison' if i == 37 else ''}" for i in range(60)}
     run_config.label.rows_per_commit = 20
-    result = label.run(prepare(tmp_path, run_config, questions))
+    result = label.run(prepare(tmp_path, run_config, engines, questions))
     assert (result.rows.out, result.rows.quarantined) == (59, 1)
     rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
     assert sorted(rows) == sorted(questions)
@@ -121,52 +133,56 @@ def test_a_poisoned_row_costs_itself_and_nothing_else(run_config: RunConfig, tmp
     assert len(starts) <= 1 + 2 + 5 + 2  # by chance twice, then bisection, then by itself twice
 
 
-def test_an_engine_that_hangs_is_replaced(run_config: RunConfig, tmp_path: Path) -> None:
+def test_an_engine_that_hangs_is_replaced(run_config: RunConfig, engines: EnginePool, tmp_path: Path) -> None:
     questions = {100 + i: f"say=B row={100 + i} {'hang' if i == 3 else ''}" for i in range(4)}
     run_config.label.rows_per_commit = 4
     run_config.limits.no_progress_s = 2.0
-    result = label.run(prepare(tmp_path, run_config, questions))
+    result = label.run(prepare(tmp_path, run_config, engines, questions))
     assert (result.rows.out, result.rows.quarantined) == (3, 1)
     rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
     assert "no row was finished in 2 s (limits.no_progress_s)" in rows[103]["quarantine_reason"]
 
 
 def test_an_engine_that_always_dies_ends_the_stage_and_quarantines_nothing(
-    run_config: RunConfig, tmp_path: Path
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path
 ) -> None:
     questions = {100 + i: f"say=B row={100 + i}" for i in range(20)}
-    ctx = prepare(tmp_path, run_config, questions)
+    ctx = prepare(tmp_path, run_config, engines, questions)
     run_config.engine.extra["broken"] = True
     with pytest.raises(
         UserError, match=r"0 of 20 rows are answered.*Its engine fails whatever it is asked: it died"
     ) as failed:
         label.run(ctx)
     assert "The oldest row that waits for it: 1" in str(failed.value)
-    ctx.engines.release()
+    engines.release()
     run_config.engine.extra["broken"] = False
     assert label.run(ctx).rows.out == 20
 
 
-def test_an_engine_that_never_starts_ends_the_stage(run_config: RunConfig, tmp_path: Path) -> None:
-    ctx = prepare(tmp_path, run_config, {10: "say=B row=10"})
+def test_an_engine_that_never_starts_ends_the_stage(run_config: RunConfig, engines: EnginePool, tmp_path: Path) -> None:
+    ctx = prepare(tmp_path, run_config, engines, {10: "say=B row=10"})
     run_config.engine.extra["stuck"], run_config.engine.start_timeout_s = 0, 1.0
     with pytest.raises(UserError, match=r"0 of 1 rows are answered.*lost 3 times before it was ready.*start_timeout_s"):
         label.run(ctx)
     assert len((tmp_path / "requests.starts").read_text().split()) == 3
 
 
-def test_an_engine_that_dies_and_never_starts_again_ends_the_stage(run_config: RunConfig, tmp_path: Path) -> None:
+def test_an_engine_that_dies_and_never_starts_again_ends_the_stage(
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path
+) -> None:
     questions = {100 + i: f"say=B row={100 + i} {'die' if i == 17 else ''}" for i in range(40)}
     run_config.label.rows_per_commit = 4  # several are asked when it dies
-    ctx = prepare(tmp_path, run_config, questions)
+    ctx = prepare(tmp_path, run_config, engines, questions)
     run_config.engine.extra["stuck"], run_config.engine.start_timeout_s = 1, 1.0
     with pytest.raises(UserError, match=r"of 40 rows are answered.*lost 3 times before it was ready"):
         label.run(ctx)
     assert len((tmp_path / "requests.starts").read_text().split()) == 1 + 3
 
 
-def test_stages_with_the_same_weights_load_them_once(run_config: RunConfig, tmp_path: Path) -> None:
-    ctx = prepare(tmp_path, run_config, {10: "say=B row=10", 11: "say=C row=11"})
+def test_stages_with_the_same_weights_load_them_once(
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path
+) -> None:
+    ctx = prepare(tmp_path, run_config, engines, {10: "say=B row=10", 11: "say=C row=11"})
     first = label.run(ctx)
     again = label.run(replace(ctx, out=f"{tmp_path}/label-again"))
     assert first.rows == again.rows
@@ -175,15 +191,17 @@ def test_stages_with_the_same_weights_load_them_once(run_config: RunConfig, tmp_
     other = replace(ctx, out=f"{tmp_path}/label-other", inputs=ctx.inputs | {"warmup": f"{tmp_path}/other"})
     label.run(other)
     assert len(set(starts.read_text().split())) == 2  # other weights
-    ctx.engines.release()
+    engines.release()
     label.run(replace(other, out=f"{tmp_path}/label-released"))
     assert len(starts.read_text().split()) == 3
 
 
-def test_an_interrupted_stage_asks_only_for_what_was_not_committed(run_config: RunConfig, tmp_path: Path) -> None:
+def test_an_interrupted_stage_asks_only_for_what_was_not_committed(
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path
+) -> None:
     questions = {100 + i: f"say=B row={100 + i}" for i in range(60)}
     run_config.label.rows_per_commit = 10
-    ctx = prepare(tmp_path, run_config, questions)
+    ctx = prepare(tmp_path, run_config, engines, questions)
     whole = tmp_path / "retrieve" / "rows" / "part-3.parquet"
     whole.rename(tmp_path / "later.parquet")  # as if the run had been killed before the last part
     label.run(ctx)
@@ -257,8 +275,10 @@ def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConf
         select.run(ctx)
 
 
-def test_scores_mix_with_votes_and_each_set_of_weights_has_a_pass(run_config: RunConfig, tmp_path: Path) -> None:
-    ctx = prepare(tmp_path, run_config, {10: "say=A row=10", 11: "say=B row=11 split"}, with_vote=True)
+def test_scores_mix_with_votes_and_each_set_of_weights_has_a_pass(
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path
+) -> None:
+    ctx = prepare(tmp_path, run_config, engines, {10: "say=A row=10", 11: "say=B row=11 split"}, with_vote=True)
     run_config.label.mode = "score"
     run_config.label.collaborators[0].model = "base"
     assert [(work.members, work.last) for work in label.passes(ctx)] == [((0,), False), ((1, 2, 3), True)]

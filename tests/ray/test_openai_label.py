@@ -1,6 +1,7 @@
 """Labeling with two sets of weights and one OpenAI-compatible endpoint, which fails as asked."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from semievol.data.tables import RETRIEVED
 from semievol.engines import Engine
 from semievol.engines.openai import OpenAIEngine
 from semievol.errors import UserError
-from semievol.inference.pool import EnginePool
+from semievol.inference.pool import EnginePool, Factory
 from semievol.stages import label
 from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine, requests
@@ -28,7 +29,12 @@ def rules_or_endpoint(model: str, config: EngineConfig) -> Engine:
     return OpenAIEngine(model, config) if config.kind == "openai" else RuleEngine(model, config)
 
 
-def prepare(tmp_path: Path, config: RunConfig, server: OpenAIServer) -> StageContext:
+@pytest.fixture
+def engines(engine_pool: Callable[[Factory], EnginePool]) -> EnginePool:
+    return engine_pool(rules_or_endpoint)
+
+
+def prepare(tmp_path: Path, config: RunConfig, engines: EnginePool, server: OpenAIServer) -> StageContext:
     """Collaborators with the base weights, at the endpoint, and with the warm weights, which also judge."""
     rows = [
         {"row_id": i, "question": f"say={'ABC'[i % 3]} row={i}", "options": ["x", "y", "z"], "context": None}
@@ -46,7 +52,6 @@ def prepare(tmp_path: Path, config: RunConfig, server: OpenAIServer) -> StageCon
         Collaborator(name="warm", k=0),
     ]
     inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "retrieve", "warmup")}
-    engines = EnginePool(rules_or_endpoint)
     return StageContext("label", config, f"{tmp_path}/label", inputs, lambda *_: None, engines=engines)
 
 
@@ -58,13 +63,13 @@ def labeled(tmp_path: Path) -> dict[int, dict[str, Any]]:
 
 
 def test_weights_and_an_endpoint_label_the_same_rows(
-    run_config: RunConfig, tmp_path: Path, openai_server: OpenAIServer
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path, openai_server: OpenAIServer
 ) -> None:
     def refuses_one(path: str, body: dict[str, Any]) -> Fault | None:
         return Fault(400, "not that one") if "row=113" in body["messages"][0]["content"] else None
 
     openai_server.fault = refuses_one
-    ctx = prepare(tmp_path, run_config, openai_server)
+    ctx = prepare(tmp_path, run_config, engines, openai_server)
     assert [(work.members, work.endpoint, work.last) for work in label.passes(ctx)] == [
         ((0,), None, False),
         ((1,), openai_server.url, False),
@@ -91,10 +96,10 @@ def test_weights_and_an_endpoint_label_the_same_rows(
 
 
 def test_an_endpoint_that_dies_half_way_leaves_a_run_that_finishes_later(
-    run_config: RunConfig, tmp_path: Path, openai_server: OpenAIServer
+    run_config: RunConfig, engines: EnginePool, tmp_path: Path, openai_server: OpenAIServer
 ) -> None:
     openai_server.fault = lambda path, body: Fault(0) if len(openai_server.rows()) >= 25 else None
-    ctx = prepare(tmp_path, run_config, openai_server)
+    ctx = prepare(tmp_path, run_config, engines, openai_server)
     with pytest.raises(UserError) as failure:
         label.run(ctx)
     answered = openai_server.rows()

@@ -1,6 +1,7 @@
 """The oracle measures pseudo-labels and makes the ceiling of a study; nothing else sees it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from semievol.config import Collaborator, RunConfig
 from semievol.data import storage
 from semievol.data.tables import ORACLE, RETRIEVED, SELECTED, UNLABELED
 from semievol.errors import UserError
-from semievol.inference.pool import EnginePool
+from semievol.inference.pool import EnginePool, Factory
 from semievol.stages import compare, ingest, label, select
 from semievol.stages.base import StageContext
 from tests.support.engines import RuleEngine
@@ -22,7 +23,7 @@ OPTIONS = ["x", "y", "z"]
 
 
 def test_without_the_ceiling_the_same_rows_are_selected_when_there_is_no_oracle(
-    run_config: RunConfig, tmp_path: Path
+    run_config: RunConfig, engine_pool: Callable[[Factory], EnginePool], tmp_path: Path
 ) -> None:
     def rows(kind: str, count: int, **more: object) -> str:
         said = [f"say={'ABC'[i % 3]} row={i} {kind} {'split' if i % 5 == 0 else ''}" for i in range(count)]
@@ -34,7 +35,7 @@ def test_without_the_ceiling_the_same_rows_are_selected_when_there_is_no_oracle(
     (tmp_path / "unlabeled" / "0.jsonl").write_text(rows("unlabeled", 40, truth="B"))
     run_config.engine.extra = {"log": f"{tmp_path}/requests"}
     run_config.label.collaborators = [Collaborator(name="a", k=0), Collaborator(name="b", k=0)]
-    engines = EnginePool(RuleEngine)
+    engines = engine_pool(RuleEngine)
     selected = []
     for column in ("truth", None):
         run_config.data.columns.oracle = column
