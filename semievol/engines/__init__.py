@@ -5,7 +5,7 @@ from semievol.engines.base import Completion, Engine, EngineDied, PromptTooLong,
 
 
 def load(model: str, config: EngineConfig) -> Engine:
-    """The engine of `engine.kind`, with its model; called in the actor that uses it."""
+    """Return the engine of `engine.kind` with its model, in the process that uses it."""
     if config.kind == "openai":
         from semievol.engines.openai import OpenAIEngine
 

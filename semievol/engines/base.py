@@ -1,4 +1,4 @@
-"""Inference engines behind one small interface: vLLM in the labeler's own process, or any OpenAI-compatible endpoint."""
+"""The interface of inference engines."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from semievol.method.prompts import Messages
 
 @dataclass(frozen=True)
 class Completion:
-    """A generated response, its log-probabilities reduced to two means over its tokens, in nats.
+    """A generated response. Its log-probabilities are reduced to two means over its tokens, in nats.
 
-    `nll` is the negative log-probability (the released estimate of the entropy); `token_entropy` the entropy of the
-    next-token distribution, from the top-k log-probabilities. Either is None where the engine does not give it.
-    `prompt_tokens` are those of the request, which stand at the first of its responses.
+    `nll` is the negative log-probability; `token_entropy` the entropy of the next-token distribution, from the top-k
+    log-probabilities. Either is None if the engine does not give it.
     """
 
     text: str
     nll: float | None
     token_entropy: float | None
     tokens: int
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # of the request; with the first of its responses
 
 
 class RequestRefused(ValueError):
@@ -44,39 +43,31 @@ class Engine(Protocol):
 
     @property
     def figures(self) -> dict[str, float]:
-        """What it has counted of itself, to be summed over actors.
+        """Return its counts, to be summed over actors.
 
-        vLLM counts `prompt_tokens`, those of a prompt once for each of its samples, and of these `cached_tokens`, which the
-        prefix cache had.
+        vLLM counts `prompt_tokens`, once for each sample, and of these the `cached_tokens` that the prefix cache had.
         """
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
-        """n responses to a chat prompt; sample i draws with seed + i, unless an endpoint does it in another way.
+        """Return n responses to a chat prompt; sample i draws with seed + i, unless an endpoint does otherwise.
 
         Raises:
-            PromptTooLong: prompt and response do not fit the context window.
-            RequestRefused: the engine does not take this request.
-            EngineDied: the engine failed; it takes no more requests.
-            UserError: its endpoint is away, or refuses everything; the row may be asked again when that is mended.
+            RequestRefused: the engine does not take this request; PromptTooLong if it exceeds the context window.
+            EngineDied: the engine takes no more requests.
+            UserError: its endpoint is away, or refuses everything.
         """
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
-        """The probabilities of these responses relative to each other (they sum to 1), without sampling: one prefill.
+        """Return the probabilities of these responses relative to each other (they sum to 1), from one prefill.
 
         Raises:
-            RequestRefused: the responses do not differ in their first token after what all begin with.
-            PromptTooLong, EngineDied: as above.
+            RequestRefused: as above, or the responses do not differ in their first token after what all begin with.
         """
 
     async def likelihood(self, messages: Messages, response: str) -> float:
-        """Mean log-probability of the tokens of a given response, in nats; 0 is certain.
-
-        Raises:
-            RequestRefused: the engine cannot tell.
-            PromptTooLong, EngineDied: as above.
-        """
+        """Return the mean log-probability of the tokens of a given response, in nats; 0 is certain."""
 
     def close(self) -> None:
-        """Give back what it holds; it is asked nothing any more."""
+        """Release what it holds."""

@@ -11,18 +11,14 @@ from semievol.method.prompts import Messages, without_system
 
 
 def load_tokenizer(base: str) -> Any:
-    """Args: base: a local folder or hub id."""
+    """Return the tokenizer of a local folder or hub id."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer. What one does not show as a system message opens the user's.
-
-    Raises:
-        UserError: the tokenizer has none.
-    """
+    """The chat template of a tokenizer. If it has no system message, its text opens the user's."""
 
     def __init__(self, tokenizer: Any) -> None:
         from transformers import PreTrainedTokenizerBase
@@ -39,11 +35,11 @@ class ChatTemplate:
         self.takes_system = self._shows_system()
 
     def shown(self, prompt: Messages) -> Messages:
-        """The prompt as the template can show it."""
+        """Return the prompt as the template can show it."""
         return prompt if self.takes_system else without_system(prompt)
 
     def prompts(self, prompts: list[Messages]) -> list[list[int]]:
-        """The token ids of prompts, up to where the response begins."""
+        """Return the token ids of prompts, up to where the response begins."""
         shown = list(map(self.shown, prompts))
         options = {"add_generation_prompt": True, "return_dict": False}
         if self._many:
@@ -51,11 +47,7 @@ class ChatTemplate:
         return [list(self._tokenizer.apply_chat_template(prompt, **options)) for prompt in shown]
 
     def exchange(self, prompt: Messages, completion: Messages) -> dict[str, list[int]]:
-        """The token ids of a training row, and its labels: the response's tokens, and -100 for those of the prompt.
-
-        As TRL's SFTTrainer makes them of a prompt and a completion. It does so in each worker for all rows, this is done
-        once for each row while rows are rendered, on all nodes.
-        """
+        """Return the token ids of a training row, and its labels: -100 for the prompt's tokens, as TRL's SFTTrainer."""
         [asked] = self.prompts([prompt])
         whole = self._tokenizer.apply_chat_template([*self.shown(prompt), *completion], return_dict=False)
         shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
@@ -70,11 +62,8 @@ class ChatTemplate:
     def _shows_system(self) -> bool:
         from jinja2 import TemplateError
 
-        asked = {"role": "user", "content": "x"}
+        system, user = ({"role": role, "content": "x"} for role in ("system", "user"))
         try:
-            [told], [untold] = (
-                self.prompts([[*system, asked]]) for system in ([{"role": "system", "content": "x"}], [])
-            )
+            return self.prompts([[system, user]]) != self.prompts([[user]])  # some leave it out
         except TemplateError:  # some refuse it, as that of Gemma 2
             return False
-        return told != untold  # others leave it out

@@ -18,20 +18,17 @@ _SHOWN = 300  # characters of an endpoint's own words
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an API is, and how the environment and the config call the key to it."""
+    """An API, and the names of its key in the environment and in the config."""
 
     url: str
     key_variable: str
-    key_name: str = "engine.api_key_env"  # the key of the config that names the variable
+    key_name: str = "engine.api_key_env"
 
     def client(self, *, timeout_s: float, retries: int) -> dict[str, Any]:
-        """Arguments of `openai.OpenAI` and `openai.AsyncOpenAI`, which do the retries.
+        """Return the arguments of `openai.OpenAI` and `openai.AsyncOpenAI`.
 
-        They repeat on 408, 409, 429, 5xx and lost connections, after 0.5 s, 1 s, 2 s, 4 s and then 8 s each time (less up
-        to a quarter, at random), or after what Retry-After says; ten times is about a minute.
-
-        Raises:
-            UserError: the key's variable is not set here, and the endpoint is on another machine.
+        They retry on 408, 409, 429, 5xx and lost connections, after 0.5 s, 1 s, 2 s, 4 s and then 8 s each time, or
+        after what Retry-After says; ten times is about a minute.
         """
         key = os.environ.get(self.key_variable)
         if not key and not is_here(self.url):
@@ -42,13 +39,13 @@ class Endpoint:
         return {"base_url": self.url, "api_key": key or "none", "timeout": timeout_s, "max_retries": retries}
 
     def said(self, error: APIError) -> str:
-        """An endpoint's own words about a request, short, and without the key should it repeat it."""
+        """Return an endpoint's own words about a request, short and without the key."""
         words = " ".join(error.message.split())
         key = os.environ.get(self.key_variable)
         return (words.replace(key, "***") if key else words)[:_SHOWN]
 
     def problem(self, error: APIError, model: str) -> UserError:
-        """What keeps the endpoint from answering anything, and the mend."""
+        """Return why the endpoint answers nothing at all, and the way out."""
         said, status = self.said(error), getattr(error, "status_code", None)
         if status in (401, 403):
             what = (
@@ -68,7 +65,7 @@ class Endpoint:
 
 
 def variables(config: RunConfig) -> list[str]:
-    """Names of the variables that nodes need for the endpoints of a config."""
+    """Return the names of the variables that nodes need for the endpoints of a config."""
     engine, trainer = config.engine, config.trainer
     urls = [engine.endpoint] if engine.kind == "openai" else []
     urls += [who.endpoint for who in config.label.collaborators if who.kind == "model" and who.endpoint]

@@ -1,14 +1,10 @@
-"""Any OpenAI-compatible endpoint as the labeler's engine, through the official client.
+"""Any OpenAI-compatible endpoint as the labeler's engine, through the official client. What its answers mean:
 
-What the endpoint's answers mean:
-
-- 429, 5xx, a lost connection: the client asks again, with back-off (`semievol.engines.endpoint`). An endpoint that stays away,
-  and one that refuses whoever asks (401, 403, 404, ..), stops the run with a `UserError`: from then on the engine asks
-  nothing more, and the rows that it has not answered are those of the next attempt.
-- 400, 413, 422: this request is refused; a prompt that is too long is told apart by the endpoint's words.
-- 400, 422 that name an optional parameter (logprobs, top_logprobs, seed, n): the request is made again without it, and
-  where it is then taken, so are all later ones.
-- 500 at each try while the endpoint lives: this request is refused too, or one row would keep a run from ending.
+- 429, 5xx, a lost connection: the client retries (`semievol.engines.endpoint`). An endpoint that stays away, or refuses
+  all requests (401, 403, 404, ..), stops the run with a `UserError`. The next attempt asks the remaining rows.
+- 400, 413, 422: this request is refused, or its prompt is too long.
+- 400, 422 that name an optional parameter (logprobs, top_logprobs, seed, n): this request and later ones omit it.
+- 500 at each try while the endpoint lives: this request is refused, or one row would keep a run from ending.
 """
 
 from __future__ import annotations
@@ -39,11 +35,6 @@ class OpenAIEngine:
     """One model of an endpoint; see `semievol.engines.Engine`."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
-        """Makes no request.
-
-        Raises:
-            UserError: the key is missing.
-        """
         from openai import AsyncOpenAI
 
         self._model = model
@@ -61,7 +52,7 @@ class OpenAIEngine:
         request = {"messages": messages, "temperature": temperature, "max_tokens": max_tokens}
         request |= {"logprobs": True, "top_logprobs": self._top_logprobs}
         done: list[Completion] = []
-        while len(done) < n:  # an endpoint that does not know `n` answers once at a time
+        while len(done) < n:  # an endpoint without `n` gives one response at a time
             samples = {"n": n - len(done)} if n - len(done) > 1 else {}
             seeded = {"seed": seed + len(done)} if temperature > 0 else {}
             done += _completions(await self._ask(request | samples | seeded))
@@ -69,8 +60,8 @@ class OpenAIEngine:
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         raise RequestRefused(
-            "label.mode: score needs the exact probabilities of given responses, which an OpenAI-compatible endpoint does "
-            "not give. Use label.mode: sample, or engine.kind: vllm"
+            "label.mode: score needs the probabilities of given responses, which an OpenAI-compatible endpoint does not "
+            "give. Use label.mode: sample, or engine.kind: vllm"
         )
 
     async def likelihood(self, messages: Messages, response: str) -> float:
@@ -123,7 +114,7 @@ class OpenAIEngine:
         return self._checked(reply)
 
     def _checked(self, reply: Any) -> ChatCompletion:
-        """The reply, if it is one: the client makes a string of a page that is no API's."""
+        """Return the reply if it is one: of another page the client makes a string."""
         if isinstance(reply, str):
             self._unusable = UserError(
                 f"{self._endpoint.url} is no base URL of an API, as in http://host:8000/v1: it answers something else than "
@@ -135,20 +126,19 @@ class OpenAIEngine:
         return reply
 
     async def _lives(self) -> bool:
-        """Whether it answers anything."""
+        """Tell whether it answers anything."""
         from openai import APIError
 
-        greeting: Messages = [{"role": "user", "content": "Hello"}]
         once: Any = self._client.with_options(max_retries=0).chat.completions
         try:
-            await once.create(model=self._model, messages=greeting, max_tokens=1)
+            await once.create(model=self._model, messages=[{"role": "user", "content": "Hello"}], max_tokens=1)
         except APIError:
             return False
         return True
 
 
 def _named(error: APIStatusError) -> set[str]:
-    """The optional parameters that a refusal names."""
+    """Return the optional parameters that a refusal names."""
     found = {match["plain"] or match["quoted"] for match in _NAMED.finditer(f"'{error.param}' {error.message}")}
     return found | _LOGPROBS if found & _LOGPROBS else found
 
@@ -160,9 +150,9 @@ def _too_long(error: APIStatusError) -> bool:
 
 
 def _completions(reply: ChatCompletion) -> list[Completion]:
-    """Its choices; the tokens of its usage, which is what is paid for, are shared out among them."""
-    used, shared = (reply.usage, len(reply.choices))
-    tokens, rest = divmod(used.completion_tokens if used else 0, shared)
+    """Return the choices; the tokens of the usage, which is what is paid for, are divided among them."""
+    used = reply.usage
+    tokens, rest = divmod(used.completion_tokens if used else 0, len(reply.choices))
     prompt_tokens = used.prompt_tokens if used else 0
     return [
         Completion(choice.message.content or "", *_entropies(choice), tokens + (i < rest), 0 if i else prompt_tokens)
@@ -171,7 +161,7 @@ def _completions(reply: ChatCompletion) -> list[Completion]:
 
 
 def _entropies(choice: Choice) -> tuple[float | None, float | None]:
-    """nll and token entropy of a response, where there are log-probabilities."""
+    """Return nll and token entropy of a response, if there are log-probabilities."""
     listed = (choice.logprobs.content if choice.logprobs else None) or []
     if not listed:
         return None, None
