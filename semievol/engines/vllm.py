@@ -1,8 +1,7 @@
 """vLLM as the labeler's engine: many requests in flight, responses reduced to a few floats on the spot.
 
 The engine (vllm.v1.engine.llm_engine.LLMEngine) runs its step loop in a thread of the actor, and asyncio futures carry
-the results, so rows of several batches share the running batch. On a GPU vLLM puts the engine core into a process of
-its own; the CPU build runs it in the actor's process, which saves a second 15 s import of vLLM for each engine.
+the results, so rows of several batches share the running batch. On a CPU the engine core is in the actor's process too.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from semievol.engines.chat_template import ChatTemplate
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages
 
-# Speculative decoding takes no logits processors, and other log-probabilities than the model's own would be of their logits.
+# Options that are incompatible with our logits processor.
 _NO_PROCESSORS = ("speculative_config", "spec_method", "spec_model", "spec_tokens", "logprobs_mode")
 _COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # of the prefix cache, in vLLM's own metrics
 
@@ -81,8 +80,9 @@ class VLLMEngine:
         prompt = await self._batches.tokenize(messages)
         asked = (self._request(prompt, max_tokens, **shared, **request) for request in requests)
         outputs = [output for done in await asyncio.gather(*asked) for output in done.outputs]
-        texts = self.tokenizer.batch_decode([_said(output) for output in outputs], skip_special_tokens=True)
-        return _reduce(outputs, texts, len(prompt))
+        # The token that ended a response is not text.
+        said = [list(o.token_ids[:-1] if o.finish_reason == "stop" else o.token_ids) for o in outputs]
+        return _reduce(outputs, self.tokenizer.batch_decode(said, skip_special_tokens=True), len(prompt))
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
@@ -110,7 +110,7 @@ class VLLMEngine:
         self._engine.engine_core.shutdown()
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
-        """The vllm.outputs.RequestOutput of one request to the running engine."""
+        """Return the vllm.outputs.RequestOutput of one request to the running engine."""
         from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
@@ -119,7 +119,7 @@ class VLLMEngine:
             raise PromptTooLong(
                 f"prompt of {len(prompt):,} tokens + {max_tokens} to answer exceeds {self.max_model_len:,}"
             )
-        # Text is made once of all tokens of a response: vLLM would do it for each token, and for the likeliest ones too.
+        # Text is made of whole responses: vLLM would detokenize each token, and the likeliest ones too.
         options |= {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
         try:
             sampling = SamplingParams(max_tokens=max_tokens, **options)
@@ -132,8 +132,7 @@ class VLLMEngine:
         return await future
 
     def _run(self, loaded: Future[None], arguments: Any) -> None:
-        """Load and step in one thread: OpenMP keeps a pool of threads for each that computes, and they would be in each
-        other's way."""
+        """Load and step in one thread: two OpenMP pools would contend for the cores."""
         try:
             from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -145,7 +144,7 @@ class VLLMEngine:
         self._loop()
 
     def _loop(self) -> None:
-        """Admit what has arrived, step, hand out what is finished; block while there is nothing to do."""
+        """Admit new requests, step, and resolve finished ones; block while there is nothing to do."""
         try:
             while True:
                 while not self._waiting or not self._arriving.empty():
@@ -172,12 +171,9 @@ class VLLMEngine:
 
 
 class PromptBatches:
-    """Makes tokens of chat prompts: of all that are asked for at the same time together, in a thread.
+    """Tokenizes chat prompts that arrive at the same time together, in a thread."""
 
-    A fast tokenizer lets go of the interpreter for most of that time.
-    """
-
-    _TOGETHER = 64  # at most, so that the first ones of a large block need not wait for the tokens of its last
+    _TOGETHER = 64  # at most, so that the first prompts of a large block do not wait for its last
 
     def __init__(self, tokenizer: Any) -> None:
         self._template = ChatTemplate(copy.deepcopy(tokenizer))  # two threads must not use the same one
@@ -194,15 +190,14 @@ class PromptBatches:
         return (await asyncio.shield(tokens))[place]
 
     async def _together(self, prompts: list[Messages]) -> list[list[int]]:
-        """Begins when all that was ready to run before has added its prompt."""
+        """Tokenize once all tasks that were ready to run have added their prompts."""
         if prompts is self._prompts:
             self._prompts = []
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._template.prompts, prompts)
 
 
 def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    """Give futures their results or exceptions from another thread: all of a step at once, as waking their event loop for
-    each one took longer than anything else that is done for a row."""
+    """Give futures their results or exceptions from another thread, and wake each event loop once."""
 
     def hand_out(of_loop: list[tuple[asyncio.Future[Any], Any]]) -> None:
         for future, outcome in of_loop:
@@ -218,13 +213,8 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
             loop.call_soon_threadsafe(hand_out, [pair for pair in outcomes if pair[0].get_loop() is loop])
 
 
-def _said(output: Any) -> list[int]:
-    """The tokens that are text: all but the one that ended the response."""
-    return list(output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids)
-
-
 def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Completion]:
-    """The responses to a request, all at once: for arrays this small, NumPy takes no longer for four than for one."""
+    """Return the responses to a request, all at once: for arrays this small, NumPy takes as long for four as for one."""
     lengths = [len(output.token_ids) for output in outputs]
     listed = [output.logprobs for output in outputs if output.token_ids]
     # Of each position: the sampled token, then the likeliest ones, among which the sampled one may be again.
@@ -238,19 +228,19 @@ def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Co
     done: list[Completion] = []
     for output, text, tokens in zip(outputs, texts, lengths, strict=True):
         nll = -float(output.cumulative_logprob) / tokens if tokens else 0.0
-        mean = sum(islice(entropies, tokens)) / max(tokens, 1)
+        mean = sum(itertools.islice(entropies, tokens)) / max(tokens, 1)
         done.append(Completion(text, nll, mean, tokens, 0 if done else prompt_tokens))
     return done
 
 
 def engine_environment(config: EngineConfig) -> dict[str, str]:
-    """Settings that vLLM takes from the environment of the process it runs in."""
+    """Return the settings that vLLM takes from the environment of its process."""
     quiet = {"VLLM_LOGGING_LEVEL": "WARNING"}
     return quiet | ({"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(config.kv_cache_gib)))} if is_cpu_build() else {})
 
 
 def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
-    """vLLM's EngineArgs for a model in a local folder, all but the model itself; for labeling and for serving."""
+    """Return vLLM's EngineArgs for a model in a local folder, without the model itself; for labeling and serving."""
     max_model_len = config.max_model_len or _model_limit(path)
     options: dict[str, Any] = {
         "dtype": config.dtype,
@@ -262,15 +252,12 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
     if is_cpu_build():
         import torch
 
-        # The CPU build cannot split the prefill of a request that has a seed of vLLM's own, as requests to the endpoint may
-        # ("CPU Generator does not use offset"), so every prompt must fit one scheduler step.
         options |= {
+            # Prefills with a seed of vLLM's own cannot be split on a CPU, so every prompt must fit one step.
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, max_model_len),
             "enforce_eager": True,
-            # Its default of 128 tokens is more than many prompts have, and only whole blocks are shared by the samples of a
-            # prompt and by prompts that begin alike (benchmarks/RESULTS.md).
-            "block_size": 32,
+            "block_size": 32,  # only whole blocks are shared, and 128 is more than many prompts have
         }
         # Without AVX-512 bf16 products are emulated: float32 is five times as fast there (benchmarks/RESULTS.md).
         if config.dtype == "auto" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -279,13 +266,7 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
 
 
 def is_cpu_build() -> bool:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        version("vllm-cpu")
-    except PackageNotFoundError:
-        return False
-    return True
+    return any(distributions(name="vllm-cpu"))
 
 
 def _model_limit(path: str) -> int:

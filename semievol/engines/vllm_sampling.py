@@ -1,8 +1,7 @@
 """Sampling with a seed for each request, on vLLM's CPU build.
 
-There vLLM draws noise for each entry of the vocabulary from a generator of the request, one request after the other, which
-took a third of labeling with a small model (benchmarks/RESULTS.md); on a GPU its noise is a function of seed and position, and
-costs nothing more than noise without a seed. Here a token takes one number, and all requests of a step are drawn for at once.
+There vLLM draws noise for the whole vocabulary from a generator of each request, which took a third of labeling with a
+small model (benchmarks/RESULTS.md). Here a token takes one number, and all requests of a step are drawn for at once.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ def seeded(seed: int, temperature: float) -> dict[str, Any]:
 class SeededSampling(LogitsProcessor):
     """Draws the next token of requests made with `seeded`, and leaves it certain.
 
-    The number for the i-th token of a response is the i-th of its seed's own stream, whatever is asked beside it and whenever
-    it runs. Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs
+    The number for the i-th token of a response is the i-th of its seed's own stream, independent of other requests.
+    Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs
     """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -41,10 +40,7 @@ class SeededSampling(LogitsProcessor):
         process_dict_updates(self._requests, batch_update, _request)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            logits: float32 of shape [requests, vocabulary]; changed in place.
-        """
+        """Draw for float32 logits of shape [requests, vocabulary], which are changed in place."""
         if not self._requests:
             return logits
         places = sorted(self._requests)
