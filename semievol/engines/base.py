@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from semievol.config import EngineConfig
 from semievol.method.prompts import Messages
 
 
@@ -37,9 +36,7 @@ class EngineDied(RuntimeError):
 
 
 class Engine(Protocol):
-    """One model; built in the actor that uses it."""
-
-    def __init__(self, model: str, config: EngineConfig) -> None: ...
+    """One model; built from its name and an `EngineConfig` in the actor that uses it."""
 
     @property
     def figures(self) -> dict[str, float]:

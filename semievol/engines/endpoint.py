@@ -52,9 +52,7 @@ class Endpoint:
                 f"does not accept the key in {self.key_variable} ({said}): mend it, or name another in {self.key_name}"
             )
         elif status == 404:
-            what = (
-                f"has no model '{model}', or is no base URL of an API, as in http://host:8000/v1 ({said}): mend either"
-            )
+            what = f"has no model '{model}', or is not a base URL such as http://host:8000/v1 ({said}): correct it"
         elif status == 429:
             what = f"takes no more requests ({said}): wait, lower engine.concurrency, or raise the limit there"
         elif status is not None and status < 500:

@@ -111,11 +111,7 @@ class OpenAIEngine:
                 raise
             reply = await self._create({name: value for name, value in asked.items() if name not in named})
             self._not_taken |= named
-        return self._checked(reply)
-
-    def _checked(self, reply: Any) -> ChatCompletion:
-        """Return the reply if it is one: of another page the client makes a string."""
-        if isinstance(reply, str):
+        if isinstance(reply, str):  # as the client returns any other page
             self._unusable = UserError(
                 f"{self._endpoint.url} is no base URL of an API, as in http://host:8000/v1: it answers something else than "
                 f"a chat completion. Mend the address"

@@ -23,25 +23,18 @@ _TOKENS = ("prompt_tokens", "output_tokens")
 
 @dataclass(frozen=True)
 class Request:
-    """Rows to answer, and everything that it takes.
-
-    Attributes:
-        source: URI of the rows, with their neighbors where the panel wants solved examples.
-        out: URI below the job's folder.
-        no_progress_s: an engine that finishes no row for so long is replaced.
-        columns: renames of columns of the source, old to new.
-    """
+    """Rows to answer, and everything that it takes."""
 
     job: RowJob
-    source: str
-    out: str
+    source: str  # URI of the rows, with their neighbors if the panel wants solved examples
+    out: str  # URI below the job's folder
     schema: pa.Schema
     panel: Panel
     passes: Sequence[Pass]
     engine: EngineConfig
     resources: PoolResources
-    no_progress_s: float
-    columns: dict[str, str] | None = None
+    no_progress_s: float  # an engine that finishes no row for so long is replaced
+    columns: dict[str, str] | None = None  # renames of columns of the source, old to new
 
 
 def answer_rows(engines: EnginePool, request: Request) -> list[dict[str, float]]:

@@ -64,12 +64,7 @@ class Labeling:
 
 
 class Labeler:
-    """Adds responses to rows, and after the last pass a verdict; runs in the process of its engine.
-
-    Args:
-        engine: None if the pass needs none, or if the engine is `unusable`.
-        start_s: how long the engine took to start, if it was started for this.
-    """
+    """Adds responses to rows, and after the last pass a verdict; runs in the process of its engine."""
 
     def __init__(
         self,
@@ -80,9 +75,9 @@ class Labeler:
         start_s: float = 0.0,
         unusable: UserError | None = None,
     ) -> None:
-        self._engine = engine
+        self._engine = engine  # None if the pass needs none, or if it is unusable
         self._unusable = unusable
-        self._start_s = start_s
+        self._start_s = start_s  # how long the engine took to start, if it was started for this
         self._counted_before = dict(engine.figures) if engine else {}
         self._name = uuid.uuid4().hex
         self._labeling, self._work, self._panel = labeling, labeling.work, labeling.panel
@@ -98,8 +93,7 @@ class Labeler:
     async def answer(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
         """Return the rows with their responses, without those that another attempt has to ask.
 
-        Args:
-            refused: why the engine must not be asked these rows; it goes into their responses.
+        `refused` says why the engine must not be asked these rows; it goes into their responses.
         """
         records = sorted(batch.to_pylist(), key=self._shown)
         asked = await asyncio.gather(*(self._label_if_usable(record, refused) for record in records))

@@ -26,19 +26,14 @@ class _EngineLost(Exception):
 
 
 class Relay:
-    """Actor of Ray Data: forwards rows to an engine, and retries until each is answered once.
-
-    Args:
-        name: of the pass.
-        no_progress_s: an engine that finishes no row for so long hangs; None if it has time limits of its own.
-    """
+    """Actor of Ray Data: forwards rows to an engine, and retries until each is answered once."""
 
     def __init__(self, name: str, keeper: Any, labeling: Labeling, no_progress_s: float | None, progress: Any) -> None:
         import ray
 
         self._pass = (name, labeling, progress)
         self._schema = labeling.schema
-        self._no_progress_s = no_progress_s
+        self._no_progress_s = no_progress_s  # an engine that finishes no row for so long hangs; None: it has own limits
         self._progress = progress
         self._keeper = keeper
         self._gone = False

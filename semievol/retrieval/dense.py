@@ -17,17 +17,13 @@ Hits = tuple[list[list[int]], list[list[float]]]  # for each query the row ids a
 
 
 class LabeledIndex:
-    """Vectors with the row ids that they belong to.
-
-    Attributes:
-        recall: share of the exact neighbors that it found for a sample when it was built; 1 for an exact index.
-    """
+    """Vectors with the row ids that they belong to."""
 
     def __init__(self, index: Any, ids: npt.NDArray[np.int64], recall: float = 1.0) -> None:
         assert index.ntotal == len(ids)
         self._index = index
         self._ids = ids
-        self.recall = recall
+        self.recall = recall  # share of the exact neighbors that it found for a sample when it was built
 
     @staticmethod
     def build(

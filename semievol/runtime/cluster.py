@@ -25,10 +25,7 @@ _SPARE_CPUS = 2.0  # for the tasks that run beside a stage's actors
 def connect(config: RunConfig, *, cpus: float = 0) -> None:
     """Connect this process to Ray, unless it is connected already.
 
-    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; without it, a local Ray starts.
-
-    Args:
-        cpus: the least that a local Ray declares, if the run's stages do not need more.
+    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster. Without it, a local Ray starts, with at least `cpus`.
     """
     import ray
 
@@ -132,8 +129,7 @@ def shortage(config: RunConfig, pools: Iterable[str]) -> str | None:
 def check_nodes(config: RunConfig, marker: tuple[str, str], variables: Sequence[str]) -> None:
     """Check that every node sees the run folder and the inputs that are local paths, and has the variables by name.
 
-    Args:
-        marker: URI of a JSON file that the driver has written to the run folder, and the `owner` in it.
+    `marker` is the URI of a JSON file that the driver has written to the run folder, and the `owner` in it.
     """
     import ray
 

@@ -50,17 +50,15 @@ def _counter(connection: str) -> Any:
     """Return the counter that all stages of this connection to Ray share: to start a process takes seconds of CPU."""
     import ray
 
-    node = cluster.drivers_node()
-    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=node).remote()
+    here = cluster.drivers_node()
+    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
 
 @contextmanager
 def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = "") -> Iterator[Any]:
-    """Run a stage and call `emit` every few seconds; yield the actor to which workers report.
+    """Call `emit` every few seconds, and yield the actor to which workers report.
 
-    Args:
-        done: units of work that an interrupted run has finished.
-        note: the text after the count, until a worker sends another.
+    `done` is the work that an interrupted run has finished; `note` follows the count until a worker sends another.
     """
     import ray
 

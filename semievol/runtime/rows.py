@@ -22,18 +22,12 @@ _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
 @dataclass(frozen=True)
 class RowJob:
-    """The work that rows are streamed for.
+    """The work that rows are streamed for."""
 
-    Attributes:
-        name: stands in progress and messages, after the word "stage".
-        folder: URI of its folder, which keeps the commits; the rows are written below it.
-        rows_per_commit: None: as many as make some hundreds of commits.
-    """
-
-    name: str
-    folder: str
+    name: str  # for progress and messages, after the word "stage"
+    folder: str  # URI; it keeps the commits, and the rows are written below it
     emit: Emit
-    rows_per_commit: int | None = None
+    rows_per_commit: int | None = None  # None: as many as make some hundreds of commits
 
 
 def summarize(uri: str, columns: list[str], partial: Callable[..., Part], **arguments: Any) -> Iterator[Part]:
