@@ -47,7 +47,7 @@ class ChatTemplate:
         return [list(self._tokenizer.apply_chat_template(prompt, **options)) for prompt in shown]
 
     def exchange(self, prompt: Messages, completion: Messages) -> dict[str, list[int]]:
-        """Return the token ids of a training row, and its labels: -100 for the prompt's tokens, as TRL's SFTTrainer."""
+        """Return the token ids of a training row, and its labels: -100 for those of the prompt, as in TRL."""
         [asked] = self.prompts([prompt])
         whole = self._tokenizer.apply_chat_template([*self.shown(prompt), *completion], return_dict=False)
         shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))

@@ -60,8 +60,8 @@ class OpenAIEngine:
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         raise RequestRefused(
-            "label.mode: score needs the probabilities of given responses, which an OpenAI-compatible endpoint does not "
-            "give. Use label.mode: sample, or engine.kind: vllm"
+            "label.mode: score needs the probabilities of given responses, which an OpenAI-compatible endpoint does "
+            "not give. Use label.mode: sample, or engine.kind: vllm"
         )
 
     async def likelihood(self, messages: Messages, response: str) -> float:

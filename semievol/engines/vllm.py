@@ -214,7 +214,7 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
 
 
 def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Completion]:
-    """Return the responses to a request, all at once: for arrays this small, NumPy takes as long for four as for one."""
+    """Return the responses to a request, all at once: NumPy takes as long for four small arrays as for one."""
     lengths = [len(output.token_ids) for output in outputs]
     listed = [output.logprobs for output in outputs if output.token_ids]
     # Of each position: the sampled token, then the likeliest ones, among which the sampled one may be again.

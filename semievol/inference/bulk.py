@@ -38,7 +38,7 @@ class Request:
 
 
 def answer_rows(engines: EnginePool, request: Request) -> list[dict[str, float]]:
-    """Answer the rows of a request, from where an earlier attempt stopped. Return the figures of each actor's engine."""
+    """Answer the rows of a request, from where an earlier attempt stopped. Return the figures of the engines."""
     resources = request.resources.model_copy(update={"max_actors": cluster.at_most(request.resources)})
     source, figures = request.source, []
     for number, work in enumerate(request.passes):

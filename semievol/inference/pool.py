@@ -31,7 +31,7 @@ _LEAVES_IN_S, _ANSWERS_IN_S = 60.0, 10.0
 
 
 class EnginePool:
-    """The live engines of a run: those of one set of weights at a time, made by `factory` in the actors that use them."""
+    """The live engines of a run, for one set of weights at a time; `factory` makes them in their actors."""
 
     def __init__(self, factory: Factory = engines.load) -> None:
         self._factory = factory

@@ -32,8 +32,8 @@ class LabeledIndex:
         """Index vectors, shape (rows, dimensions), with ids, shape (rows,).
 
         Args:
-            exact_up_to: more rows get an inverted file (IVF, about 4 sqrt(rows) cells). A search looks into as many cells
-                as it takes to find 95 % of the k exact neighbors of a sample.
+            exact_up_to: more rows get an inverted file (IVF, about 4 sqrt(rows) cells). A search looks into as many
+                cells as it takes to find 95 % of the k exact neighbors of a sample.
         """
         import faiss
 
@@ -96,5 +96,5 @@ def without_itself(
 
 
 def _overlap(exact: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
-    """Return the share of the places in `exact`, shape (queries, k), that are in the same query's row of `found`."""
+    """Return the share of the places in `exact`, shape (queries, k), that are also in its row of `found`."""
     return float((exact[:, :, None] == found[:, None, :]).any(axis=2).mean())

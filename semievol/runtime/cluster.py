@@ -25,7 +25,7 @@ _SPARE_CPUS = 2.0  # for the tasks that run beside a stage's actors
 def connect(config: RunConfig, *, cpus: float = 0) -> None:
     """Connect this process to Ray, unless it is connected already.
 
-    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster. Without it, a local Ray starts, with at least `cpus`.
+    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; else a local Ray with at least `cpus` starts.
     """
     import ray
 
@@ -95,7 +95,7 @@ def require(config: RunConfig, pools: Iterable[str], echo: Callable[[str], None]
 
 
 def too_small(problem: str, echo: Callable[[str], None]) -> None:
-    """Raise a `UserError` for a local Ray, which cannot grow; else warn, as Ray does not tell whether nodes will join."""
+    """Raise a `UserError` for a local Ray, which cannot grow; else warn, because nodes may join."""
     if not os.environ.get("RAY_ADDRESS"):
         raise UserError(problem)
     echo(f"{problem}. Ray waits for nodes to join")

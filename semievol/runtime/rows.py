@@ -80,8 +80,8 @@ def run_rows(
 ) -> list[dict[str, float]]:
     """Stream Parquet rows through an actor pool to Parquet. Return the figures that each actor has reported.
 
-    Rows are resumed by Ray Data's checkpointing by `row_id` (ray.data.checkpoint.CheckpointConfig): the ids of a written
-    block are committed with it, and rows of committed blocks are filtered out of the input. Hence the repartition.
+    Rows are resumed by Ray Data's checkpointing by `row_id` (ray.data.checkpoint.CheckpointConfig): the ids of a
+    written block are committed with it, and rows of committed blocks are left out of the input. Hence the repartition.
 
     An actor that cannot go on, for a reason that the user can put right, tells `progress.stop` and leaves the rows that
     it could not work on out of its output. The rest of their block is still committed, and the next attempt takes up
