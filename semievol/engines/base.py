@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from semievol.config import EngineConfig
 from semievol.method.prompts import Messages
 
 
@@ -22,7 +21,7 @@ class Completion:
     nll: float | None
     token_entropy: float | None
     tokens: int
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # of the request; with the first of its responses
 
 
 class RequestRefused(ValueError):
@@ -39,8 +38,6 @@ class EngineDied(RuntimeError):
 
 class Engine(Protocol):
     """An engine with one model, built in the actor that uses it."""
-
-    def __init__(self, model: str, config: EngineConfig) -> None: ...
 
     @property
     def figures(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ class ApiEndpoint:
 
     url: str
     key_variable: str
-    key_name: str = "engine.api_key_env"  # the key of the config that names the variable
+    key_name: str = "engine.api_key_env"
 
     def client(self, *, timeout_s: float, retries: int) -> dict[str, Any]:
         """Return the arguments for `openai.OpenAI` and `openai.AsyncOpenAI`, which do the retries.

@@ -138,10 +138,9 @@ class OpenAIEngine:
         """Tell whether the endpoint answers a trivial request."""
         from openai import APIError
 
-        greeting: Messages = [{"role": "user", "content": "Hello"}]
         once: Any = self._client.with_options(max_retries=0).chat.completions
         try:
-            await once.create(model=self._model, messages=greeting, max_tokens=1)
+            await once.create(model=self._model, messages=[{"role": "user", "content": "Hello"}], max_tokens=1)
         except APIError:
             return False
         return True

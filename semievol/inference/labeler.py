@@ -26,43 +26,31 @@ from semievol.method.prompts import Messages
 from semievol.retrieval.embedding import Embedder, Similar
 from semievol.tasks import Row, Task
 
+Prompt = Callable[[Row, list[Row]], Messages]  # of a row and its solved examples
+
 
 @dataclass(frozen=True)
 class Panel:
-    """The collaborators who answer the same rows, and how they do it.
-
-    Attributes:
-        labeled: URI of the rows that solved examples are taken from.
-        embedding: compares answers that have no exact form.
-        mode: sample, or score where all answers are known beforehand.
-        justify: let the last pass decide where answers differ.
-        seed: of the run; each request gets its own from it.
-    """
+    """The collaborators who answer the same rows, and how they do it."""
 
     task: Task
     collaborators: tuple[Collaborator, ...]
-    labeled: str
-    embedding: EmbeddingConfig
-    mode: str = "sample"
-    justify: bool = False
+    labeled: str  # URI of the rows that solved examples are taken from
+    embedding: EmbeddingConfig  # compares answers that have no exact form
+    mode: str = "sample"  # or score, if all answers are known beforehand
+    justify: bool = False  # let the last pass decide where answers differ
     max_tokens: int = 16
-    seed: int = 0
+    seed: int = 0  # of the run; each request gets its own from it
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The part of a panel that one set of weights answers for.
+    """The part of a panel that one set of weights answers for."""
 
-    Attributes:
-        model: folder, URI or hub id; with an endpoint, the model's name there; "" where no engine is needed.
-        members: places among the panel's collaborators.
-        last: it gives the verdict.
-    """
-
-    model: str
+    model: str  # folder, URI or hub id; with an endpoint, the model's name there; "" if no engine is needed
     endpoint: str | None
-    members: tuple[int, ...]
-    last: bool
+    members: tuple[int, ...]  # places among the panel's collaborators
+    last: bool  # it gives the verdict
 
 
 @dataclass(frozen=True)
@@ -76,13 +64,7 @@ class Labeling:
 
 
 class Labeler:
-    """Adds responses to rows, and after the last pass a verdict; runs in the process of its engine.
-
-    Args:
-        engine: None where the pass needs none, or where the engine is `unusable`.
-        start_s: how long the engine took to start, if it was started for this.
-        progress: the actor of `semievol.runtime.progress`.
-    """
+    """Adds responses to rows, and after the last pass a verdict; runs in the process of its engine."""
 
     def __init__(
         self,
@@ -93,52 +75,44 @@ class Labeler:
         start_s: float = 0.0,
         unusable: UserError | None = None,
     ) -> None:
-        self._engine = engine
+        self._engine = engine  # None if the pass needs none, or if it is unusable
         self._unusable = unusable
-        self._start_s = start_s
+        self._start_s = start_s  # how long the engine took to start, if it was started for this
         self._counted_before = dict(engine.figures) if engine else {}
         self._name = uuid.uuid4().hex
-        self._work = labeling.work
-        self._panel = labeling.panel
+        self._labeling, self._work, self._panel = labeling, labeling.work, labeling.panel
         self._task = labeling.panel.task
         self._embedder: Embedder | None = None  # once answers have to be compared by it
         self._members = [self._panel.collaborators[i] for i in self._work.members]
         shows_examples = any(who.k for who in self._members)
         examples = storage.read_table(self._panel.labeled).to_pylist() if shows_examples else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
-        self._schema = labeling.schema
-        self._key = labeling.key
         self._progress = progress
         self.finished = 0  # rows
 
     async def answer(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
-        """Return the rows with their responses, without the rows that have to be asked again another time.
+        """Return the rows with their responses, without those that another attempt has to ask.
 
-        Args:
-            refused: why the engine must not be asked these rows; it goes into their responses.
-
-        Raises:
-            EngineDied: nothing is known of these rows.
+        `refused` says why the engine must not be asked these rows; it goes into their responses.
         """
         records = sorted(batch.to_pylist(), key=self._shown)
         asked = await asyncio.gather(*(self._label_if_usable(record, refused) for record in records))
         if self._unusable:
-            await self._progress.stop.remote(f"{self._key}: {self._unusable}")
+            await self._progress.stop.remote(f"{self._labeling.key}: {self._unusable}")
         answered = [record for record in asked if record is not None]
-        if answered:
-            self._progress.add.remote(len(answered))
+        self._progress.add.remote(len(answered))
         if self._engine:
             counted = {name: n - self._counted_before.get(name, 0) for name, n in self._engine.figures.items()}
             self._progress.report.remote(self._name, counted | {"start_s": self._start_s})
-        return pa.Table.from_pylist(answered, schema=self._schema)
+        return pa.Table.from_pylist(answered, schema=self._labeling.schema)
 
     def _shown(self, record: dict[str, Any]) -> tuple[int, ...]:
-        """Return the sort key of a row: prompts that begin with the same solved examples share the engine's prefix cache."""
+        """Return the sort key of a row: prompts that begin with the same examples share the engine's prefix cache."""
         k = max((who.k for who in self._members if who.kind == "model"), default=0)
         return tuple(reversed((record.get("neighbor_ids") or [])[:k]))  # as they stand in the prompt: nearest last
 
     async def _label_if_usable(self, record: dict[str, Any], refused: str | None) -> dict[str, Any] | None:
-        """Return None for a row that has to be asked again, because the endpoint is away or refuses everything."""
+        """Return None for a row that another attempt has to ask: the endpoint is away or refuses everything."""
         if self._unusable:
             return None
         try:
@@ -164,7 +138,7 @@ class Labeler:
         return record | {"responses": [_to_record(r) for r in responses]} | verdict
 
     async def _likelihood(self, row: Row, gold: str, neighbors: list[tuple[Row, float]]) -> float | None:
-        """Return that of the true response, for the first collaborator; None where the engine cannot tell."""
+        """Return the likelihood of the true response, for the first collaborator; None if the engine cannot tell."""
         who, response = self._members[0], self._task.respond(gold)
         asked = self._prompt(who, row, [solved for solved, _ in neighbors[: who.k]])
         try:
@@ -184,12 +158,7 @@ class Labeler:
         found = confidence.verdict(same, responses, decided=decided)
         spent = [*responses, decided] if decided else responses
         errors = [f"{r.collaborator}: {r.error}" for r in responses if r.error]
-        return {
-            "answer": found.answer if found else None,
-            "agreement": found.agreement if found else None,
-            "nll": found.nll if found else None,
-            "token_entropy": found.token_entropy if found else None,
-            "vote_entropy": found.vote_entropy if found else None,
+        return (vars(found) if found else {}) | {
             "justified": decided is not None and decided.answer is not None,
             "prompt_tokens": sum(r.prompt_tokens for r in spent),
             "output_tokens": sum(r.tokens for r in spent),
@@ -208,7 +177,7 @@ class Labeler:
     async def _ask(
         self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]], refused: str | None
     ) -> list[Response]:
-        """Return the responses of one collaborator; none from neighbors whose answers mean nothing for this row."""
+        """Return the responses of one collaborator; none if it is neighbors whose answers mean nothing for this row."""
         who = self._panel.collaborators[number]
         nearest = neighbors[: who.k]
         if who.kind == "neighbors":
@@ -218,13 +187,12 @@ class Labeler:
             return [Response(who.name, error=refused)]
         seed = confidence.sampling_seed(self._panel.seed, row_id, number)
         try:
-            prompt = partial(self._prompt, who)
-            return await self._respond(who, row, [solved for solved, _ in nearest], prompt, seed)
+            return await self._respond(who, row, [solved for solved, _ in nearest], partial(self._prompt, who), seed)
         except RequestRefused as error:
             return [Response(who.name, error=str(error))]
 
     async def _justify(self, row: Row, candidates: list[str]) -> Response | None:
-        """Ask greedily for the model's best judgement. Return None where it refuses."""
+        """Ask greedily for the model's best judgement. Return None if it refuses."""
 
         def prompt(asked: Row, _: list[Row]) -> Messages:
             return prompts.justification(self._task, asked, candidates)
@@ -235,25 +203,18 @@ class Labeler:
             return None  # the answers are there; the majority stands
 
     async def _respond(
-        self,
-        who: Collaborator,
-        row: Row,
-        examples: list[Row],
-        prompt: Callable[[Row, list[Row]], Messages],
-        seed: int,
+        self, who: Collaborator, row: Row, examples: list[Row], prompt: Prompt, seed: int
     ) -> list[Response]:
         assert self._engine is not None
         choices = self._task.choices(row) if self._panel.mode == "score" else None
         if choices is not None:
-            responses = [self._task.respond(choice) for choice in choices]
-            score = self._engine.score
-            shares, cut = await _fitting(lambda m: score(m, responses), prompt, row, examples)
+            score = partial(self._engine.score, responses=list(map(self._task.respond, choices)))
+            shares, cut = await _fitting(score, prompt, row, examples)
             distribution = dict(zip(choices, shares, strict=True))
             return [replace(confidence.from_distribution(who.name, distribution), tokens=1, cut=cut)]
-        generate = self._engine.generate
         settings: dict[str, Any] = {"temperature": who.temperature, "seed": seed, "n": who.samples}
-        settings["max_tokens"] = self._panel.max_tokens
-        done, cut = await _fitting(lambda m: generate(m, **settings), prompt, row, examples)
+        generate = partial(self._engine.generate, max_tokens=self._panel.max_tokens, **settings)
+        done, cut = await _fitting(generate, prompt, row, examples)
         parse = self._task.parse
         return [
             Response(who.name, parse(d.text, row), d.nll, d.token_entropy, d.tokens, None, None, cut, d.prompt_tokens)
@@ -262,19 +223,14 @@ class Labeler:
 
 
 async def _fitting(
-    ask: Callable[[Messages], Awaitable[Any]],
-    prompt: Callable[[Row, list[Row]], Messages],
-    row: Row,
-    examples: list[Row],
+    ask: Callable[[Messages], Awaitable[Any]], prompt: Prompt, row: Row, examples: list[Row]
 ) -> tuple[Any, bool]:
     """Ask with the longest prompt that fits the window. Return the response, and whether the row itself had to be cut."""
-    refused: PromptTooLong | None = None
     for shorter, fewer in prompts.shorter(row, examples):
         try:
             return await ask(prompt(shorter, fewer)), shorter is not row
         except PromptTooLong as error:
             refused = error
-    assert refused is not None
     raise refused
 
 

@@ -1,7 +1,6 @@
 """Live engines: actors that hold a model each, and outlive the stage that needed them first.
 
-Evaluation and labeling with the same weights ask the same engines, until `EnginePool.release` ends them before anything
-else wants their memory.
+Evaluation and labeling with the same weights ask the same engines, until something else wants their memory.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import gc
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -31,11 +31,7 @@ _LEAVES_IN_S, _ANSWERS_IN_S = 60.0, 10.0
 
 
 class EnginePool:
-    """The live engines of a run: those of one set of weights at a time.
-
-    Args:
-        factory: makes an engine of weights and a config, in the actor that uses it.
-    """
+    """The live engines of a run, for one set of weights at a time; `factory` makes them in their actors."""
 
     def __init__(self, factory: Factory = engines.load) -> None:
         self._factory = factory
@@ -48,8 +44,10 @@ class EnginePool:
         import ray
 
         key = (work.model, work.endpoint, repr(config), repr(resources))
-        if key == self._key and cluster.connection() == self._connection and _begun(self._keeper):
-            return self._keeper
+        if self._keeper is not None and key == self._key and cluster.connection() == self._connection:
+            with suppress(ray.exceptions.RayActorError):  # lost with its node
+                ray.get(self._keeper.begin.remote())
+                return self._keeper
         self.release()
         keeper = ray.remote(EngineKeeper).options(num_cpus=0, scheduling_strategy=cluster.drivers_node())
         self._keeper = keeper.remote(work.model, self._factory, config, resources)
@@ -69,47 +67,31 @@ class EnginePool:
                 ray.kill(keeper)
 
 
-def _begun(keeper: Any) -> bool:
-    """Tell the keeper that another stage begins. Return whether it is there."""
-    import ray
-
-    try:
-        ray.get(keeper.begin.remote())
-    except (ray.exceptions.RayActorError, AttributeError):  # none yet, or lost with its node
-        return False
-    return True
-
-
 class EngineKeeper:
     """Actor: knows which engine belongs to which relay. What it starts ends with it, and it ends with the driver."""
 
     def __init__(self, model: str, factory: Factory, config: EngineConfig, resources: PoolResources) -> None:
         self._start = (model, factory, config)
-        self._resources = resources
-        self._engines: list[Any] = []
+        self._reserved = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+        self._most = resources.max_actors or resources.actors
+        self._engines: dict[int, Any] = {}  # by place
         self._place_of: dict[Any, int] = {}  # of every engine that there was
-        self._starting: list[asyncio.Lock] = []
+        self._starting: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by place
         self._relays: dict[Any, int] = {}  # and their places
 
     def begin(self) -> None:
-        """Forget the relays of the stage before, which are gone."""
+        """Forget the relays of the stage before."""
         self._relays = {}
 
     async def claim(self, relay: Any) -> Any:
-        """Return an engine that is ready, at the same place whenever a relay asks.
-
-        Raises:
-            ray.exceptions.RayError: it cannot be started.
-        """
+        """Return an engine that is ready, at the same place whenever a relay asks."""
         if relay not in self._relays:
             await self._forget_lost_relays()
             taken = list(self._relays.values())
-            place = min(range(self._resources.max_actors or self._resources.actors), key=taken.count)
-            self._relays[relay] = place
+            self._relays[relay] = min(range(self._most), key=taken.count)
         place = self._relays[relay]
-        while len(self._engines) <= place:
-            self._engines.append(self._new(len(self._engines)))
-            self._starting.append(asyncio.Lock())
+        if place not in self._engines:
+            self._launch(place)
         return await self._ready(place)
 
     async def replace(self, dead: Any) -> Any:
@@ -119,12 +101,12 @@ class EngineKeeper:
         place = self._place_of[dead]
         if self._engines[place] == dead:
             ray.kill(dead)
-            self._engines[place] = self._new(place)
+            self._launch(place)
         return await self._ready(place)
 
     async def close(self) -> None:
-        """End every engine, and wait until it is gone."""
-        leaving = (asyncio.wait_for(engine.leave.remote(), _LEAVES_IN_S) for engine in self._engines)
+        """End every engine and wait for that."""
+        leaving = (asyncio.wait_for(engine.leave.remote(), _LEAVES_IN_S) for engine in self._engines.values())
         await asyncio.gather(*leaving, return_exceptions=True)
 
     async def _ready(self, place: int) -> Any:
@@ -133,19 +115,19 @@ class EngineKeeper:
         async with self._starting[place]:
             for attempt in range(STARTS):
                 try:
-                    await self._engines[place].ready.remote()
+                    await self._engines[place].__ray_ready__.remote()
                     break
                 except RayError as error:
-                    # Lost with its node, or while it was idle; but what its constructor raises it raises again.
+                    # Lost with its node, or while it was idle. What its constructor raises, it would raise again.
                     if getattr(error, "actor_init_failed", False) or attempt == STARTS - 1:
                         raise
-                    self._engines[place] = self._new(place)
+                    self._launch(place)
             return self._engines[place]
 
     async def _forget_lost_relays(self) -> None:
         from ray.exceptions import RayError
 
-        if len(self._relays) < (self._resources.max_actors or self._resources.actors):
+        if len(self._relays) < self._most:
             return
         for relay in list(self._relays):
             with suppress(TimeoutError):
@@ -154,13 +136,13 @@ class EngineKeeper:
                 except RayError:
                     del self._relays[relay]
 
-    def _new(self, place: int) -> Any:
+    def _launch(self, place: int) -> None:
         import ray
 
-        reserved = {"num_cpus": self._resources.num_cpus, "num_gpus": self._resources.num_gpus}
-        engine = ray.remote(EngineActor).options(**reserved, max_restarts=0, max_task_retries=0).remote(*self._start)
+        options = self._reserved | {"max_restarts": 0, "max_task_retries": 0}
+        engine = ray.remote(EngineActor).options(**options).remote(*self._start)
+        self._engines[place] = engine
         self._place_of[engine] = place
-        return engine
 
 
 class EngineActor:
@@ -178,25 +160,17 @@ class EngineActor:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
         finally:
             hangs.cancel()
-        # The objects of torch and vLLM live until exit. Freeze them so that the garbage collector stops rescanning them,
-        # which took a third of the labeler's own time.
+        # The objects of torch and vLLM live until exit. To rescan them took a third of the labeler's own time.
         gc.collect()
         gc.freeze()
         self._start_s = time.monotonic() - started
         self._labeler: Labeler | None = None
         self._name = ""
 
-    async def ready(self) -> None:
-        """Return when the engine is loaded."""
-
     async def answer(
         self, name: str, labeling: Labeling, progress: Any, batch: pa.Table, refused: str | None = None
     ) -> pa.Table:
-        """Answer rows as `Labeler.answer` does.
-
-        Args:
-            name: of the pass; no two passes have the same.
-        """
+        """Answer rows as `Labeler.answer` does, in the pass of this name."""
         if name != self._name or self._labeler is None:
             self._labeler = Labeler(self._engine, labeling, progress, start_s=self._start_s, unusable=self._unusable)
             self._name = name
@@ -204,9 +178,7 @@ class EngineActor:
         try:
             return await self._labeler.answer(batch, refused)
         except EngineDied as error:
-            # An actor without an engine would fail the rows of all who come after.
             _leave(f"the engine died ({error}); leaving")
-            raise  # not reached
 
     async def check(self) -> None:
         """Return if the engine can answer something; the actor dies if it cannot."""
@@ -231,7 +203,7 @@ class EngineActor:
         ray.actor.exit_actor()
 
 
-def _leave(why: str) -> None:
+def _leave(why: str) -> NoReturn:
     """End this process at once, without waiting for its threads."""
     print(why, flush=True)
     os._exit(1)

@@ -26,21 +26,14 @@ class _EngineLost(Exception):
 
 
 class Relay:
-    """Actor of Ray Data: forwards rows to an engine, and retries until each is answered once.
-
-    Args:
-        name: of the pass.
-        keeper: the `EngineKeeper` of its engines.
-        no_progress_s: an engine that finishes no row for so long hangs; None: it has time limits of its own.
-        progress: the actor of `semievol.runtime.progress`.
-    """
+    """Actor of Ray Data: forwards rows to an engine, and retries until each is answered once."""
 
     def __init__(self, name: str, keeper: Any, labeling: Labeling, no_progress_s: float | None, progress: Any) -> None:
         import ray
 
         self._pass = (name, labeling, progress)
         self._schema = labeling.schema
-        self._no_progress_s = no_progress_s
+        self._no_progress_s = no_progress_s  # an engine that finishes no row for so long hangs; None: it has own limits
         self._progress = progress
         self._keeper = keeper
         self._gone = False
@@ -51,8 +44,7 @@ class Relay:
             ray.get(self._never_ready(error))
         self._replacing = asyncio.Lock()
         self._refused_in_a_row = 0
-        # Held while suspect rows are asked again, so that no other batch shares the engine.
-        self._suspects = asyncio.Lock()
+        self._suspects = asyncio.Lock()  # held while suspect rows are asked again, without other batches beside them
         self._quiet = asyncio.Condition()
         self._asking = 0
 
@@ -86,7 +78,7 @@ class Relay:
             return await self._bisected(batch.slice(0, half)) + await self._bisected(batch.slice(half))
 
     async def _alone(self, row: pa.Table) -> pa.Table:
-        """Ask the one row that is left of a batch on which engines died. Refuse it if they die again and are well otherwise."""
+        """Ask the one row that is left of a batch on which engines died. Refuse it if only it makes them die."""
         problem = ""
         for _ in range(1 + _DEATHS_BY_CHANCE):
             try:
@@ -110,23 +102,18 @@ class Relay:
         """Return whether the engine can answer anything at all."""
         for _ in range(1 + _DEATHS_BY_CHANCE):
             with suppress(_EngineLost):
-                await self._survives(
-                    lambda engine: asyncio.wait_for(_result(engine.check.remote()), self._no_progress_s)
-                )
+                await self._survives(lambda engine: asyncio.wait_for(engine.check.remote(), self._no_progress_s))
                 return True
         return False
 
     async def _asked(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
-        """Let the engine answer rows.
-
-        Raises:
-            _EngineLost: the engine failed, and another one is ready.
-        """
+        """Let the engine answer rows."""
         if self._gone:
             return self._schema.empty_table()
         return await self._survives(lambda engine: self._in_time(engine, batch, refused))
 
     async def _survives(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Ask the engine. If it fails, raise `_EngineLost` once another one is ready."""
         from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
         engine = self._engine
@@ -159,12 +146,8 @@ class Relay:
         )
 
     async def _in_time(self, engine: Any, batch: pa.Table, refused: str | None) -> pa.Table:
-        """Let an engine answer rows, as long as it finishes some.
-
-        Raises:
-            TimeoutError: the engine has not finished a row for too long.
-        """
-        answer = asyncio.ensure_future(_result(engine.answer.remote(*self._pass, batch, refused)))
+        """Let an engine answer rows. Raise TimeoutError if it finishes none for too long."""
+        answer = asyncio.ensure_future(engine.answer.remote(*self._pass, batch, refused))
         limit = self._no_progress_s
         if limit is None:
             return await answer
@@ -175,13 +158,9 @@ class Relay:
                 return answer.result()
             now = finished
             with suppress(TimeoutError):
-                now = await asyncio.wait_for(_result(engine.finished.remote()), limit / 4)
+                now = await asyncio.wait_for(engine.finished.remote(), limit / 4)
             if now != finished:
                 finished, since = now, time.monotonic()
             elif time.monotonic() - since >= limit:
                 answer.cancel()
                 raise TimeoutError
-
-
-async def _result(reference: Any) -> Any:
-    return await reference

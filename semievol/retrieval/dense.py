@@ -9,24 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from semievol.data import storage
-from semievol.retrieval.hits import Hits, without_itself
 
 _RECALL, _CELLS, _SAMPLE, _VECTORS_PER_CELL = 0.95, 8, 1_000, 64
 _INDEX, _IDS = "index.faiss", "ids.i64"  # ids: little-endian int64, no header
 
+Hits = tuple[list[list[int]], list[list[float]]]  # for each query the row ids and their scores, best first
+
 
 class LabeledIndex:
-    """Vectors with the row ids that they belong to.
-
-    Attributes:
-        recall: share of the exact neighbors that it finds, measured on a sample when it was built; 1 for an exact one.
-    """
+    """Vectors with the row ids that they belong to."""
 
     def __init__(self, index: Any, ids: npt.NDArray[np.int64], recall: float = 1.0) -> None:
         assert index.ntotal == len(ids)
         self._index = index
         self._ids = ids
-        self.recall = recall
+        self.recall = recall  # share of the exact neighbors that it found for a sample when it was built
 
     @staticmethod
     def build(
@@ -35,8 +32,8 @@ class LabeledIndex:
         """Index vectors, shape (rows, dimensions), with ids, shape (rows,).
 
         Args:
-            exact_up_to: more rows than these get an inverted file (FAISS's IVF, with about 4 sqrt(rows) cells), of which
-                as many cells are searched as it takes to find 95 % of the k exact neighbors of a sample.
+            exact_up_to: more rows get an inverted file (IVF, about 4 sqrt(rows) cells). A search looks into as many
+                cells as it takes to find 95 % of the k exact neighbors of a sample.
         """
         import faiss
 
@@ -77,21 +74,27 @@ class LabeledIndex:
         return LabeledIndex(index, np.fromfile(f"{local}/{_IDS}", dtype="<i8"))
 
     def search(self, queries: npt.NDArray[np.float32], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
-        """Return the k nearest labeled rows of each query, nearest first, without the query itself.
+        """Return up to k nearest labeled rows of each query, shape (queries, dimensions), with their cosines.
 
         Args:
-            queries: shape (queries, dimensions).
             exclude: the row id of each query, shape (queries,): a row never retrieves itself.
-
-        Returns:
-            Row ids and cosines; fewer than k where there are not so many labeled rows.
         """
-        if k == 0:
-            return [[] for _ in queries], [[] for _ in queries]
         scores, places = self._index.search(queries, min(k + 1, len(self._ids)))
-        return without_itself(self._ids[places], scores, k, exclude, above=-2.0)  # where cells hold too few: no hit
+        return without_itself(self._ids[places], scores, k, exclude, above=-2.0)  # FAISS pads with lower scores
+
+
+def without_itself(
+    ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int, exclude: npt.NDArray[np.int64], above: float
+) -> Hits:
+    """Return the first k hits of each query that are not the query itself; ids and scores have shape (queries, hits)."""
+    found_ids, found_scores = [], []
+    for itself, row_ids, row_scores in zip(exclude, ids.tolist(), scores.tolist(), strict=True):
+        hits = [(i, s) for i, s in zip(row_ids, row_scores, strict=True) if i != itself and s > above][:k]
+        found_ids.append([i for i, _ in hits])
+        found_scores.append([s for _, s in hits])
+    return found_ids, found_scores
 
 
 def _overlap(exact: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
-    """Return the share of the places in `exact`, shape (queries, k), that are found too, query by query."""
+    """Return the share of the places in `exact`, shape (queries, k), that are also in its row of `found`."""
     return float((exact[:, :, None] == found[:, None, :]).any(axis=2).mean())

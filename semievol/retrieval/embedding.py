@@ -17,11 +17,7 @@ from semievol.tasks import Row
 
 
 def model_path(name: str) -> str:
-    """The folder, URI or Hugging Face id of an embedding model; `package:NAME` is a model inside an installed package.
-
-    Raises:
-        UserError: the package is not installed or carries no sentence-transformers model.
-    """
+    """Return the folder, URI or hub id of an embedding model; `package:NAME` is a model inside an installed package."""
     if not name.startswith("package:"):
         return name
     package = name.removeprefix("package:")
@@ -36,25 +32,25 @@ def model_path(name: str) -> str:
 
 
 def text_of(row: Row) -> str:
-    """What is embedded of a row: the question and its context. Options are often the same in all rows of a data set."""
+    """Return what is embedded of a row. Options are left out: they are often the same in all rows of a data set."""
     return f"{row.question}\n{row.context}" if row.context else row.question
 
 
 class Embedder:
-    """A sentence-transformers model on the accelerator where there is one."""
+    """A sentence-transformers model, on the accelerator if there is one."""
 
     def __init__(self, config: EmbeddingConfig) -> None:
         from sentence_transformers import SentenceTransformer
 
         path = model_path(config.model)
-        local = storage.local_copy(path) if "://" in path else path
-        self._model: Any = SentenceTransformer(local, trust_remote_code=False)
-        if self._model.max_seq_length != math.inf:  # a static model adds up word vectors, of as many words as there are
+        path = storage.local_copy(path) if "://" in path else path
+        self._model: Any = SentenceTransformer(path, trust_remote_code=False)
+        if self._model.max_seq_length != math.inf:  # a static model takes any number of words
             self._model.max_seq_length = config.max_length
         self._batch_size = config.batch_size
 
     def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """Unit-length embeddings, shape (texts, dimensions): their inner product is the cosine."""
+        """Return unit-length embeddings, shape (texts, dimensions): their inner product is the cosine."""
         vectors = self._model.encode(
             texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
         )
@@ -62,7 +58,7 @@ class Embedder:
 
 
 class Similar:
-    """Whether two texts say the same, by the cosine of their embeddings; for responses without an exact form."""
+    """Tell whether two texts say the same, by the cosine of their embeddings."""
 
     def __init__(self, embedder: Embedder, cosine: float) -> None:
         self._embedder = embedder

@@ -10,21 +10,17 @@ import numpy.typing as npt
 
 from semievol.data import storage
 from semievol.errors import UserError
-from semievol.retrieval.hits import Hits, without_itself
+from semievol.retrieval.dense import Hits, without_itself
 
 _TEXTS = "texts.parquet"
-_WORD = r"(?u)\b\w+\b"
 
 
 class LexicalIndex:
     """BM25 over the words of texts (Robertson et al. 1994; Lucene's variant, of bm25s), lower case, no stop words."""
 
-    def __init__(self, texts: list[str], ids: npt.NDArray[np.int64]) -> None:
-        """Index texts with ids, shape (rows,).
+    recall = 1.0
 
-        Raises:
-            UserError: there is no word in any of them.
-        """
+    def __init__(self, texts: list[str], ids: npt.NDArray[np.int64]) -> None:
         from bm25s import BM25
 
         words = _words(texts)
@@ -49,8 +45,6 @@ class LexicalIndex:
 
     def search(self, queries: list[str], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
         """Search as `LabeledIndex.search` does, by BM25 score; rows that share no word with a query are not found."""
-        if k == 0:
-            return [[] for _ in queries], [[] for _ in queries]
         k_found = min(k + 1, len(self._ids))
         places, scores = self._index.retrieve(_words(queries), k=k_found, show_progress=False)
         return without_itself(self._ids[places], scores, k, exclude, above=0.0)
@@ -59,5 +53,5 @@ class LexicalIndex:
 def _words(texts: list[str]) -> list[list[str]]:
     from bm25s import tokenize
 
-    found: list[list[str]] = tokenize(texts, token_pattern=_WORD, stopwords=None, return_ids=False, show_progress=False)
-    return found
+    settings = {"token_pattern": r"(?u)\b\w+\b", "stopwords": None, "return_ids": False, "show_progress": False}
+    return list(tokenize(texts, **settings))

@@ -11,9 +11,8 @@ import pyarrow as pa
 from semievol.config import EmbeddingConfig, RetrieveConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED_RETRIEVED, to_row
-from semievol.retrieval.dense import LabeledIndex
+from semievol.retrieval.dense import Hits, LabeledIndex
 from semievol.retrieval.embedding import Embedder, text_of
-from semievol.retrieval.hits import Hits
 from semievol.retrieval.lexical import LexicalIndex
 from semievol.tasks import Row
 
@@ -22,55 +21,40 @@ SCORES = {"embedding": "cosine", "bm25": "BM25 score"}  # what `retrieve.by` com
 
 
 def build_index(labeled: str, out: str, embedding: EmbeddingConfig, retrieve: RetrieveConfig) -> tuple[str, float]:
-    """Index the labeled rows. Write the index, and the rows with their own neighbors, themselves left out.
-
-    Returns:
-        The SHA-256 of what is indexed, and the share of the exact neighbors that the index finds.
-    """
+    """Index the labeled rows, and write them with their own neighbors. Return the index's SHA-256 and recall."""
     table = storage.read_table(labeled)
-    texts, ids = [text_of(to_row(record)) for record in table.to_pylist()], table["row_id"].to_numpy()
+    ids = table["row_id"].to_numpy()
+    queries: Any = [text_of(to_row(record)) for record in table.to_pylist()]
+    index: Any
     if retrieve.by == "bm25":
-        lexical, recall = LexicalIndex(texts, ids), 1.0
-        found, sha256 = lexical.search(texts, retrieve.k, ids), lexical.save(storage.join(out, INDEX))
+        index = LexicalIndex(queries, ids)
     else:
-        vectors = Embedder(embedding).encode(texts)
-        index = LabeledIndex.build(vectors, ids, exact_up_to=retrieve.exact_up_to, k=retrieve.k)
-        recall = index.recall
-        found, sha256 = index.search(vectors, retrieve.k, ids), index.save(storage.join(out, INDEX))
+        queries = Embedder(embedding).encode(queries)
+        index = LabeledIndex.build(queries, ids, exact_up_to=retrieve.exact_up_to, k=retrieve.k)
+    found, sha256 = index.search(queries, retrieve.k, ids), index.save(storage.join(out, INDEX))
     storage.write_table(storage.join(out, "rows", "part-0.parquet"), _with_neighbors(table, found, LABELED_RETRIEVED))
-    return sha256, recall
+    return sha256, index.recall
 
 
 class Searcher:
-    """The index, with the model that makes queries of rows.
-
-    Args:
-        index: URI of the index's folder.
-    """
+    """The index at a URI, with the model that makes queries of rows."""
 
     def __init__(self, index: str, embedding: EmbeddingConfig, retrieve: RetrieveConfig) -> None:
-        self._lexical = LexicalIndex.load(index) if retrieve.by == "bm25" else None
-        if not self._lexical:
-            self._embedder, self._dense = Embedder(embedding), LabeledIndex.load(index)
+        lexical = retrieve.by == "bm25"
+        self._encode: Any = list if lexical else Embedder(embedding).encode
+        self._index: Any = (LexicalIndex if lexical else LabeledIndex).load(index)
 
     def nearest(self, rows: list[Row], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
         """Return the k nearest labeled rows of each row, as `LabeledIndex.search` does."""
-        texts = [text_of(row) for row in rows]
-        if self._lexical:
-            return self._lexical.search(texts, k, exclude)
-        return self._dense.search(self._embedder.encode(texts), k, exclude)
+        hits: Hits = self._index.search(self._encode([text_of(row) for row in rows]), k, exclude)
+        return hits
 
 
 class Retriever:
-    """Actor: rows in, rows with their k nearest labeled rows out.
-
-    Args:
-        searcher: the arguments of `Searcher`, which nobody loads for k = 0.
-        progress: the actor of `semievol.runtime.progress`.
-    """
+    """Actor: rows in, rows with their k nearest labeled rows out."""
 
     def __init__(self, searcher: dict[str, Any], k: int, schema: pa.Schema, progress: Any) -> None:
-        self._searcher = Searcher(**searcher) if k else None
+        self._searcher = Searcher(**searcher) if k else None  # nothing is loaded for k = 0
         self._k = k
         self._schema = schema
         self._progress = progress

@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from semievol.config import PoolResources, RunConfig
@@ -18,24 +19,13 @@ from semievol.data import paths, storage
 from semievol.errors import UserError
 
 _STARTS = 3
-_SPARE_CPUS = 2.0  # for the tasks that read, write and coordinate beside a stage's own actors
-
-
-def cpus_needed(config: RunConfig) -> float:
-    """Return the CPUs of the widest stage, with room for the tasks around its actors."""
-    r = config.resources
-    pools = [r.embed.actors * r.embed.num_cpus, r.label.actors * r.label.num_cpus, r.train.workers * r.train.num_cpus]
-    return max(pools) + _SPARE_CPUS
+_SPARE_CPUS = 2.0  # for the tasks that run beside a stage's actors
 
 
 def connect(config: RunConfig, *, cpus: float = 0) -> None:
     """Connect this process to Ray, unless it is connected already.
 
-    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; `auto` is the one on this machine. Without it, a
-    local Ray starts. The environment decides on Ray's token authentication; Ray 2.60 turns it on by default.
-
-    Args:
-        cpus: the least that a local Ray declares, if the run's stages do not need more.
+    `RAY_ADDRESS` (which Ray sets for submitted jobs) names a cluster; else a local Ray with at least `cpus` starts.
     """
     import ray
 
@@ -49,13 +39,10 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
         os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the same variables
         options["runtime_env"] = {"env_vars": worker_environment()}
     else:
-        # Workers inherit it. With a runtime environment Ray would start each worker twice.
-        os.environ.update(worker_environment())
-        # All stages use the same few workers, and to start one costs seconds of CPU. By default Ray ends a worker
-        # after an idle second.
+        os.environ.update(worker_environment())  # inherited: with a runtime environment each worker starts twice
+        # By default Ray ends a worker after an idle second, and to start one costs seconds of CPU.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        # Without an address Ray would use a cluster that was started here by hand, or fail on a dead one's files.
-        options |= {"address": "local", "include_dashboard": False}
+        options |= {"address": "local", "include_dashboard": False}  # not a cluster that was started here by hand
         options["num_cpus"] = max(local_cpus(config), math.ceil(cpus))
         if not debug:
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(local_cpus(config)))
@@ -64,16 +51,16 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
             ray.init(**options)
             break
         except Exception as error:
-            # On a busy machine Ray's processes may need more than the 30 s that Ray gives them to start.
+            # On a busy machine Ray's processes may need more than the 30 s that they have to start.
             if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
                 raise
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # again (see semievol.cli): Ray has replaced it
-    context = ray.data.DataContext.get_current()
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
     context.raise_original_map_exception = True  # a UserError of a task stays a UserError
     context.enable_progress_bars = False
-    context.use_datasource_v2 = False  # Ray 2.60's new Parquet reader starts 32 actors for each plan
+    context.use_datasource_v2 = False  # it starts 32 actors for each plan
 
 
 def worker_environment() -> dict[str, str]:
@@ -95,7 +82,7 @@ def available() -> dict[str, float]:
 def at_most(pool: PoolResources) -> int:
     """Return how many actors a pool can grow to: `max_actors`, but in a local Ray no more than it has room for."""
     limit = pool.max_actors or pool.actors
-    if _may_grow():
+    if os.environ.get("RAY_ADDRESS"):
         return limit
     have = available()
     for per_actor, room in ((pool.num_cpus, have["CPU"] - 1), (pool.num_gpus, have["GPU"])):  # one CPU is for tasks
@@ -104,22 +91,14 @@ def at_most(pool: PoolResources) -> int:
 
 
 def require(config: RunConfig, pools: Iterable[str], echo: Callable[[str], None]) -> None:
-    """Check that the cluster has room for the pools, so that no stage waits for it in silence.
-
-    Args:
-        pools: keys of `resources`: embed, label, train.
-        echo: gets a warning if a cluster is too small now; Ray does not tell whether an autoscaler can add nodes.
-
-    Raises:
-        UserError: a local Ray is too small; the message has both figures and the keys to change.
-    """
+    """Check that the cluster has room for the pools (keys of `resources`), so that no stage waits in silence."""
     if problem := shortage(config, pools):
         too_small(problem, echo)
 
 
 def too_small(problem: str, echo: Callable[[str], None]) -> None:
-    """Raise a `UserError` if the cluster cannot grow; else warn that Ray waits for nodes."""
-    if not _may_grow():
+    """Raise a `UserError` for a local Ray, which cannot grow; else warn, because nodes may join."""
+    if not os.environ.get("RAY_ADDRESS"):
         raise UserError(problem)
     echo(f"{problem}. Ray waits for nodes to join")
 
@@ -149,52 +128,32 @@ def shortage(config: RunConfig, pools: Iterable[str]) -> str | None:
     return None
 
 
-def _may_grow() -> bool:
-    """Tell whether nodes can join: `connect` did not start this cluster."""
-    return bool(os.environ.get("RAY_ADDRESS"))
-
-
 def check_nodes(config: RunConfig, marker: tuple[str, str], variables: Sequence[str]) -> None:
-    """Check that every node sees the run folder and the inputs that are local paths, and has the variables.
+    """Check that every node sees the run folder and the inputs that are local paths, and has the variables by name.
 
-    Variables are checked by name; no value leaves its node. Nodes that join later are not checked.
-
-    Args:
-        marker: URI of a JSON file that the driver has written to the run folder, and the `owner` in it.
-
-    Raises:
-        UserError: lists what is missing, by node.
+    `marker` is the URI of a JSON file that the driver has written to the run folder, and the `owner` in it.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    local = paths.local(config)
-    inputs = {key: path for key, path in local.items() if key != "storage"}
-    this_node = ray.get_runtime_context().get_node_id()
+    inputs = paths.local(config)
+    shared = marker if inputs.pop("storage", None) else None
+    check = ray.remote(num_cpus=0, max_retries=0)(_missing)
     problems = [f"this node: {problem}" for problem in _missing(None, {}, variables)]
-    if local or variables:
-        check = ray.remote(num_cpus=0, max_retries=0)(_missing)
-        checks = [
-            (
-                node["NodeManagerAddress"],
-                check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                    marker if "storage" in local else None, inputs, variables
-                ),
-            )
-            for node in ray.nodes()
-            if node["Alive"] and node["NodeID"] != this_node
-        ]
-        for address, answer in checks:
-            try:
-                problems += [f"{address}: {problem}" for problem in ray.get(answer)]
-            except ray.exceptions.RayError:
-                continue  # the node has left the cluster, and Ray goes on without it
+    checks = []
+    if inputs or shared or variables:
+        here = ray.get_runtime_context().get_node_id()
+        for node in ray.nodes():
+            if node["Alive"] and node["NodeID"] != here:
+                on_node = check.options(scheduling_strategy=_only_on(node["NodeID"]))
+                checks.append((node["NodeManagerAddress"], on_node.remote(shared, inputs, variables)))
+    for address, answer in checks:
+        with suppress(ray.exceptions.RayError):  # the node has left the cluster, and Ray goes on without it
+            problems += [f"{address}: {problem}" for problem in ray.get(answer)]
     if problems:
+        listed = "\n  ".join(problems)
         raise UserError(
-            "not every node has what the run needs:\n  "
-            + "\n  ".join(problems)
-            + "\nUse URIs (s3://, gs://) or a folder that "
-            "all nodes share (NFS); set variables where each node's Ray is started"
+            f"not every node has what the run needs:\n  {listed}\nUse URIs (s3://, gs://) or a folder that all nodes "
+            f"share (NFS); set variables where each node's Ray is started"
         )
 
 
@@ -228,16 +187,18 @@ def connection() -> str:
 def drivers_node() -> Any:
     """Return the scheduling strategy for an actor that must survive the loss of other nodes: this process's node."""
     import ray
+
+    return _only_on(ray.get_runtime_context().get_node_id())
+
+
+def _only_on(node_id: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def user_error(error: BaseException) -> UserError | None:
-    """Return the `UserError` that a task or actor raised, without Ray's wrappers; None for any other error.
-
-    A full disk becomes a `UserError` too.
-    """
+    """Return the `UserError` that a task or actor raised, or one about a full disk; None for any other error."""
     current: BaseException | None = error
     while current is not None:
         for candidate in (getattr(current, "cause", None), current):  # ray.exceptions.RayTaskError has a cause
@@ -258,11 +219,12 @@ def describe(config: RunConfig, pools: Iterable[str]) -> str:
     if not address:
         return f"none running; a local Ray with {local_cpus(config)} CPU would be started"
     connect(config)
-    have = available()
-    problem = shortage(config, pools)
-    return f"{address}: {have['CPU']:g} CPU, {have['GPU']:g} GPU{f'. {problem}' if problem else ''}"
+    has = ", ".join(f"{amount:g} {name}" for name, amount in available().items())
+    return ". ".join(filter(None, [f"{address}: {has}", shortage(config, pools)]))
 
 
 def local_cpus(config: RunConfig) -> int:
     """Return the CPUs that a local Ray declares: one per core, or more if the widest stage needs them."""
-    return config.resources.local_num_cpus or max(os.cpu_count() or 1, math.ceil(cpus_needed(config)))
+    r = config.resources
+    pools = [r.embed.actors * r.embed.num_cpus, r.label.actors * r.label.num_cpus, r.train.workers * r.train.num_cpus]
+    return r.local_num_cpus or max(os.cpu_count() or 1, math.ceil(max(pools) + _SPARE_CPUS))

@@ -17,7 +17,7 @@ _EVERY_S = 5.0
 
 
 class _Counter:
-    """The counts that workers report. They live in an actor; a restart resets them and forgets the problem."""
+    """Actor: the counts that workers report. A restart resets them and forgets the problem."""
 
     def __init__(self) -> None:
         self.reset("")
@@ -32,22 +32,17 @@ class _Counter:
         self._done += rows
         self._note = note or self._note
 
-    def state(self) -> tuple[int, str]:
-        return self._done, self._note
+    def state(self) -> tuple[int, str, str, list[dict[str, float]]]:
+        """Return the rows done, the note, the problem, and the figures of every worker."""
+        return self._done, self._note, self._problem, list(self._figures.values())
 
     def report(self, worker: str, figures: dict[str, float]) -> None:
         """Store a worker's figures since its start, in place of its earlier ones."""
         self._figures[worker] = figures
 
-    def figures(self) -> list[dict[str, float]]:
-        return list(self._figures.values())
-
     def stop(self, problem: str) -> None:
         """Keep the first problem that stops a worker, as the text of a `UserError`."""
         self._problem = self._problem or problem
-
-    def problem(self) -> str:
-        return self._problem
 
 
 @cache
@@ -55,17 +50,15 @@ def _counter(connection: str) -> Any:
     """Return the counter that all stages of this connection to Ray share: to start a process takes seconds of CPU."""
     import ray
 
-    node = cluster.drivers_node()  # so that the loss of another node does not reset it
-    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=node).remote()
+    here = cluster.drivers_node()
+    return ray.remote(_Counter).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
 
 @contextmanager
 def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = "") -> Iterator[Any]:
-    """Run a stage while `emit` is called every few seconds; yield the actor handle that workers call `add` on.
+    """Call `emit` every few seconds, and yield the actor to which workers report.
 
-    Args:
-        total: units of work of the stage; an interrupted run has finished `done` of them.
-        note: the text after the count, until a worker sends another.
+    `done` is the work that an interrupted run has finished; `note` follows the count until a worker sends another.
     """
     import ray
 
@@ -76,7 +69,7 @@ def reporting(stage: str, total: int, emit: Emit, *, done: int = 0, note: str = 
     def poll() -> None:
         while not stopped.wait(_EVERY_S):
             try:
-                added, note = ray.get(counter.state.remote(), timeout=_EVERY_S)
+                added, note, *_ = ray.get(counter.state.remote(), timeout=_EVERY_S)
             except ray.exceptions.RayError:
                 continue  # the cluster is busy or gone; the stage itself raises
             emit(stage, done + added, total, note)
@@ -100,16 +93,14 @@ class Console:
         self._last: dict[str, int] = {}
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> None:
-        # A short outage of the store must not end the reporting; in a long one the stage itself raises.
-        with suppress(OSError, UserError):
+        with suppress(OSError, UserError):  # the store is away; if it stays so, the stage itself raises
             self._write_status(stage=stage, state="running", done=done, total=total, note=note)
         if not done or self._last.get(stage) == done:
             return
-        # The rate counts from the first progress: before that, workers start.
         now = time.monotonic()
         if done < self._last.get(stage, 0):  # another pass over the rows
             del self._started[stage]
-        since, first = self._started.setdefault(stage, (now, done))
+        since, first = self._started.setdefault(stage, (now, done))  # at first, workers start
         self._last[stage] = done
         rate = (done - first) / (now - since) if done > first else 0.0
         left = f", about {(total - done) / rate:,.0f} s left" if rate and total > done else ""

@@ -15,57 +15,45 @@ from semievol.errors import UserError
 from semievol.runtime.progress import Emit, reporting
 
 Part = TypeVar("Part")
-# Bounds on the rows of a commit (an engine has two of them at a time). Between them, aim at `_COMMITS`, or at
-# `_COMMITS_PER_ACTOR` for each actor. Each commit is a file, and Ray Data keeps some 50 KB of each on the driver.
+# Bounds on the rows of a commit. Between them, aim at `_COMMITS`, or at `_COMMITS_PER_ACTOR` for each actor.
 _LEAST_ROWS, _MOST_ROWS, _COMMITS, _COMMITS_PER_ACTOR = 256, 10_000, 500, 50
 _BYTES_PER_TASK = 64 << 20  # of compressed Parquet, for one task of `summarize`
 
 
 @dataclass(frozen=True)
 class RowJob:
-    """The work that rows are streamed for.
+    """The work that rows are streamed for."""
 
-    Attributes:
-        name: stands in progress and messages, after the word "stage".
-        folder: URI of its folder, which keeps the commits; the rows are written below it.
-        emit: hears of the progress.
-        rows_per_commit: None: as many as make some hundreds of commits.
-    """
-
-    name: str
-    folder: str
+    name: str  # for progress and messages, after the word "stage"
+    folder: str  # URI; it keeps the commits, and the rows are written below it
     emit: Emit
-    rows_per_commit: int | None = None
+    rows_per_commit: int | None = None  # None: as many as make some hundreds of commits
 
 
 def summarize(uri: str, columns: list[str], partial: Callable[..., Part], **arguments: Any) -> Iterator[Part]:
     """Reduce the Parquet files of a folder in tasks, to parts that the caller combines. Their order is not defined.
 
-    These are plain tasks and not a Ray Data plan: a selection makes several of these passes, and starting a plan costs
-    more than a pass over a hundred thousand rows.
+    To start a Ray Data plan would cost more than a pass over a hundred thousand rows.
 
     Args:
-        columns: the columns to read.
-        partial: makes something small of a pyarrow table (and `arguments`).
+        partial: makes something small of a pyarrow table with these columns (and `arguments`).
     """
     import ray
 
     reduce = ray.remote(_reduce_files)
-    waiting = [
-        reduce.remote(files, columns, partial, arguments) for files in _chunks(storage.find(uri), _BYTES_PER_TASK)
-    ]
+    waiting = [reduce.remote(files, columns, partial, arguments) for files in _chunks(uri)]
     while waiting:
         (done, *_), waiting = ray.wait(waiting)
         yield ray.get(done)
 
 
-def _chunks(files: list[storage.FileEntry], target_bytes: int) -> Iterator[list[str]]:
+def _chunks(uri: str) -> Iterator[list[str]]:
     chunk: list[str] = []
     size = 0
-    for file in files:
+    for file in storage.find(uri):
         chunk.append(file.uri)
         size += file.size
-        if size >= target_bytes:
+        if size >= _BYTES_PER_TASK:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -90,12 +78,10 @@ def run_rows(
     columns: dict[str, str] | None = None,
     note: str = "",
 ) -> list[dict[str, float]]:
-    """Stream Parquet rows through an actor pool to Parquet, committing every `job.rows_per_commit` rows.
+    """Stream Parquet rows through an actor pool to Parquet. Return the figures that each actor has reported.
 
-    Row-level resume is Ray Data's checkpointing by `row_id` (docs: ray.data.checkpoint.CheckpointConfig): the ids of a
-    written block are committed together with it, and rows of committed blocks are filtered out of the input. The
-    checkpoint only goes as deep as the blocks are small, hence the repartition: with default blocks a few thousand
-    rows are one block, committed at the very end (measured: a kill then kept nothing).
+    Rows are resumed by Ray Data's checkpointing by `row_id` (ray.data.checkpoint.CheckpointConfig): the ids of a
+    written block are committed with it, and rows of committed blocks are left out of the input. Hence the repartition.
 
     An actor that cannot go on, for a reason that the user can put right, tells `progress.stop` and leaves the rows that
     it could not work on out of its output. The rest of their block is still committed, and the next attempt takes up
@@ -103,16 +89,8 @@ def run_rows(
 
     Args:
         actor: an (async) callable class over pyarrow tables; constructed with `arguments` and `progress`.
-        rows_in_flight: minimum of rows at an actor at a time. Blocks overlap to keep its engine full. 0: an actor works
-            on one block at a time.
+        rows_in_flight: minimum of rows at an actor at a time; its blocks overlap to reach it.
         columns: renames of input columns, old to new.
-        note: stands behind the progress.
-
-    Returns:
-        The figures that each actor has reported in this attempt.
-
-    Raises:
-        UserError: an actor told `progress.stop`.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -121,10 +99,11 @@ def run_rows(
     commits = storage.join(job.folder, "_commits", *out.removeprefix(job.folder).strip("/").split("/"))
     total = storage.count_rows(source)
     done, pending = _committed(commits)
-    commits_wanted = max(_COMMITS, _COMMITS_PER_ACTOR * (pool.max_actors or pool.actors))
-    rows_per_block = job.rows_per_commit or min(max(_LEAST_ROWS, total // commits_wanted), _MOST_ROWS)
     if done == total > 0 and not pending:
         return []  # all was committed before a crash: do not start an engine
+    most_actors = pool.max_actors or pool.actors
+    commits_wanted = max(_COMMITS, _COMMITS_PER_ACTOR * most_actors)
+    rows_per_block = job.rows_per_commit or min(max(_LEAST_ROWS, total // commits_wanted), _MOST_ROWS)
     concurrency = 1 + math.ceil(rows_in_flight / rows_per_block)
     filesystem, source_path = storage.resolve(source)
     out_filesystem, out_path = storage.resolve(out)
@@ -146,7 +125,7 @@ def run_rows(
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 min_size=pool.actors,
-                max_size=pool.max_actors or pool.actors,
+                max_size=most_actors,
                 max_tasks_in_flight_per_actor=2 * concurrency,
                 max_concurrent_calls_per_actor=concurrency,
             ),
@@ -154,7 +133,7 @@ def run_rows(
             num_gpus=pool.num_gpus,
         )
         rows.write_parquet(out_path, filesystem=out_filesystem)
-        problem, figures = ray.get([progress.problem.remote(), progress.figures.remote()])
+        *_, problem, figures = ray.get(progress.state.remote())
     done, _ = _committed(commits)
     if problem:
         where = f" ({note})" if note else ""
@@ -170,8 +149,7 @@ def run_rows(
 def _committed(commits: str) -> tuple[int, bool]:
     """Return how many rows are committed, and whether a write was cut off before its commit.
 
-    Ray writes ids to NAME.pending.parquet before the data, and renames the file after it. The next plan removes what a
-    crash leaves in between, the data too.
+    Ray writes ids to NAME.pending.parquet before the data, and renames it after. The next plan removes such leftovers.
     """
     files = storage.find(commits) if storage.exists(commits) else []
     pending = [file for file in files if file.uri.endswith(".pending.parquet")]

@@ -51,4 +51,4 @@ def test_a_pool_without_room_is_named_with_the_keys_to_change(
     assert not said
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # not ours: an autoscaler may add nodes
     cluster.require(run_config, ["embed", "train", "label"], said.append)
-    assert re.search(message, said[0]) and said[0].endswith("it waits for nodes to join")
+    assert re.search(message, said[0]) and said[0].endswith("Ray waits for nodes to join")
