@@ -1,9 +1,7 @@
-"""The demo's base model: a Llama of about one million parameters, made from nothing in a couple of minutes on two
-cores.
+"""Pretrain the demo's base model: a Llama of about one million parameters, in a few minutes on two cores.
 
-Where there is no network there is no model hub either, and the demo must run real training and real inference. The
-model knows the support desk's language and how to answer a multiple-choice question; the routing of tickets it has
-never been shown.
+The demo runs real training and inference without a network, so it cannot download a model. This one knows the support
+desk's language and how to answer a multiple-choice question. It has never seen the routing of tickets.
 """
 
 import time
@@ -35,7 +33,7 @@ IGNORED = -100
 
 
 def build_base_model(folder: Path, *, seed: int, log: Callable[[str], None] = print) -> None:
-    """Train tokenizer and model and save both for `from_pretrained`; the budget is in steps, so it repeats."""
+    """Train tokenizer and model and save both for `from_pretrained`. A fixed number of steps makes it reproducible."""
     import torch
 
     torch.manual_seed(seed)
@@ -96,7 +94,7 @@ def _make_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
 def _pretrain(
     model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", *, rng: Random, log: Callable[[str], None]
 ) -> None:
-    """Next-token loss on everything, and the answers' loss on top: they are few tokens and would drown in the prose."""
+    """Train on the next-token loss of all text, plus the loss of the answers, which are few tokens among the prose."""
     import torch
     from transformers import get_cosine_schedule_with_warmup
 
@@ -105,7 +103,7 @@ def _pretrain(
     started = time.monotonic()
     model.train()
     for step in range(1, STEPS + 1):
-        # One kind of task first: mixed from the start, none is learned in the time there is.
+        # One kind of task first: if all kinds start together, the model learns none of them in this time.
         mixed = step > STEPS * ONE_KIND_UNTIL
         examples = rng.randint(1, 3) if mixed and step % EXAMPLES_EVERY == 0 else 0
         inputs, text, answers = _batch(tokenizer, rng=rng, examples=examples, filing=0.7 if mixed else 1.0)
@@ -129,7 +127,7 @@ def _pretrain(
 def _batch(
     tokenizer: "PreTrainedTokenizerFast", *, rng: Random, examples: int, filing: float
 ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-    """Token ids of prose and tasks, the labels of all text, and the labels of the tasks' answers alone."""
+    """Return token ids of prose and tasks, the labels of all text, and the labels of the tasks' answers only."""
     import torch
 
     rows = [(tokenizer.encode(tokenizer.bos_token + prose(rng) + tokenizer.eos_token), 0) for _ in range(PROSE_ROWS)]
@@ -139,7 +137,7 @@ def _batch(
         whole = tokenizer.apply_chat_template(messages, return_dict=False)
         rows.append((whole, len(whole) - len(prompt)))
     width = max(len(ids) for ids, _ in rows)
-    # Padding stands on the right, where causal attention never looks at it, so no mask is needed.
+    # Padding is on the right, where causal attention does not see it, so no mask is needed.
     inputs = torch.full((len(rows), width), tokenizer.pad_token_id)
     text, answers = torch.full_like(inputs, IGNORED), torch.full_like(inputs, IGNORED)
     for row, (ids, answer_tokens) in enumerate(rows):

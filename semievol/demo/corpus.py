@@ -1,9 +1,7 @@
-"""What the demo's base model is pretrained on: support-desk prose without any queue, and other multiple-choice
-tasks.
+"""Generate the pretraining text of the demo's base model: support-desk prose and multiple-choice tasks.
 
-The prose teaches the words. The tasks teach how a question is read and answered ("Answer: B"), and to look terms up
-in a ticket. Neither says which terms belong together: terms are drawn across all queues, so the demo's own task stays
-unknown to the base model.
+The prose teaches the words. The tasks teach to read and answer a question ("Answer: B") and to find terms in a ticket.
+Neither shows which terms belong together: terms come from all queues, so the base model does not know the demo's task.
 """
 
 from random import Random
@@ -27,22 +25,22 @@ KINDS = {
 
 def _drawers(ranges: tuple[str, ...]) -> dict[str, list[str]]:
     """Sort the terms by first letter into named ranges; a name ends with the last letter of its range."""
-    found: dict[str, list[str]] = {name: [] for name in ranges}
+    drawers: dict[str, list[str]] = {name: [] for name in ranges}
     for term in TERMS:
-        found[next(name for name in ranges if term[0] <= name[-1])].append(term)
-    return found
+        drawers[next(name for name in ranges if term[0] <= name[-1])].append(term)
+    return drawers
 
 
 DRAWERS = _drawers(("a to b", "c", "d to f", "g to m", "n to r", "s to z"))
 
 
 def prose(rng: Random) -> str:
-    """A few tickets as running text; every term has the same chance, next to any other."""
+    """Return two tickets as running text, with terms drawn uniformly."""
     return "\n".join(_ticket(rng, opened=rng.randint(1, 3))[0] for _ in range(2))
 
 
 def task(rng: Random, *, examples: int, filing: float) -> list[Message]:
-    """One multiple-choice conversation, with solved examples in front; `filing` is the share of filing tasks."""
+    """Return a multiple-choice conversation after solved examples; `filing` is the share of filing tasks."""
     maker = rng.choices((_filing_task, _kind_task, _open_task), (filing, (1 - filing) / 2, (1 - filing) / 2))[0]
     solved = [f"{text}\nAnswer: {answer}" for text, answer in (maker(rng) for _ in range(examples))]
     body, letter = maker(rng)
@@ -69,7 +67,7 @@ def _kind_task(rng: Random) -> tuple[str, str]:
 
 
 def _filing_task(rng: Random) -> tuple[str, str]:
-    """Every open matter of the ticket belongs to one drawer, by a spelling rule that ignores queues."""
+    """Ask for the drawer of a ticket's open matters, by a spelling rule that ignores queues."""
     names = list(DRAWERS)
     right = rng.randrange(len(names))
     opened = rng.sample(DRAWERS[names[right]], rng.randint(1, 3))
@@ -79,7 +77,7 @@ def _filing_task(rng: Random) -> tuple[str, str]:
 
 
 def _open_task(rng: Random) -> tuple[str, str]:
-    """The settled matter is always among the wrong options, so the verb of each clause has to be read."""
+    """Ask for the open matter. A settled one is among the wrong options, so the model must read the verbs."""
     text, opened, settled = _ticket(rng, opened=rng.randint(1, 3))
     absent = [term for term in TERMS if term not in opened + settled]
     ask = f"{text}\nWhich matter of this ticket is still open?"
@@ -87,7 +85,7 @@ def _open_task(rng: Random) -> tuple[str, str]:
 
 
 def _question(rng: Random, ask: str, *, right: str, wrong: list[str], trap: list[str] | None = None) -> tuple[str, str]:
-    """The text of a question with 4 to 6 options, and the letter of the right one."""
+    """Return the text of a question with 4 to 6 options, and the letter of the right one."""
     options = [right, *(trap or [])]
     options += rng.sample(wrong, rng.randint(4, 6) - len(options))
     rng.shuffle(options)

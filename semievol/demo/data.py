@@ -1,10 +1,10 @@
-"""The demo's data: synthetic support tickets that have to be routed to one of six queues.
+"""Write the demo's data: synthetic support tickets to route to one of six queues.
 
-It is shaped like a real semi-supervised problem. About a hundred labeled tickets show the common terms of each queue;
-the many unlabeled ones also hold the rare terms, often next to a common term of the same queue, which is what self-
-training can learn from. Tickets also mention settled matters of other queues, misspell words, and carry greetings.
-The labeled part is balanced, the unlabeled and test parts are not. A few warts (duplicates, rows that stand in test
-too, malformed rows) give ingest work to report.
+The data resembles a real semi-supervised problem. About a hundred labeled tickets show the common terms of each queue.
+The many unlabeled ones also have rare terms, often next to a common term of the same queue, so self-training can learn
+them. Tickets also mention settled matters of other queues, misspell words, and have greetings. The labeled part is
+balanced; the unlabeled and test parts are not. Duplicates, rows that are in test too, and malformed rows give ingest
+something to report.
 """
 
 import json
@@ -30,9 +30,9 @@ SHARD_ROWS = 300
 def write_dataset(
     folder: Path, *, seed: int, labeled: int = 120, unlabeled: int = 1200, test: int = 500
 ) -> dict[str, int]:
-    """Write labeled.jsonl, unlabeled/part-*.jsonl and test.jsonl; returns the row counts of each kind.
+    """Write labeled.jsonl, unlabeled/part-*.jsonl and test.jsonl; return the row counts of each kind.
 
-    Unlabeled rows keep their true letter in `oracle`, to measure pseudo-labels with; nothing may learn from it.
+    Unlabeled rows keep their true letter in `oracle`, which only measures pseudo-labels; nothing may learn from it.
     """
     rng = Random(f"tickets-{seed}")
     skew = rng.sample(SKEW, len(SKEW))
@@ -64,7 +64,7 @@ def write_dataset(
 
 
 def _row(rng: Random, *, queue: int) -> Row:
-    """A ticket of one queue; a settled matter of another queue comes along in a share of them."""
+    """Return a ticket of one queue; some also mention a settled matter of another queue."""
     names = list(QUEUES)
     opened = zipf(rng, QUEUES[names[queue]], rng.choices(CLAUSES, CLAUSE_WEIGHTS)[0], exponent=ZIPF_EXPONENT)
     settled = []
@@ -80,7 +80,7 @@ def _draw(rng: Random, weights: list[float]) -> int:
 
 
 def _broken(rng: Random) -> tuple[list[Row], list[Row]]:
-    """Rows as broken exports make them: a letter that no option has, a missing question, no options."""
+    """Return malformed labeled and unlabeled rows: a letter without an option, no question, no options."""
     outside = _row(rng, queue=0) | {"answer": "Z"}
     no_question = {key: value for key, value in _hide_answer(_row(rng, queue=1)).items() if key != "question"}
     no_options = _hide_answer(_row(rng, queue=2)) | {"options": []}

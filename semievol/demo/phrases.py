@@ -1,9 +1,8 @@
-"""The language of the demo's support desk: what tickets talk about, and how people put it.
+"""The language of the demo's support desk: the terms and phrases of tickets.
 
-Both the data set and the base model's pretraining text are written with these pools. A queue's terms stand in order
-of how often customers name them (draws follow Zipf's law), so a hundred labeled tickets show the common ones and miss
-much of the tail. Terms are chosen so that no queue's name is one of its terms: routing has to be learned, it cannot
-be read off the options.
+The data set and the base model's pretraining text use these pools. A queue's terms are in order of their frequency
+(draws follow Zipf's law), so a hundred labeled tickets show the common ones and few of the rare ones. No queue's name
+is one of its terms, so a model cannot read the routing off the options; it has to learn it.
 """
 
 from random import Random
@@ -137,7 +136,7 @@ def typos(rng: Random, text: str, *, rate: float) -> str:
 
 
 def ticket(rng: Random, *, opened: list[str], settled: list[str], typo_rate: float = 0.03) -> str:
-    """One ticket: a clause per term in random order, with a greeting, a closing and fillers as people add them."""
+    """Return a ticket: a clause per term in random order, sometimes with a greeting, a closing and fillers."""
     clauses = [fill(rng, rng.choice(OPEN), term) for term in opened]
     clauses += [fill(rng, rng.choice(SETTLED), term) for term in settled]
     rng.shuffle(clauses)

@@ -1,4 +1,4 @@
-"""Inference engines behind one small interface: vLLM in the labeler's own process, or any OpenAI-compatible endpoint."""
+"""Inference engines behind one interface: vLLM in the labeler's process, or any OpenAI-compatible endpoint."""
 
 from semievol.config import EngineConfig
 from semievol.engines.base import Completion, Engine, EngineDied, PromptTooLong, RequestRefused

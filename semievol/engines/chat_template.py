@@ -1,4 +1,4 @@
-"""Chat templates: from messages to tokens, by one rule for training and for the engine."""
+"""Turn chat messages into tokens, in the same way for training and for inference."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from semievol.method.prompts import Messages, without_system
 
 
 def load_tokenizer(base: str) -> Any:
-    """Args: base: a local folder or hub id."""
+    """Load the tokenizer of a model; `base` is a local folder or a hub id."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer. What one does not show as a system message opens the user's.
+    """The chat template of a tokenizer. If it shows no system message, the user's message begins with that text.
 
     Raises:
-        UserError: the tokenizer has none.
+        UserError: the tokenizer has no chat template.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -32,18 +32,18 @@ class ChatTemplate:
         self._many = type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
         if self._many and not tokenizer.chat_template:
             raise UserError(
-                f"{tokenizer.name_or_path}: its tokenizer has no chat template, as those of models that are not tuned to "
-                f"follow instructions. Take one that is, or put a chat_template.jinja into its folder"
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; the model may not be tuned to follow "
+                f"instructions. Use an instruction-tuned model, or put a chat_template.jinja into its folder"
             )
         self.takes_system = True
         self.takes_system = self._shows_system()
 
     def shown(self, prompt: Messages) -> Messages:
-        """The prompt as the template can show it."""
+        """Return the prompt in a form that the template shows in full."""
         return prompt if self.takes_system else without_system(prompt)
 
     def prompts(self, prompts: list[Messages]) -> list[list[int]]:
-        """The token ids of prompts, up to where the response begins."""
+        """Return the token ids of prompts, up to the beginning of the response."""
         shown = list(map(self.shown, prompts))
         options = {"add_generation_prompt": True, "return_dict": False}
         if self._many:
@@ -51,18 +51,19 @@ class ChatTemplate:
         return [list(self._tokenizer.apply_chat_template(prompt, **options)) for prompt in shown]
 
     def exchange(self, prompt: Messages, completion: Messages) -> dict[str, list[int]]:
-        """The token ids of a training row, and its labels: the response's tokens, and -100 for those of the prompt.
+        """Return the token ids of a training row and its labels, which are -100 for the tokens of the prompt.
 
-        As TRL's SFTTrainer makes them of a prompt and a completion. It does so in each worker for all rows, this is done
-        once for each row while rows are rendered, on all nodes.
+        The result equals that of TRL's SFTTrainer. TRL would tokenize all rows in each worker; here each row is
+        tokenized once, when it is rendered.
         """
-        [asked] = self.prompts([prompt])
+        [prompt_ids] = self.prompts([prompt])
         whole = self._tokenizer.apply_chat_template([*self.shown(prompt), *completion], return_dict=False)
-        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
-        if shared < len(asked):
+        pairs = zip(prompt_ids, whole, strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if shared < len(prompt_ids):
             warnings.warn(
-                "the chat template renders a prompt otherwise when a response follows, so the model is trained on other "
-                "prompts than it will be asked",
+                "the chat template renders a prompt differently when a response follows, so training shows the model "
+                "other prompts than inference",
                 stacklevel=2,
             )
         return {"input_ids": whole, "labels": [-100] * shared + whole[shared:]}
@@ -70,11 +71,10 @@ class ChatTemplate:
     def _shows_system(self) -> bool:
         from jinja2 import TemplateError
 
-        asked = {"role": "user", "content": "x"}
+        user = {"role": "user", "content": "x"}
         try:
-            [told], [untold] = (
-                self.prompts([[*system, asked]]) for system in ([{"role": "system", "content": "x"}], [])
-            )
-        except TemplateError:  # some refuse it, as that of Gemma 2
+            [with_system] = self.prompts([[{"role": "system", "content": "x"}, user]])
+            [without] = self.prompts([[user]])
+        except TemplateError:  # some templates, such as Gemma 2's, raise for a system message
             return False
-        return told != untold  # others leave it out
+        return with_system != without  # others leave it out

@@ -1,4 +1,4 @@
-"""OpenAI-compatible endpoints: the key, the client's settings, and what an endpoint's refusals mean for a run."""
+"""The client side of OpenAI-compatible endpoints: key, client settings, and errors that stop a run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from semievol.runtime.network import is_here
 if TYPE_CHECKING:
     from openai import APIError
 
-_SHOWN = 300  # characters of an endpoint's own words
+_SHOWN = 300  # characters of an endpoint's message
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """Where an API is, and how the environment and the config call the key to it."""
+class ApiEndpoint:
+    """The address of an API, and the names of its key in the environment and in the config."""
 
     url: str
     key_variable: str
     key_name: str = "engine.api_key_env"  # the key of the config that names the variable
 
     def client(self, *, timeout_s: float, retries: int) -> dict[str, Any]:
-        """Arguments of `openai.OpenAI` and `openai.AsyncOpenAI`, which do the retries.
+        """Return the arguments for `openai.OpenAI` and `openai.AsyncOpenAI`, which do the retries.
 
-        They repeat on 408, 409, 429, 5xx and lost connections, after 0.5 s, 1 s, 2 s, 4 s and then 8 s each time (less up
-        to a quarter, at random), or after what Retry-After says; ten times is about a minute.
+        They retry on 408, 409, 429, 5xx and lost connections, after 0.5 s, 1 s, 2 s, 4 s and then 8 s each (minus up to
+        a quarter, at random), or after the time in Retry-After. Ten retries take about a minute.
 
         Raises:
             UserError: the key's variable is not set here, and the endpoint is on another machine.
@@ -36,43 +36,41 @@ class Endpoint:
         key = os.environ.get(self.key_variable)
         if not key and not is_here(self.url):
             raise UserError(
-                f"{self.url} wants a key, and the variable {self.key_variable} ({self.key_name}) is not set where it is "
-                f"asked: set it on every node before Ray starts there"
+                f"{self.url} needs a key, and the variable {self.key_variable} ({self.key_name}) is not set on this "
+                f"node: set it on every node before Ray starts there"
             )
         return {"base_url": self.url, "api_key": key or "none", "timeout": timeout_s, "max_retries": retries}
 
     def said(self, error: APIError) -> str:
-        """An endpoint's own words about a request, short, and without the key should it repeat it."""
+        """Return the endpoint's error message, shortened and with the key masked."""
         words = " ".join(error.message.split())
         key = os.environ.get(self.key_variable)
         return (words.replace(key, "***") if key else words)[:_SHOWN]
 
     def problem(self, error: APIError, model: str) -> UserError:
-        """What keeps the endpoint from answering anything, and the mend."""
-        said, status = self.said(error), getattr(error, "status_code", None)
+        """Return the error for an endpoint that answers no request, with the way to fix it."""
+        message, status = self.said(error), getattr(error, "status_code", None)
         if status in (401, 403):
-            what = (
-                f"does not accept the key in {self.key_variable} ({said}): mend it, or name another in {self.key_name}"
-            )
+            fix = f"correct it, or name another in {self.key_name}"
+            problem = f"does not accept the key in {self.key_variable} ({message}): {fix}"
         elif status == 404:
-            what = (
-                f"has no model '{model}', or is no base URL of an API, as in http://host:8000/v1 ({said}): mend either"
-            )
+            fix = "correct the model or the address, for example http://host:8000/v1"
+            problem = f"has no model '{model}', or is not the base URL of an API ({message}): {fix}"
         elif status == 429:
-            what = f"takes no more requests ({said}): wait, lower engine.concurrency, or raise the limit there"
+            problem = f"takes no more requests ({message}): wait, lower engine.concurrency, or raise the limit there"
         elif status is not None and status < 500:
-            what = f"refuses every request ({said}): mend that"
+            problem = f"refuses every request ({message}): correct the cause"
         else:
-            what = f"is away, after all retries ({said}): bring it back, or raise engine.timeout_s if it is slow"
-        return UserError(f"{self.url} {what}")
+            problem = f"is unavailable after all retries ({message}): restart it, or, if slow, raise engine.timeout_s"
+        return UserError(f"{self.url} {problem}")
 
 
 def variables(config: RunConfig) -> list[str]:
-    """Names of the variables that nodes need for the endpoints of a config."""
+    """Return the names of the variables that nodes need for the endpoints of a config."""
     engine, trainer = config.engine, config.trainer
     urls = [engine.endpoint] if engine.kind == "openai" else []
-    urls += [who.endpoint for who in config.label.collaborators if who.kind == "model" and who.endpoint]
-    asked = [(url, engine.api_key_env) for url in urls]
+    urls += [c.endpoint for c in config.label.collaborators if c.kind == "model" and c.endpoint]
+    keys = [(url, engine.api_key_env) for url in urls]
     if trainer.kind == "openai":
-        asked.append((trainer.endpoint or engine.endpoint, trainer.api_key_env or engine.api_key_env))
-    return sorted({variable for url, variable in asked if not is_here(url)})
+        keys.append((trainer.endpoint or engine.endpoint, trainer.api_key_env or engine.api_key_env))
+    return sorted({variable for url, variable in keys if not is_here(url)})

@@ -1,14 +1,14 @@
-"""Any OpenAI-compatible endpoint as the labeler's engine, through the official client.
+"""Use any OpenAI-compatible endpoint as the labeler's engine, through the official client.
 
-What the endpoint's answers mean:
+The engine handles errors of the endpoint by their status:
 
-- 429, 5xx, a lost connection: the client asks again, with back-off (`semievol.engines.endpoint`). An endpoint that stays away,
-  and one that refuses whoever asks (401, 403, 404, ..), stops the run with a `UserError`: from then on the engine asks
-  nothing more, and the rows that it has not answered are those of the next attempt.
-- 400, 413, 422: this request is refused; a prompt that is too long is told apart by the endpoint's words.
-- 400, 422 that name an optional parameter (logprobs, top_logprobs, seed, n): the request is made again without it, and
-  where it is then taken, so are all later ones.
-- 500 at each try while the endpoint lives: this request is refused too, or one row would keep a run from ending.
+- 429, 5xx, a lost connection: the client retries with back-off (`semievol.engines.endpoint`). If that does not help, or
+  if the endpoint rejects every request (401, 403, 404, ..), a `UserError` stops the run: the engine makes no further
+  request, and the next attempt of the run asks the unanswered rows.
+- 400, 413, 422: this request is refused. The endpoint's message tells whether the prompt is too long.
+- 400, 422 that name an optional parameter (logprobs, top_logprobs, seed, n): the engine repeats the request without it.
+  If that works, it leaves the parameter out of all later requests.
+- 500 at each try while the endpoint answers others: this request is refused too, or one row would block the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from semievol.config import EngineConfig
 from semievol.engines.base import Completion, PromptTooLong, RequestRefused
-from semievol.engines.endpoint import Endpoint
+from semievol.engines.endpoint import ApiEndpoint
 from semievol.errors import UserError
 from semievol.method.confidence import token_entropy
 from semievol.method.prompts import Messages
@@ -36,23 +36,23 @@ _TOO_LONG = re.compile(r"context.?(length|window)|maximum (context|input)|(promp
 
 
 class OpenAIEngine:
-    """One model of an endpoint; see `semievol.engines.Engine`."""
+    """One model at an endpoint; see `semievol.engines.Engine`."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
-        """Makes no request.
+        """Set up the client, without a request.
 
         Raises:
-            UserError: the key is missing.
+            UserError: the key is not set.
         """
         from openai import AsyncOpenAI
 
         self._model = model
-        self._endpoint = Endpoint(config.endpoint, config.api_key_env)
+        self._endpoint = ApiEndpoint(config.endpoint, config.api_key_env)
         self._client = AsyncOpenAI(**self._endpoint.client(timeout_s=config.timeout_s, retries=config.retries))
         self._slots = asyncio.Semaphore(config.concurrency)
         self._top_logprobs = config.top_logprobs
-        self.figures: dict[str, float] = {}  # responses carry their tokens
-        self._not_taken: set[str] = set()  # optional parameters
+        self.figures: dict[str, float] = {}  # none: responses carry their token counts
+        self._unsupported: set[str] = set()  # optional parameters that the endpoint rejects
         self._unusable: UserError | None = None
 
     async def generate(
@@ -61,7 +61,7 @@ class OpenAIEngine:
         request = {"messages": messages, "temperature": temperature, "max_tokens": max_tokens}
         request |= {"logprobs": True, "top_logprobs": self._top_logprobs}
         done: list[Completion] = []
-        while len(done) < n:  # an endpoint that does not know `n` answers once at a time
+        while len(done) < n:  # without support of `n`, an endpoint gives one response at a time
             samples = {"n": n - len(done)} if n - len(done) > 1 else {}
             seeded = {"seed": seed + len(done)} if temperature > 0 else {}
             done += _completions(await self._ask(request | samples | seeded))
@@ -69,15 +69,15 @@ class OpenAIEngine:
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         raise RequestRefused(
-            "label.mode: score needs the exact probabilities of given responses, which an OpenAI-compatible endpoint does "
-            "not give. Use label.mode: sample, or engine.kind: vllm"
+            "label.mode: score needs the exact probabilities of given responses, and an OpenAI-compatible endpoint "
+            "does not give them. Use label.mode: sample, or engine.kind: vllm"
         )
 
     async def likelihood(self, messages: Messages, response: str) -> float:
         raise RequestRefused("an OpenAI-compatible endpoint does not give the probability of a given response")
 
     def close(self) -> None:
-        """The endpoint goes on without us."""
+        """Do nothing: the endpoint keeps running."""
 
     async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
         from openai import APIError, APIStatusError
@@ -86,56 +86,56 @@ class OpenAIEngine:
             if self._unusable:
                 raise self._unusable
             try:
-                return await self._insist(request)
+                return await self._create_twice(request)
             except APIStatusError as error:
                 if _too_long(error):
                     raise PromptTooLong(self._endpoint.said(error)) from None
-                if error.status_code in (400, 422) or (error.status_code == 500 and await self._lives()):
+                if error.status_code in (400, 422) or (error.status_code == 500 and await self._answers()):
                     raise RequestRefused(self._endpoint.said(error)) from None
                 self._unusable = self._endpoint.problem(error, self._model)
             except APIError as error:
                 self._unusable = self._endpoint.problem(error, self._model)
         raise self._unusable
 
-    async def _insist(self, request: dict[str, Any]) -> ChatCompletion:
-        """Ask once more where the endpoint lives after all: the 500 may have been the end of an outage."""
+    async def _create_twice(self, request: dict[str, Any]) -> ChatCompletion:
+        """Repeat a request that got a 500 if the endpoint answers others: it may have been the end of an outage."""
         from openai import InternalServerError
 
         try:
             return await self._create(request)
         except InternalServerError as error:
-            if error.status_code != 500 or not await self._lives():
+            if error.status_code != 500 or not await self._answers():
                 raise
         return await self._create(request)
 
     async def _create(self, request: dict[str, Any]) -> ChatCompletion:
         from openai import BadRequestError, UnprocessableEntityError
 
-        asked: dict[str, Any] = {name: value for name, value in request.items() if name not in self._not_taken}
+        options: dict[str, Any] = {name: value for name, value in request.items() if name not in self._unsupported}
         try:
-            reply = await self._client.chat.completions.create(model=self._model, **asked)
+            reply = await self._client.chat.completions.create(model=self._model, **options)
         except (BadRequestError, UnprocessableEntityError) as error:
-            named = _named(error) & asked.keys()
-            if not named or _too_long(error):
+            rejected = _rejected_parameters(error) & options.keys()
+            if not rejected or _too_long(error):
                 raise
-            reply = await self._create({name: value for name, value in asked.items() if name not in named})
-            self._not_taken |= named
+            reply = await self._create({name: value for name, value in options.items() if name not in rejected})
+            self._unsupported |= rejected
         return self._checked(reply)
 
     def _checked(self, reply: Any) -> ChatCompletion:
-        """The reply, if it is one: the client makes a string of a page that is no API's."""
+        """Return a valid reply. The client turns a page that does not come from an API into a string."""
         if isinstance(reply, str):
             self._unusable = UserError(
-                f"{self._endpoint.url} is no base URL of an API, as in http://host:8000/v1: it answers something else than "
-                f"a chat completion. Mend the address"
+                f"{self._endpoint.url} is not the base URL of an API: the answer is not a chat completion. Correct the "
+                f"address, for example http://host:8000/v1"
             )
             raise self._unusable
         if not reply.choices:
             raise RequestRefused(f"{self._endpoint.url} answers without a choice")
         return reply
 
-    async def _lives(self) -> bool:
-        """Whether it answers anything."""
+    async def _answers(self) -> bool:
+        """Tell whether the endpoint answers a trivial request."""
         from openai import APIError
 
         greeting: Messages = [{"role": "user", "content": "Hello"}]
@@ -147,10 +147,10 @@ class OpenAIEngine:
         return True
 
 
-def _named(error: APIStatusError) -> set[str]:
-    """The optional parameters that a refusal names."""
-    found = {match["plain"] or match["quoted"] for match in _NAMED.finditer(f"'{error.param}' {error.message}")}
-    return found | _LOGPROBS if found & _LOGPROBS else found
+def _rejected_parameters(error: APIStatusError) -> set[str]:
+    """Return the optional parameters that an error names."""
+    names = {match["plain"] or match["quoted"] for match in _NAMED.finditer(f"'{error.param}' {error.message}")}
+    return names | _LOGPROBS if names & _LOGPROBS else names
 
 
 def _too_long(error: APIStatusError) -> bool:
@@ -160,10 +160,10 @@ def _too_long(error: APIStatusError) -> bool:
 
 
 def _completions(reply: ChatCompletion) -> list[Completion]:
-    """Its choices; the tokens of its usage, which is what is paid for, are shared out among them."""
-    used, shared = (reply.usage, len(reply.choices))
-    tokens, rest = divmod(used.completion_tokens if used else 0, shared)
-    prompt_tokens = used.prompt_tokens if used else 0
+    """Return the choices of a reply. They share the tokens of its usage, for which the user pays."""
+    usage = reply.usage
+    tokens, rest = divmod(usage.completion_tokens if usage else 0, len(reply.choices))
+    prompt_tokens = usage.prompt_tokens if usage else 0
     return [
         Completion(choice.message.content or "", *_entropies(choice), tokens + (i < rest), 0 if i else prompt_tokens)
         for i, choice in enumerate(reply.choices)
@@ -171,12 +171,12 @@ def _completions(reply: ChatCompletion) -> list[Completion]:
 
 
 def _entropies(choice: Choice) -> tuple[float | None, float | None]:
-    """nll and token entropy of a response, where there are log-probabilities."""
-    listed = (choice.logprobs.content if choice.logprobs else None) or []
-    if not listed:
+    """Return nll and token entropy of a response, or None without log-probabilities."""
+    tokens = (choice.logprobs.content if choice.logprobs else None) or []
+    if not tokens:
         return None, None
-    nll = -sum(token.logprob for token in listed) / len(listed)
-    top = [[entry.logprob for entry in token.top_logprobs or []] for token in listed]
+    nll = -sum(token.logprob for token in tokens) / len(tokens)
+    top = [[entry.logprob for entry in token.top_logprobs or []] for token in tokens]
     if not all(top):
         return nll, None
     k = max(map(len, top))

@@ -1,8 +1,8 @@
-"""vLLM as the labeler's engine: many requests in flight, responses reduced to a few floats on the spot.
+"""Use vLLM as the labeler's engine: many requests in flight, each response reduced to a few floats at once.
 
 The engine (vllm.v1.engine.llm_engine.LLMEngine) runs its step loop in a thread of the actor, and asyncio futures carry
-the results, so rows of several batches share the running batch. On a GPU vLLM puts the engine core into a process of
-its own; the CPU build runs it in the actor's process, which saves a second 15 s import of vLLM for each engine.
+the results, so rows of several batches share the running batch. On a GPU, vLLM runs the engine core in a process of its
+own. On a CPU it runs in the actor's process, which saves a second import of vLLM (15 s).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from semievol.engines.chat_template import ChatTemplate
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages
 
-# Speculative decoding takes no logits processors, and other log-probabilities than the model's own would be of their logits.
+# Options that are incompatible with our logits processor.
 _NO_PROCESSORS = ("speculative_config", "spec_method", "spec_model", "spec_tokens", "logprobs_mode")
-_COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # of the prefix cache, in vLLM's own metrics
+_COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # vLLM's metrics of the prefix cache
 
 
 class VLLMEngine:
@@ -47,8 +47,8 @@ class VLLMEngine:
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
         self._draws = is_cpu_build() and not any(options.get(name) for name in _NO_PROCESSORS)
         if self._draws:
-            own = "semievol.engines.vllm_sampling:SeededSampling"
-            options["logits_processors"] = [*options.get("logits_processors", []), own]
+            sampling = "semievol.engines.vllm_sampling:SeededSampling"
+            options["logits_processors"] = [*options.get("logits_processors", []), sampling]
         self.max_model_len = options["max_model_len"]
         self._top_logprobs = config.top_logprobs
         self._ids = itertools.count()
@@ -65,12 +65,12 @@ class VLLMEngine:
     @property
     def figures(self) -> dict[str, float]:
         counted = {metric.name: getattr(metric, "value", 0.0) for metric in self._engine.get_metrics()}
-        return {name: counted[f"vllm:prefix_cache_{what}"] for name, what in _COUNTED.items()}
+        return {name: counted[f"vllm:prefix_cache_{metric}"] for name, metric in _COUNTED.items()}
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
-        # Lists of floats in place of an object for each log-probability; see `_reduce`.
+        # Lists of floats instead of an object for each log-probability; see `_reduce`.
         shared: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
         if temperature > 0 and self._draws:
             from semievol.engines.vllm_sampling import seeded
@@ -79,9 +79,9 @@ class VLLMEngine:
         else:
             requests = [{"temperature": temperature, "seed": seed if temperature > 0 else None, "n": n}]
         prompt = await self._batches.tokenize(messages)
-        asked = (self._request(prompt, max_tokens, **shared, **request) for request in requests)
-        outputs = [output for done in await asyncio.gather(*asked) for output in done.outputs]
-        texts = self.tokenizer.batch_decode([_said(output) for output in outputs], skip_special_tokens=True)
+        running = (self._request(prompt, max_tokens, **shared, **request) for request in requests)
+        outputs = [output for done in await asyncio.gather(*running) for output in done.outputs]
+        texts = self.tokenizer.batch_decode([_text_tokens(output) for output in outputs], skip_special_tokens=True)
         return _reduce(outputs, texts, len(prompt))
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
@@ -90,8 +90,8 @@ class VLLMEngine:
         heads = [ids[len(shared)] if len(ids) > len(shared) else None for ids in encoded]
         if None in heads or len(set(heads)) < len(heads):
             raise RequestRefused(
-                f"label.mode: score needs responses that one token tells apart, and {responses} are not so in this model's "
-                f"vocabulary. Use label.mode: sample"
+                f"label.mode: score needs responses that one token tells apart; with this model's vocabulary, "
+                f"{responses} need more. Use label.mode: sample"
             )
         prompt = await self._batches.tokenize(messages) + shared
         done = await self._request(prompt, 1, temperature=0.0, logprob_token_ids=heads)
@@ -101,16 +101,16 @@ class VLLMEngine:
 
     async def likelihood(self, messages: Messages, response: str) -> float:
         prompt = await self._batches.tokenize(messages)
-        said = self.tokenizer.encode(response, add_special_tokens=False)
-        done = await self._request(prompt + said, 1, temperature=0.0, prompt_logprobs=0)
-        given = zip(said, done.prompt_logprobs[len(prompt) :], strict=True)
-        return sum(position[token].logprob for token, position in given) / len(said)
+        tokens = self.tokenizer.encode(response, add_special_tokens=False)
+        done = await self._request(prompt + tokens, 1, temperature=0.0, prompt_logprobs=0)
+        positions = zip(tokens, done.prompt_logprobs[len(prompt) :], strict=True)
+        return sum(position[token].logprob for token, position in positions) / len(tokens)
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
-        """The vllm.outputs.RequestOutput of one request to the running engine."""
+        """Send a request to the running engine and return its vllm.outputs.RequestOutput."""
         from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
@@ -119,7 +119,7 @@ class VLLMEngine:
             raise PromptTooLong(
                 f"prompt of {len(prompt):,} tokens + {max_tokens} to answer exceeds {self.max_model_len:,}"
             )
-        # Text is made once of all tokens of a response: vLLM would do it for each token, and for the likeliest ones too.
+        # We detokenize a response once: vLLM would do it for each token, and for the likeliest ones too.
         options |= {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
         try:
             sampling = SamplingParams(max_tokens=max_tokens, **options)
@@ -127,32 +127,31 @@ class VLLMEngine:
             raise RequestRefused(str(error)) from error
         future = asyncio.get_running_loop().create_future()
         self._arriving.put((str(next(self._ids)), prompt, sampling, future))
-        if self._dead is not None:  # asked after the put: its loop may have looked for the last time before it
+        if self._dead is not None:  # checked after the put: the loop may have ended just before it
             raise EngineDied(str(self._dead))
         return await future
 
     def _run(self, loaded: Future[None], arguments: Any) -> None:
-        """Load and step in one thread: OpenMP keeps a pool of threads for each that computes, and they would be in each
-        other's way."""
+        """Load and step in one thread: with two, their OpenMP pools would contend for the cores."""
         try:
             from vllm.v1.engine.llm_engine import LLMEngine
 
             self._engine = LLMEngine.from_engine_args(arguments)
             loaded.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
             loaded.set_exception(error)
             return
         self._loop()
 
     def _loop(self) -> None:
-        """Admit what has arrived, step, hand out what is finished; block while there is nothing to do."""
+        """Admit new requests, step, and resolve the finished ones; block while there is nothing to do."""
         try:
             while True:
                 while not self._waiting or not self._arriving.empty():
                     self._admit(*self._arriving.get())
                 finished = (output for output in self._engine.step() if output.finished)
                 _resolve([(self._waiting.pop(output.request_id), output) for output in finished])
-        except BaseException as error:  # noqa: BLE001 - whatever it was, every waiting row must hear of it
+        except BaseException as error:  # noqa: BLE001 - every waiting row must get an error
             self._dead = error
             waiting = list(self._waiting.values())
             while not self._arriving.empty():
@@ -167,45 +166,44 @@ class VLLMEngine:
         self._waiting[request_id] = future
         try:
             self._engine.add_request(request_id, {"prompt_token_ids": prompt}, sampling)
-        except (VLLMClientError, ValueError) as error:  # this request is wrong, the engine is well
+        except (VLLMClientError, ValueError) as error:  # an invalid request; the engine goes on
             _resolve([(self._waiting.pop(request_id), RequestRefused(str(error)))])
 
 
 class PromptBatches:
-    """Makes tokens of chat prompts: of all that are asked for at the same time together, in a thread.
+    """Tokenize chat prompts in a thread, those of concurrent requests together.
 
-    A fast tokenizer lets go of the interpreter for most of that time.
+    A fast tokenizer releases the GIL for most of that time.
     """
 
-    _TOGETHER = 64  # at most, so that the first ones of a large block need not wait for the tokens of its last
+    _BATCH = 64  # at most, so that the first prompts of a large block do not wait for the tokens of the last
 
     def __init__(self, tokenizer: Any) -> None:
-        self._template = ChatTemplate(copy.deepcopy(tokenizer))  # two threads must not use the same one
+        self._template = ChatTemplate(copy.deepcopy(tokenizer))  # two threads must not share one tokenizer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._prompts: list[Messages] = []
         self._tokens: asyncio.Task[list[list[int]]]
 
     async def tokenize(self, messages: Messages) -> list[int]:
-        if len(self._prompts) in (0, self._TOGETHER):
+        if len(self._prompts) in (0, self._BATCH):
             self._prompts = []
-            self._tokens = asyncio.create_task(self._together(self._prompts))
+            self._tokens = asyncio.create_task(self._tokenize_batch(self._prompts))
         self._prompts.append(messages)
         place, tokens = len(self._prompts) - 1, self._tokens
         return (await asyncio.shield(tokens))[place]
 
-    async def _together(self, prompts: list[Messages]) -> list[list[int]]:
-        """Begins when all that was ready to run before has added its prompt."""
+    async def _tokenize_batch(self, prompts: list[Messages]) -> list[list[int]]:
+        """Tokenize the prompts. The task starts after all coroutines that were ready before it have added theirs."""
         if prompts is self._prompts:
             self._prompts = []
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._template.prompts, prompts)
 
 
 def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    """Give futures their results or exceptions from another thread: all of a step at once, as waking their event loop for
-    each one took longer than anything else that is done for a row."""
+    """Give the futures of a step their results or exceptions, from another thread: wake their loop once for all."""
 
-    def hand_out(of_loop: list[tuple[asyncio.Future[Any], Any]]) -> None:
-        for future, outcome in of_loop:
+    def settle(pairs: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        for future, outcome in pairs:
             if future.cancelled():
                 continue
             if isinstance(outcome, Exception):
@@ -214,22 +212,22 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
                 future.set_result(outcome)
 
     for loop in {future.get_loop() for future, _ in outcomes}:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            loop.call_soon_threadsafe(hand_out, [pair for pair in outcomes if pair[0].get_loop() is loop])
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits
+            loop.call_soon_threadsafe(settle, [pair for pair in outcomes if pair[0].get_loop() is loop])
 
 
-def _said(output: Any) -> list[int]:
-    """The tokens that are text: all but the one that ended the response."""
+def _text_tokens(output: Any) -> list[int]:
+    """Return the tokens of the text: all but the one that ended the response."""
     return list(output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids)
 
 
 def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Completion]:
-    """The responses to a request, all at once: for arrays this small, NumPy takes no longer for four than for one."""
+    """Return the responses to a request, reduced together: for small arrays NumPy takes as long for one as for four."""
     lengths = [len(output.token_ids) for output in outputs]
     listed = [output.logprobs for output in outputs if output.token_ids]
-    # Of each position: the sampled token, then the likeliest ones, among which the sampled one may be again.
+    # Each position has the sampled token, then the likeliest ones, which may include it again.
     top, ids = (
-        np.array([value for one in listed for value in getattr(one, name)]).reshape(sum(lengths), -1 if listed else 0)
+        np.array([value for flat in listed for value in getattr(flat, name)]).reshape(sum(lengths), -1 if listed else 0)
         for name in ("logprobs", "token_ids")
     )
     if listed:
@@ -244,13 +242,13 @@ def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Co
 
 
 def engine_environment(config: EngineConfig) -> dict[str, str]:
-    """Settings that vLLM takes from the environment of the process it runs in."""
+    """Return the settings that vLLM reads from the environment of its process."""
     quiet = {"VLLM_LOGGING_LEVEL": "WARNING"}
     return quiet | ({"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(config.kv_cache_gib)))} if is_cpu_build() else {})
 
 
 def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
-    """vLLM's EngineArgs for a model in a local folder, all but the model itself; for labeling and for serving."""
+    """Return vLLM's EngineArgs, except the model itself, for a model in a local folder; for labeling and serving."""
     max_model_len = config.max_model_len or _model_limit(path)
     options: dict[str, Any] = {
         "dtype": config.dtype,
@@ -262,17 +260,16 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
     if is_cpu_build():
         import torch
 
-        # The CPU build cannot split the prefill of a request that has a seed of vLLM's own, as requests to the endpoint may
+        # The CPU build cannot split the prefill of a request with a seed for vLLM, as served requests may have
         # ("CPU Generator does not use offset"), so every prompt must fit one scheduler step.
         options |= {
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, max_model_len),
             "enforce_eager": True,
-            # Its default of 128 tokens is more than many prompts have, and only whole blocks are shared by the samples of a
-            # prompt and by prompts that begin alike (benchmarks/RESULTS.md).
+            # Only whole blocks are shared, and many prompts have fewer than the default 128 (benchmarks/RESULTS.md).
             "block_size": 32,
         }
-        # Without AVX-512 bf16 products are emulated: float32 is five times as fast there (benchmarks/RESULTS.md).
+        # Without AVX-512 bf16, products are emulated, and float32 is five times as fast (benchmarks/RESULTS.md).
         if config.dtype == "auto" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             options["dtype"] = "float32"
     return options | config.extra
@@ -292,4 +289,4 @@ def _model_limit(path: str) -> int:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    return int(config.get_text_config().max_position_embeddings)  # one for text alone, or the part for it
+    return int(config.get_text_config().max_position_embeddings)  # its text part, if the model has several

@@ -1,8 +1,8 @@
-"""Sampling with a seed for each request, on vLLM's CPU build.
+"""Sample with a seed for each request, on vLLM's CPU build.
 
-There vLLM draws noise for each entry of the vocabulary from a generator of the request, one request after the other, which
-took a third of labeling with a small model (benchmarks/RESULTS.md); on a GPU its noise is a function of seed and position, and
-costs nothing more than noise without a seed. Here a token takes one number, and all requests of a step are drawn for at once.
+That build draws noise for the whole vocabulary from a generator of each request, which took a third of labeling with a
+small model (benchmarks/RESULTS.md). Here a token needs one random number, and all requests of a step draw together.
+On a GPU vLLM's own seeds cost nothing.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-_CERTAIN = 1e30  # a logit beside which the others have no chance
+_CERTAIN = 1e30  # a logit that leaves the other tokens no probability
 
 
 def seeded(seed: int, temperature: float) -> dict[str, Any]:
-    """SamplingParams of a request for which `SeededSampling` draws."""
+    """Return the SamplingParams of a request for which `SeededSampling` draws."""
     return {"temperature": 0.0, "extra_args": {"seed": seed, "temperature": temperature}}
 
 
 class SeededSampling(LogitsProcessor):
-    """Draws the next token of requests made with `seeded`, and leaves it certain.
+    """Draw the next token of requests made with `seeded`, and make it certain.
 
-    The number for the i-th token of a response is the i-th of its seed's own stream, whatever is asked beside it and whenever
-    it runs. Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs
+    The i-th token of a response uses the i-th number of its seed's stream, independent of other requests and of time.
+    Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs
     """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        # Of each place in the batch: the stream of its seed, the temperature, and the tokens said so far.
+        # For each place in the batch: the stream of its seed, the temperature, and the tokens generated so far.
         self._requests: dict[int, tuple[list[float], float, list[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
@@ -41,7 +41,8 @@ class SeededSampling(LogitsProcessor):
         process_dict_updates(self._requests, batch_update, _request)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """
+        """Draw a token for each request.
+
         Args:
             logits: float32 of shape [requests, vocabulary]; changed in place.
         """
@@ -49,21 +50,21 @@ class SeededSampling(LogitsProcessor):
             return logits
         places = sorted(self._requests)
         requests = [self._requests[place] for place in places]
-        numbers = torch.tensor([[stream[len(said)]] for stream, _, said in requests])
+        numbers = torch.tensor([[stream[len(tokens)]] for stream, _, tokens in requests])
         temperatures = torch.tensor([[temperature] for _, temperature, _ in requests])
-        asked = logits if len(places) == len(logits) else logits[places]
-        shares = (asked / temperatures).softmax(-1).cumsum_(-1)
+        seeded_logits = logits if len(places) == len(logits) else logits[places]
+        shares = (seeded_logits / temperatures).softmax(-1).cumsum_(-1)
         whole = shares[:, -1:]
-        below = torch.nextafter(whole, torch.zeros(1))  # the product may be rounded up to the whole, where no token is
+        below = torch.nextafter(whole, torch.zeros(1))  # the product may round up to the whole, past the last token
         drawn = torch.searchsorted(shares, torch.minimum(numbers * whole, below), right=True)
-        drawn.clamp_(max=logits.shape[1] - 1)  # where a model gives NaN
+        drawn.clamp_(max=logits.shape[1] - 1)  # if the model gives NaN
         logits[places, drawn[:, 0]] = _CERTAIN
         return logits
 
 
-def _request(params: SamplingParams, _: Any, said: list[int]) -> tuple[list[float], float, list[int]] | None:
-    own = params.extra_args or {}
-    if "seed" not in own:
+def _request(params: SamplingParams, _: Any, tokens: list[int]) -> tuple[list[float], float, list[int]] | None:
+    extra = params.extra_args or {}
+    if "seed" not in extra:
         return None
-    stream = np.random.default_rng(own["seed"]).random(params.max_tokens, dtype=np.float32)
-    return stream.tolist(), own["temperature"], said
+    stream = np.random.default_rng(extra["seed"]).random(params.max_tokens, dtype=np.float32)
+    return stream.tolist(), extra["temperature"], tokens

@@ -1,4 +1,4 @@
-"""From several responses to one pseudo-label with its confidences (paper, sections 3.2 and 3.3)."""
+"""Turn the responses to a row into one pseudo-label with its confidences (paper, sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy.typing as npt
 
 from semievol.tasks import Row, Task
 
-Same = Callable[[str, str], bool]  # whether two canonical answers agree
+Same = Callable[[str, str], bool]  # tells whether two canonical answers agree
 
 _VOTE_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
 class Response:
-    """What one collaborator said about a row, reduced to a few numbers. Entropies are in nats.
+    """One collaborator's response to a row, reduced to a few numbers. Entropies are in nats.
 
     Attributes:
-        answer: canonical; None where the response holds none.
+        answer: canonical; None if the response holds none.
         nll: mean negative log-probability of the response's tokens: the authors' released estimate of H(y). With a
             distribution, -log of the answer's share.
         token_entropy: mean entropy of the next-token distributions. With a distribution, its entropy.
-        distribution: shares of all answers, where the collaborator gives them; a sampled response is one point.
-        error: why there is no response.
-        cut: the row had to be shortened for the prompt to fit.
-        prompt_tokens: of the request, at the first of the responses to it; 0 where the engine does not tell.
+        distribution: shares of all answers, if the collaborator gives them; None for a sampled response.
+        error: the reason if there is no response.
+        cut: the row was shortened for the prompt to fit.
+        prompt_tokens: of the request, only on the first of its responses; 0 if the engine does not tell.
     """
 
     collaborator: str
@@ -45,11 +45,11 @@ class Response:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The standing answer of a row, and how sure one can be of it in each of the measures, in nats.
+    """The pseudo-label of a row and its confidence measures, in nats.
 
-    `nll` and `token_entropy` are means over the responses that gave the answer, or those of self-justification where
-    that decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions, where responses that
-    hold no answer count as one more answer. `agreement` is the share of all responses that gave the answer.
+    `nll` and `token_entropy` are means over the responses that give the answer, or those of self-justification if it
+    decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions; responses without an answer
+    count as one more answer. `agreement` is the share of all responses that give the answer.
     """
 
     answer: str
@@ -60,19 +60,19 @@ class Verdict:
 
 
 def token_entropy(logprobs: npt.ArrayLike) -> float:
-    """Mean entropy, in nats, of the next-token distributions of a response, from their top-k log-probabilities.
+    """Return the mean entropy, in nats, of a response's next-token distributions, from top-k log-probabilities.
 
-    What the top k leave out counts as one more token, so it is a lower bound that is tight for peaked distributions.
+    The rest of the probability counts as one more token, so this is a lower bound, tight for peaked distributions.
 
     Args:
-        logprobs: shape (tokens of the response, k), the log-probabilities of the likeliest tokens; -inf for none.
+        logprobs: shape (tokens of the response, k), the log-probabilities of the likeliest tokens; -inf pads.
     """
     each = token_entropies(logprobs)
     return float(each.mean()) if each.size else 0.0
 
 
 def token_entropies(logprobs: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """As `token_entropy`, of each position: shape (tokens,)."""
+    """Return the entropy at each position, estimated as in `token_entropy`; shape (tokens,)."""
     top = np.atleast_2d(np.asarray(logprobs, dtype=np.float64))
     if not top.size:
         return np.empty(0)
@@ -83,20 +83,20 @@ def token_entropies(logprobs: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def entropy(shares: Iterable[float]) -> float:
-    """Shannon entropy in nats."""
+    """Return the Shannon entropy in nats."""
     return -sum(p * math.log(p) for p in shares if p > 0) + 0.0  # never -0.0
 
 
 def from_distribution(collaborator: str, shares: dict[str, float]) -> Response:
-    """The response of a collaborator that gives the share of every answer."""
+    """Return the response of a collaborator that gives the share of every answer."""
     answer = max(shares, key=lambda a: shares[a])
     return Response(collaborator, answer, -math.log(shares[answer]), entropy(shares.values()), 0, shares)
 
 
 def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> dict[str, float] | None:
-    """The shares of the answers of the nearest labeled rows, or None where none of theirs is an answer to this row.
+    """Return the answers of the nearest labeled rows with their shares, or None if none of them fits this row.
 
-    A neighbour at cosine s weighs exp(s / 0.1).
+    A neighbor at cosine s has weight exp(s / 0.1).
 
     Args:
         neighbors: labeled rows with their cosines.
@@ -111,70 +111,69 @@ def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> dict[str, 
 
 
 def mixture(same: Same, responses: list[Response]) -> dict[str, float]:
-    """The mean of the responses' distributions over answers; a sampled answer is a distribution of one point.
+    """Return the mean of the responses' distributions over answers; a sampled answer has share 1.
 
-    Answers that agree are one answer, by the name of the first. Responses without an answer have no say.
+    Answers that agree count as the first of them. Responses without an answer are left out.
     """
     shares: dict[str, float] = {}
-    speaking = [r for r in responses if r.answer is not None]
-    for response in speaking:
+    answered = [r for r in responses if r.answer is not None]
+    for response in answered:
         for answer, share in (response.distribution or {response.answer or "": 1.0}).items():
             name = next((known for known in shares if known == answer or same(known, answer)), answer)
-            shares[name] = shares.get(name, 0.0) + share / len(speaking)
+            shares[name] = shares.get(name, 0.0) + share / len(answered)
     return shares
 
 
 def distinct(same: Same, responses: list[Response]) -> list[str]:
-    """The differing answers, in the order of first mention; responses without an answer give none."""
-    found: list[str] = []
+    """Return the different answers, in the order of first mention."""
+    answers: list[str] = []
     for response in responses:
-        if response.answer is not None and not any(same(response.answer, a) for a in found):
-            found.append(response.answer)
-    return found
+        if response.answer is not None and not any(same(response.answer, a) for a in answers):
+            answers.append(response.answer)
+    return answers
 
 
 def agree(same: Same, responses: list[Response]) -> bool:
-    """Whether all gave the same answer: then it stands without justification. One that failed is not asked."""
+    """Tell whether all responses give the same answer, so that none needs justification. Errors do not count."""
     given = [r for r in responses if r.error is None]
     return all(r.answer is not None for r in given) and len(distinct(same, given)) == 1
 
 
 def verdict(same: Same, responses: list[Response], *, decided: Response | None = None) -> Verdict | None:
-    """The pseudo-label of a row, or None where no response has an answer.
+    """Return the pseudo-label of a row, or None if no response has an answer.
 
-    The answer with the largest share of the mixture stands: with sampled responses the majority's. Ties go to the lower
-    mean `nll`.
+    The answer with the largest share of the mixture wins: of sampled responses, the majority's. The lower mean `nll`
+    breaks ties.
 
     Args:
-        decided: the response of self-justification. Where it has an answer, that stands, with its own entropies.
+        decided: the response of self-justification. If it has an answer, that one wins, with its own entropies.
     """
     shares = mixture(same, responses)
     if not shares:
         return None
     given = [r for r in responses if r.error is None]
-
     silent = sum(r.answer is None for r in given) / len(given)
 
-    def of(answer: str) -> list[Response]:
+    def supporting(answer: str) -> list[Response]:
         return [r for r in given if r.answer is not None and same(r.answer, answer)]
 
     if decided is not None and decided.answer is not None:
         answer, sources = decided.answer, [decided]
     else:
-        answer = max(shares, key=lambda a: (round(shares[a], 9), -_surprise(of(a))))
-        # No response need have the mixture's answer as its own best.
-        sources = of(answer) or [from_distribution("", shares)]
+        answer = max(shares, key=lambda a: (round(shares[a], 9), -_mean_nll(supporting(a))))
+        # The mixture's top answer may be the top answer of no single response.
+        sources = supporting(answer) or [from_distribution("", shares)]
     return Verdict(
         answer=answer,
-        agreement=len(of(answer)) / len(given),
+        agreement=len(supporting(answer)) / len(given),
         nll=_mean(r.nll for r in sources),
         token_entropy=_mean(r.token_entropy for r in sources),
         vote_entropy=entropy([*(share * (1 - silent) for share in shares.values()), silent]),
     )
 
 
-def _surprise(responses: list[Response]) -> float:
-    """Mean nll; infinite where there is none."""
+def _mean_nll(responses: list[Response]) -> float:
+    """Return the mean nll, or infinity if there is none."""
     known = _mean(r.nll for r in responses)
     return math.inf if known is None else known
 
@@ -185,6 +184,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def sampling_seed(run_seed: int, row_id: int, collaborator: int) -> int:
-    """A 31-bit seed that depends on nothing but these three, so that a resumed run draws the same samples."""
+    """Return a 31-bit seed that depends only on the arguments, so that a resumed run draws the same samples."""
     digest = hashlib.blake2b(f"{run_seed}:{row_id}:{collaborator}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,6 +1,6 @@
-"""Chat messages: what the model is shown, for answering and for self-justification.
+"""Build the chat messages for answering and for self-justification.
 
-Solved examples stand in the system message, the question in the user message (paper, section 3.2 and appendix).
+Solved examples go into the system message, the question into the user message (paper, section 3.2 and appendix).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ STYLES = {"plain": "", "careful": "Weigh every possible answer before you decide
 def messages(
     task: Task, row: Row, *, examples: list[Row] | None = None, style: str = "plain", order: str = "nearest_last"
 ) -> Messages:
-    """The prompt for one row: an optional system message with the instruction and solved examples, then the question.
+    """Return the prompt for a row: an optional system message with instruction and solved examples, then the question.
 
     Args:
         examples: labeled rows, most similar first.
         style: a key of `STYLES`.
-        order: nearest_last puts the most similar example next to the question, nearest_first keeps the order.
+        order: nearest_last puts the most similar example next to the question; nearest_first keeps the order.
     """
     parts = [STYLES[style]] if STYLES[style] else []
     if examples:
@@ -36,11 +36,10 @@ def messages(
 
 
 def shorter(row: Row, examples: list[Row]) -> Iterator[tuple[Row, list[Row]]]:
-    """The row and its examples as they are, then ever shorter ones: for a prompt that has to fit a context window.
+    """Yield the row and its examples, then shorter and shorter ones, for a prompt that must fit a context window.
 
-    The rule: examples go first, the least similar ones before the others; then the context loses its end, an eighth of
-    it at a time; then the question loses its beginning, because what is asked usually stands at its end. Options are
-    never cut.
+    Examples are dropped first, the least similar ones before the others. Then the context loses its end, an eighth at a
+    time. Then the question loses its beginning, because its end usually holds the actual question. Options stay whole.
 
     Args:
         examples: labeled rows, most similar first.
@@ -56,7 +55,7 @@ def shorter(row: Row, examples: list[Row]) -> Iterator[tuple[Row, list[Row]]]:
 
 
 def justification(task: Task, row: Row, answers: list[str]) -> Messages:
-    """The prompt of self-justification: the question, the differing answers, and the request to decide.
+    """Return the prompt of self-justification: the different answers, the request to decide, and the question.
 
     Args:
         answers: the distinct canonical answers that the collaborators gave, in the order of first mention.
@@ -69,7 +68,7 @@ def justification(task: Task, row: Row, answers: list[str]) -> Messages:
 
 
 def without_system(prompt: Messages) -> Messages:
-    """The prompt for a model that knows no system message: what it says opens the user's message."""
+    """Return the prompt for a model without system messages: its text opens the user message."""
     if [message["role"] for message in prompt[:2]] != ["system", "user"]:
         return prompt
     system, user, *rest = prompt
@@ -77,10 +76,10 @@ def without_system(prompt: Messages) -> Messages:
 
 
 def completion(task: Task, answer: str) -> Messages:
-    """The response a model is trained to give."""
+    """Return the response that training teaches."""
     return [{"role": "assistant", "content": task.respond(answer)}]
 
 
 def _without_instruction(task: Task, row: Row) -> str:
-    # The last paragraph of `ask` tells what to do; a solved example needs it no more.
+    # The last paragraph of `ask` is the instruction, which a solved example does not need.
     return task.ask(row).rpartition("\n\n")[0]

@@ -1,7 +1,7 @@
-"""Adaptive selection (paper, section 3.3): which pseudo-labels to learn from, without ever holding all of them.
+"""Select the pseudo-labels to learn from (paper, section 3.3), without all of them in memory at once.
 
-The theta-quantile is exact, in constant memory: rows are ordered by a 64-bit key (entropy, then 32 bits of the row id, so
-that ties are all but ruled out), and the key of a given rank is found by a radix search, 16 bits a pass, over mergeable histograms.
+The theta-quantile is exact. A 64-bit key orders the rows: the entropy, then 32 bits of the row id, so ties are very
+unlikely. A radix search over mergeable histograms, 16 bits per pass, finds the key of a given rank in constant memory.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy.typing as npt
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
 Strings = npt.NDArray[np.object_]
-LEVELS = 4  # 64-bit keys, 16 bits a level
+LEVELS = 4  # 64-bit keys, 16 bits per level
 _BINS = 1 << 16
 
 
 def order_keys(entropy: Floats, row_id: npt.NDArray[np.int64]) -> Keys:
-    """Keys that sort like (entropy, row id). Shapes (rows,) both; NaN sorts last."""
+    """Return keys that sort like (entropy, row id); all shapes are (rows,). NaN sorts last."""
     bits = np.ascontiguousarray(entropy, dtype=np.float32).view(np.uint32)
-    # IEEE 754 order as unsigned order: flip every bit of negatives, the sign bit of the rest.
+    # To sort IEEE 754 floats as unsigned integers: flip all bits of negatives, the sign bit of the rest.
     ordered = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
     return (ordered << np.uint64(32)) | (row_id.astype(np.uint64) & np.uint64(0xFFFFFFFF))
 
 
 def histogram(keys: Keys, *, prefix: int, level: int) -> npt.NDArray[np.int64]:
-    """Counts, shape (65536,), of the digit at `level` among the keys whose higher digits equal `prefix`.
+    """Count the digits at `level` of the keys whose higher digits equal `prefix`; shape (65536,).
 
     Histograms of disjoint parts add up.
     """
@@ -40,7 +40,7 @@ def histogram(keys: Keys, *, prefix: int, level: int) -> npt.NDArray[np.int64]:
 
 
 class RankSearch:
-    """Finds the key of the `rank`-th smallest row (1-based) from `LEVELS` summed histograms."""
+    """A search for the key of the `rank`-th smallest row (1-based) in `LEVELS` summed histograms."""
 
     def __init__(self, rank: int) -> None:
         assert rank >= 1
@@ -49,7 +49,7 @@ class RankSearch:
         self._rank = rank
 
     def refine(self, counts: npt.NDArray[np.int64]) -> None:
-        """Take the summed histogram of the current prefix and level, and descend one level."""
+        """Descend one level, given the summed histogram of the current prefix and level."""
         cumulative = np.cumsum(counts)
         digit = int(np.searchsorted(cumulative, self._rank))
         assert digit < _BINS, "the rank exceeds the number of rows"
@@ -59,19 +59,19 @@ class RankSearch:
 
     @property
     def key(self) -> int:
-        """The key that was found; valid after `LEVELS` refinements."""
+        """Return the key, after `LEVELS` refinements."""
         assert self.level == LEVELS
         return self.prefix
 
 
 def quantile_rank(rows: int, theta: float) -> int:
-    """How many of `rows` lie at or below the theta-quantile: ceil(theta * rows), 0 for no rows."""
-    # Rounded first, because 0.3 * 10 is 3.0000000000000004 in some orders of evaluation and must not become 4.
+    """Return how many rows are at or below the theta-quantile: ceil(theta * rows), 0 for no rows."""
+    # Rounded first: a product such as 3.0000000000000004 must not become 4.
     return math.ceil(round(theta * rows, 9))
 
 
 def entropy_of(key: int) -> float:
-    """The entropy that an order key was made from."""
+    """Return the entropy in an order key."""
     ordered = np.uint32(key >> 32)
     bits = ordered & np.uint32(0x7FFFFFFF) if ordered >> 31 else ~ordered
     return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
@@ -79,17 +79,17 @@ def entropy_of(key: int) -> float:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pseudo-labeled rows as selection sees them; all shapes (rows,)."""
+    """The columns of pseudo-labeled rows that selection needs; all shapes (rows,)."""
 
     keys: Keys
-    measured: npt.NDArray[np.bool_]  # have the measure that the keys are made of
+    measured: npt.NDArray[np.bool_]  # the row has the measure that its key is made of
     ids: npt.NDArray[np.int64]
     agreement: Floats
     answers: Strings
     strata: Strings
 
     def groups(self, per: str) -> Strings:
-        """The group of each row: its answer, its stratum ("" where it has none), or one for all."""
+        """Return the group of each row: its answer, its stratum ("" if it has none), or one group for all."""
         if per == "all":
             return np.full(len(self.keys), "", dtype=object)
         return self.answers if per == "answer" else np.where(self.strata == None, "", self.strata)  # noqa: E711
@@ -97,7 +97,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a row must keep to. `upto` has the largest key that passes in each group of `per`, once it is known."""
+    """The conditions of selection. `upto`, once known, is the largest key that passes in each group of `per`."""
 
     per: str = "all"
     min_agreement: float = 0.0
@@ -106,7 +106,7 @@ class Bounds:
     upto: dict[str, int] | None = None
 
     def sampled(self, rows: Candidates) -> npt.NDArray[np.bool_]:
-        """Row ids are hashes of the content, so the first 32 bits of one draw a sample that never changes."""
+        """Tell which rows are in the sample. Row ids are hashes, so their first 32 bits fix the sample."""
         if self.sample == 1.0:
             return np.ones(len(rows.keys), dtype=bool)
         return (rows.ids.astype(np.uint64) >> np.uint64(32)) < np.uint64(round(self.sample * 2**32))
@@ -119,19 +119,19 @@ class Bounds:
         return rows.keys <= _lookup(self.upto, rows.groups(self.per))
 
     def exempt(self, rows: Candidates) -> npt.NDArray[np.bool_]:
-        """Rows that need not be below the quantile, and do not take part in it."""
+        """Tell which rows need not be below the quantile; they do not count for it either."""
         return (rows.agreement >= 1) & self.keep_unanimous
 
     def mask(self, rows: Candidates) -> npt.NDArray[np.bool_]:
-        """Rows that pass; before the quantile is known, those that it is of."""
-        taking_part = self.sampled(rows) & self.agreeing(rows) & rows.measured
+        """Tell which rows pass. Before `upto` is known: the rows over which the quantile is computed."""
+        eligible = self.sampled(rows) & self.agreeing(rows) & rows.measured
         if self.upto is None:
-            return taking_part & ~self.exempt(rows)
-        return taking_part & (self.below(rows) | self.exempt(rows))
+            return eligible & ~self.exempt(rows)
+        return eligible & (self.below(rows) | self.exempt(rows))
 
 
 def rejections(rows: Candidates, bounds: Bounds, caps: dict[str, int]) -> list[str | None]:
-    """Why each row is not selected, or None where it is.
+    """Return the reason why each row is not selected, or None for a selected row.
 
     Args:
         caps: for each capped answer, the key up to which its rows are kept.
@@ -146,5 +146,5 @@ def rejections(rows: Candidates, bounds: Bounds, caps: dict[str, int]) -> list[s
 
 
 def _lookup(limits: dict[str, int], groups: Strings) -> Keys:
-    """The limit of each row's group; none for a group that has no entry."""
+    """Return the limit of each row's group; a group without an entry has none."""
     return np.array([limits.get(group, 2**64 - 1) for group in groups], dtype=np.uint64)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from semievol import config as configuration
 from semievol.config import EngineConfig
 from semievol.data import storage
-from semievol.engines.endpoint import Endpoint
+from semievol.engines.endpoint import ApiEndpoint
 from semievol.errors import UserError
 from semievol.runtime.progress import Emit
 from semievol.trainers.base import NAMED, TrainSpec
@@ -66,7 +66,7 @@ class OpenAITrainer:
             )
         config, engine = self._config, self._engine
         variable, name = config.api_key_env or engine.api_key_env, "trainer.api_key_env"
-        endpoint = Endpoint(config.endpoint or engine.endpoint, variable, name)
+        endpoint = ApiEndpoint(config.endpoint or engine.endpoint, variable, name)
         client = OpenAI(**endpoint.client(timeout_s=_TIMEOUT_S, retries=engine.retries))
         record = storage.join(spec.out, RECORD)
         try:
@@ -96,7 +96,7 @@ class OpenAITrainer:
         }
 
 
-def _refused(error: APIError, stage: str, spec: TrainSpec, endpoint: Endpoint, record: str) -> UserError:
+def _refused(error: APIError, stage: str, spec: TrainSpec, endpoint: ApiEndpoint, record: str) -> UserError:
     """Return what an error of the API means for the run."""
     from openai import APIStatusError
 

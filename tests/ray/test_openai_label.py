@@ -102,7 +102,7 @@ def test_an_endpoint_that_dies_half_way_leaves_a_run_that_finishes_later(
     assert sorted(kept) == sorted(answered) and 25 <= len(kept) < 60  # every answer that was paid for
     message = str(failure.value)
     assert message.startswith(f"stage label (remote, pass 2 of 3): {len(kept)} of 60 rows are answered")
-    assert f"label.collaborators[1].endpoint: {openai_server.url} is away" in message
+    assert f"label.collaborators[1].endpoint: {openai_server.url} is unavailable" in message
     assert message.endswith("run the same command again: it asks for the rest")
     assert "\n" not in message
 

@@ -25,5 +25,5 @@ def test_what_no_template_can_show_is_said() -> None:
         ChatTemplate(numbers(None))
     with pytest.raises(Exception, match="no such role"):
         ChatTemplate(numbers()).prompts([[{"role": "bad", "content": "1"}]])
-    with pytest.warns(UserWarning, match="renders a prompt otherwise when a response follows"):
+    with pytest.warns(UserWarning, match="renders a prompt differently when a response follows"):
         ChatTemplate(numbers(OTHERWISE)).exchange(PROMPT, ANSWER)

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from semievol import config
 from semievol.config import EngineConfig, RunConfig
 from semievol.engines import Completion, PromptTooLong, RequestRefused, load
-from semievol.engines.endpoint import Endpoint, variables
+from semievol.engines.endpoint import ApiEndpoint, variables
 from semievol.errors import UserError
 from semievol.method.prompts import Messages
 from tests.support.openai_server import Fault, OpenAIServer
@@ -114,13 +114,13 @@ def test_parameters_that_an_endpoint_does_not_know_are_left_out_from_then_on(ope
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, "does not accept the key in OPENAI_API_KEY .*401.*mend it, or name another in engine.api_key_env"),
+        (401, "does not accept the key in OPENAI_API_KEY .*401.*correct it, or name another in engine.api_key_env"),
         (403, "does not accept the key"),
         (404, "has no model 'm'"),
         (429, "takes no more requests .*lower engine.concurrency"),
-        (503, "is away, after all retries"),
-        (500, "is away, after all retries"),
-        (0, "is away, after all retries"),
+        (503, "is unavailable after all retries"),
+        (500, "is unavailable after all retries"),
+        (0, "is unavailable after all retries"),
         (402, "refuses every request"),
     ],
 )
@@ -150,13 +150,13 @@ def test_one_row_that_breaks_a_living_endpoint_is_refused_alone(openai_server: O
 def test_an_endpoint_that_is_down_or_slow_or_no_api(openai_server: OpenAIServer) -> None:
     openai_server.stop()
     [failure] = ask(openai_server, say("A"), retries=0)
-    assert type(failure) is UserError and "is away" in str(failure)
+    assert type(failure) is UserError and "is unavailable" in str(failure)
     openai_server.start()
     [[answer]] = ask(openai_server, say("A"), retries=0)
     assert answer.text == "Answer: A"
     openai_server.fault = lambda path, body: HTMLResponse("<h1>Welcome</h1>")
     [failure] = ask(openai_server, say("A"), retries=0)
-    assert type(failure) is UserError and "no base URL of an API" in str(failure)
+    assert type(failure) is UserError and "not the base URL of an API" in str(failure)
     openai_server.fault = lambda path, body: JSONResponse({"error": {"message": "moderated"}})
     [refused] = ask(openai_server, say("A"), retries=0)
     assert isinstance(refused, RequestRefused) and "without a choice" in str(refused)
@@ -170,7 +170,7 @@ def test_scores_are_refused(openai_server: OpenAIServer) -> None:
 
 def test_a_key_is_needed_elsewhere_than_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    here = Endpoint("http://[::1]:8000/v1", "OPENAI_API_KEY").client(timeout_s=1, retries=2)
+    here = ApiEndpoint("http://[::1]:8000/v1", "OPENAI_API_KEY").client(timeout_s=1, retries=2)
     assert (here["api_key"], here["max_retries"]) == ("none", 2)
     with pytest.raises(UserError, match=r"variable OPENAI_API_KEY \(engine.api_key_env\) is not set"):
         load("m", EngineConfig(kind="openai"))

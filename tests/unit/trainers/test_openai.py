@@ -85,7 +85,7 @@ def test_an_endpoint_that_goes_away_costs_no_second_job(
 ) -> None:
     openai_server.fault = lambda path, body: Fault(503, headers={"retry-after-ms": "1"}) if path == breaks_at else None
     with pytest.raises(
-        UserError, match=r"stage warmup: trainer.endpoint: http://.* is away, .*run the same command again"
+        UserError, match=r"stage warmup: trainer.endpoint: http://.* is unavailable .*run the same command again"
     ):
         training.run()
     openai_server.fault = lambda path, body: None
