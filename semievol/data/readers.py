@@ -53,8 +53,7 @@ def columns(uri: str) -> list[str]:
     try:
         if form == ".parquet":
             filesystem, path = storage.resolve(uri)
-            with filesystem.open_input_file(path) as file:
-                return list(pq.ParquetFile(file).schema_arrow.names)
+            return list(pq.read_schema(path, filesystem=filesystem).names)
         if form == ".csv":
             return _header(csv.reader(_lines(uri)))
         # A JSON row may omit keys, so collect those of the first hundred rows.

@@ -220,8 +220,7 @@ def rows_in(files: Iterable[FileEntry]) -> int:
 
     def rows(entry: FileEntry) -> int:
         filesystem, path = resolve(entry.uri)
-        with filesystem.open_input_file(path) as file:
-            return int(pq.ParquetFile(file).metadata.num_rows)
+        return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
 
     with ThreadPoolExecutor(16) as pool:  # there may be thousands, and a bucket takes tens of milliseconds for each
         return sum(pool.map(rows, files))
