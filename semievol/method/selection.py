@@ -28,10 +28,7 @@ def order_keys(entropy: Floats, row_id: npt.NDArray[np.int64]) -> Keys:
 
 
 def histogram(keys: Keys, *, prefix: int, level: int) -> npt.NDArray[np.int64]:
-    """Count the digits at `level` of the keys whose higher digits equal `prefix`; shape (65536,).
-
-    Histograms of disjoint parts add up.
-    """
+    """Count the digits at `level` of the keys whose higher digits equal `prefix`; shape (65536,)."""
     shift = np.uint64(16 * (LEVELS - 1 - level))
     if level > 0:
         keys = keys[(keys >> (shift + np.uint64(16))) == np.uint64(prefix)]
@@ -40,12 +37,9 @@ def histogram(keys: Keys, *, prefix: int, level: int) -> npt.NDArray[np.int64]:
 
 
 def descend(prefix: int, rank: int, counts: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """Return the prefix one level down that holds the `rank`-th smallest key (1-based), and the rank below that prefix.
+    """Return the prefix one level down of the `rank`-th smallest key (1-based), and its rank below it.
 
-    From prefix 0, `LEVELS` descents find the key.
-
-    Args:
-        counts: the summed histogram of the prefix and level.
+    From prefix 0, `LEVELS` descents find the key. `counts` is the histogram of the prefix, summed over all parts.
     """
     cumulative = np.cumsum(counts)
     digit = int(np.searchsorted(cumulative, rank))

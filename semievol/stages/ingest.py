@@ -2,9 +2,7 @@
 
 Each file is parsed by one task; rows meet by `row_id` in a hash shuffle, so that duplicates are folded and rows that
 stand in the test set too are held back from training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
-
-A later round reads only the unlabeled files that have arrived since; the rows of earlier rounds meet them by their ids
-alone, and it writes unlabeled/, oracle/ and quarantine/.
+A later round reads only the unlabeled files that have arrived since; the rows of earlier rounds meet them by id alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Label (collaborative learning, paper section 3.2): every collaborator answers every unlabeled row.
 
-Collaborators that share weights share one engine pass; the common case is one pass for all, in which rows whose answers
-differ go straight back into the same engine for self-justification. Other weights cost a pass each: the rows stream
-through one after the other, and the last one, which holds the justifier's weights, gives the verdict. The stage writes
-rows/, in which a row without a usable answer has a `quarantine_reason` instead of one, and pass-N/ where there are several.
+Collaborators that share weights share one engine pass; in the last pass, which gives the verdict, rows whose answers
+differ go straight back into the engine for self-justification. Writes rows/, in which a row without a usable answer has a
+`quarantine_reason` instead of one, and pass-N/ where there are several passes.
 """
 
 from __future__ import annotations
