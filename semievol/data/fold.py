@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semievol.config import RunConfig
 from semievol.data import storage
@@ -107,14 +107,9 @@ def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any,
 
 
 def _counts(group: pa.Table, fate: np.ndarray[Any, Any]) -> pa.Table:
-    keys = zip(group["split"].to_pylist(), fate, group["reason"].to_pylist(), group["note"].to_pylist(), strict=True)
-    places = [f"{s}:{p}" for s, p in zip(group["source"].to_pylist(), group["position"].to_pylist(), strict=True)]
-    counted: Counter[tuple[Any, ...]] = Counter()
-    first: dict[tuple[Any, ...], str] = {}
-    for key, place in zip(keys, places, strict=True):
-        counted[key] += 1
-        first.setdefault(key, place)
-    names = ("split", "fate", "reason", "note")
-    records = [dict(zip(names, key, strict=True)) | {"rows": n, "example": first[key]} for key, n in counted.items()]
-    schema = pa.schema([(name, pa.string()) for name in names] + [("rows", pa.int64()), ("example", pa.string())])
-    return pa.Table.from_pylist(records, schema=schema)
+    """Count the rows of each split, fate, reason and note, with the place of the first one as an example."""
+    places = pc.binary_join_element_wise(group["source"], group["position"].cast(pa.string()), ":")
+    columns = {"split": group["split"], "fate": pa.array(fate, pa.string())}
+    columns |= {"reason": group["reason"], "note": group["note"]}
+    counted = pa.table(columns | {"place": places}).group_by(list(columns), use_threads=False)
+    return counted.aggregate([("place", "count"), ("place", "first")]).rename_columns([*columns, "rows", "example"])

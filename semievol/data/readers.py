@@ -11,19 +11,20 @@ import itertools
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from semievol.data import storage
 from semievol.errors import UserError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _READ_BYTES = 1 << 20
 _LINE_BYTES = 64 << 20  # a longer line would fill the memory
 _BYTE_ORDER_MARK = "\ufeff"  # spreadsheets write one
 _EXPANSION = 300  # unpacked size / packed size; text stays below it, a zip bomb does not
+_UNREADABLE = (OSError, ValueError, csv.Error, pa.ArrowException)  # some of Arrow's are neither OSError nor ValueError
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,17 @@ def format_of(uri: str) -> str:
 
 def columns(uri: str) -> list[str]:
     """Return the column names of a file, from its beginning only."""
-    import pyarrow.parquet as pq
-
     form = format_of(uri)
     try:
         if form == ".parquet":
             filesystem, path = storage.resolve(uri)
-            with filesystem.open_input_file(path) as file:
-                return list(pq.ParquetFile(file).schema_arrow.names)
+            return list(pq.read_schema(path, filesystem=filesystem).names)
         if form == ".csv":
             return _header(csv.reader(_lines(uri)))
         # A JSON row may omit keys, so collect those of the first hundred rows.
         rows = [row for _, row in itertools.islice(_jsonl(uri), 100) if isinstance(row, dict)]
         return list(dict.fromkeys(key for row in rows for key in row))
-    except (OSError, ValueError, csv.Error, _arrow_error()) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{uri}: cannot be read: {error}") from None
 
 
@@ -70,23 +68,13 @@ def read(uri: str, wanted: Collection[str] | None = None) -> Iterator[tuple[int,
 
     Args:
         wanted: columns to read from Parquet, as others may be large or of types that Python cannot hold; None: all.
-
-    Raises:
-        UserError: the file is missing, truncated or not of its format.
     """
     form = format_of(uri)
     try:
         yield from _parquet(uri, wanted) if form == ".parquet" else _csv(uri) if form == ".csv" else _jsonl(uri)
-    except (OSError, ValueError, csv.Error, _arrow_error()) as error:
+    except _UNREADABLE as error:
         problem = " ".join(str(error).split()).rstrip(".")  # Arrow's span several lines
         raise UserError(f"{uri}: cannot be read to its end: {problem}. Repair or remove the file") from None
-
-
-def _arrow_error() -> type[Exception]:
-    import pyarrow as pa
-
-    error: type[Exception] = pa.ArrowException  # some subclasses are neither OSError nor ValueError
-    return error
 
 
 def _lines(uri: str) -> Iterator[str]:
@@ -152,15 +140,10 @@ def _jsonl(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
 
 
 def _parquet(uri: str, wanted: Collection[str] | None) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
-    import pyarrow.parquet as pq
-
     filesystem, path = storage.resolve(uri)
-    number = 0
     with filesystem.open_input_file(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=wanted and list(wanted)):
-            for row in _rows(batch):
-                number += 1
-                yield number, row
+        batches = pq.ParquetFile(file).iter_batches(batch_size=1024, columns=wanted and list(wanted))
+        yield from enumerate(itertools.chain.from_iterable(map(_rows, batches)), start=1)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:

@@ -16,14 +16,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from semievol.errors import UserError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow.fs import FileSystem
-
 
 _BUCKETS = ("s3", "gs", "gcs")
 _REMEDIES = {
@@ -44,7 +42,7 @@ class FileEntry:
 
 
 def absolute(uri: str) -> str:
-    """Return a local path as an absolute one, so that every process can use it; return a URI unchanged."""
+    """Return a local path as an absolute one; return a URI unchanged."""
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
@@ -57,13 +55,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
 
     The first use of a bucket checks that it can be opened. Credentials and endpoint come from the environment of the
     process, so every node has its own and a job carries none.
-
-    Raises:
-        UserError: the kind of store or the bucket does not exist, or the store cannot be reached or denies access.
     """
-    import pyarrow as pa
-    from pyarrow.fs import FileSystem, LocalFileSystem
-
     if "://" not in uri:
         return LocalFileSystem(), absolute(uri)
     if "?" in uri or "@" in uri:
@@ -85,8 +77,6 @@ _buckets: dict[str, FileSystem] = {}  # opened by this process; to open one cost
 
 
 def _bucket(scheme: str, name: str, path: str) -> FileSystem:
-    from pyarrow.fs import FileSystem, FileType
-
     root = f"{scheme}://{name}"
     if root not in _buckets:
         filesystem, _ = FileSystem.from_uri(root)
@@ -98,8 +88,6 @@ def _bucket(scheme: str, name: str, path: str) -> FileSystem:
 
 
 def _exists_or_hidden(filesystem: FileSystem, bucket: str) -> bool:
-    from pyarrow.fs import FileType
-
     try:
         return bool(filesystem.get_file_info(bucket).type != FileType.NotFound)
     except OSError:
@@ -122,7 +110,6 @@ def find(pattern: str) -> list[FileEntry]:
     `**` in all below. A path that exists is taken literally. Returns an empty list if nothing matches.
     """
     from fsspec.utils import glob_translate
-    from pyarrow.fs import FileSelector, FileType
 
     magic = min((pattern.find(c) for c in "*?[" if c in pattern), default=-1)
     start = pattern if magic < 0 else pattern[: pattern.rfind("/", 0, magic) + 1] or "."
@@ -135,7 +122,7 @@ def find(pattern: str) -> list[FileEntry]:
         return [FileEntry(start, info.size, info.mtime_ns or 0)]
     if info.type == FileType.NotFound:
         return []
-    prefix = "" if "://" not in start else start[: len(start.rstrip("/")) - len(path.rstrip("/"))]
+    prefix = start[: len(start.rstrip("/")) - len(path.rstrip("/"))] if "://" in start else ""
     try:
         glob = re.compile(glob_translate(rest.rstrip("/")))
     except ValueError as error:
@@ -152,16 +139,12 @@ def find(pattern: str) -> list[FileEntry]:
 
 def folders(uri: str) -> list[str]:
     """Return the sorted names of the folders directly in a folder; an empty list if it does not exist."""
-    from pyarrow.fs import FileSelector, FileType
-
     filesystem, path = resolve(uri)
     entries = filesystem.get_file_info(FileSelector(path, allow_not_found=True))
     return sorted(entry.base_name for entry in entries if entry.type == FileType.Directory)
 
 
 def exists(uri: str) -> bool:
-    from pyarrow.fs import FileType
-
     filesystem, path = resolve(uri)
     return filesystem.get_file_info(path).type != FileType.NotFound
 
@@ -183,13 +166,7 @@ def sha256(uri: str) -> str:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing: object stores work so, on disks a rename does it.
-
-    Raises:
-        UserError: the store rejects the file.
-    """
-    from pyarrow.fs import LocalFileSystem
-
+    """Write a file so that readers see all of it or nothing: object stores work so, on disks a rename does it."""
     filesystem, path = resolve(uri)
     if not isinstance(filesystem, LocalFileSystem):
         try:
@@ -219,9 +196,6 @@ def write_text(uri: str, text: str) -> None:
 
 def write_table(uri: str, table: pa.Table) -> None:
     """Write a Parquet file, all or nothing."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_bytes(uri, sink.getvalue().to_pybytes())
@@ -229,15 +203,11 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Return all Parquet files of a folder as one table; only for small ones (labeled rows, test rows)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for entry in find(uri):
-        filesystem, path = resolve(entry.uri)
-        tables.append(pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None))
-    assert tables, f"no Parquet files under {uri}"
-    return pa.concat_tables(tables)
+    files = [resolve(entry.uri) for entry in find(uri)]
+    assert files, f"no Parquet files under {uri}"
+    return pa.concat_tables(
+        pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None) for filesystem, path in files
+    )
 
 
 def count_rows(uri: str) -> int:
@@ -247,12 +217,10 @@ def count_rows(uri: str) -> int:
 
 def rows_in(files: Iterable[FileEntry]) -> int:
     """Count the rows of Parquet files, from their footers."""
-    import pyarrow.parquet as pq
 
     def rows(entry: FileEntry) -> int:
         filesystem, path = resolve(entry.uri)
-        with filesystem.open_input_file(path) as file:
-            return int(pq.ParquetFile(file).metadata.num_rows)
+        return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
 
     with ThreadPoolExecutor(16) as pool:  # there may be thousands, and a bucket takes tens of milliseconds for each
         return sum(pool.map(rows, files))
@@ -274,8 +242,6 @@ def delete_file(uri: str) -> None:
 
 def upload(folder: str, uri: str) -> None:
     """Copy a local folder to a URI."""
-    from pyarrow.fs import LocalFileSystem, copy_files
-
     filesystem, path = resolve(uri)
     filesystem.create_dir(path, recursive=True)
     copy_files(folder, path, source_filesystem=LocalFileSystem(), destination_filesystem=filesystem)
@@ -287,7 +253,6 @@ def local_copy(uri: str) -> str:
     Names, sizes and times of the files are the key of the copy, so a changed source is downloaded again.
     """
     from filelock import FileLock
-    from pyarrow.fs import LocalFileSystem, copy_files
 
     filesystem, path = resolve(uri)
     if isinstance(filesystem, LocalFileSystem):

@@ -91,6 +91,12 @@ def row_id(question: str, options: list[str], context: str | None) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def fill(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """Return a table of the schema; columns that are not given are null."""
+    given = pa.table(columns)
+    return pa.concat_tables([schema.empty_table(), given], promote_options="permissive").cast(schema)
+
+
 def to_row(record: dict[str, Any]) -> Row:
     """Return a record of any of these tables as a task row."""
     return Row(record["question"], record["options"], record["context"], record.get("answer"))
@@ -112,34 +118,32 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
     context = _text(raw.get(columns.context), columns.context, max_bytes) if columns.context else ""
     options = _options(raw.get(columns.options), columns.options, max_bytes) if columns.options else []
     row = Row(question=question, options=options, context=context or None, answer=None)
-    problem = task.problem(row)
-    if problem:
+    if problem := task.problem(row):
         raise BadRow(problem)
     if answer_column is not None:
-        text = cell_text(raw.get(answer_column), answer_column, max_bytes)
+        text = cell_text(raw, answer_column, max_bytes)
         if not text:
             raise BadRow(f"column '{answer_column}' is empty")
         row.answer = task.gold(text, row)
         if row.answer is None:
-            raise BadRow(
-                f"column '{answer_column}' is not an answer to the row: '{text[:60]}'; expected {task.expects(row)}"
-            )
+            problem = f"is not an answer to the row: '{text[:60]}'; expected {task.expects(row)}"
+            raise BadRow(f"column '{answer_column}' {problem}")
     return row
 
 
-def cell_text(value: Any, column: str, max_bytes: int) -> str:
-    """Return a cell of the named column as text; a list (several right answers) becomes a JSON list.
+def cell_text(raw: dict[str, Any], column: str | None, max_bytes: int) -> str:
+    """Return a cell as text, "" if there is none; a list (several right answers) becomes a JSON list.
 
     Raises:
         BadRow: the cell is not valid text.
     """
+    value = raw.get(column) if column else None
     if isinstance(value, list):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    return _text(value, column, max_bytes)
+    return _text(value, column or "", max_bytes)
 
 
 def _text(value: Any, column: str, max_bytes: int) -> str:
-    """Return a cell as text; a missing value becomes the empty string."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, (list, dict, bytes)):
@@ -167,7 +171,6 @@ def _options(value: Any, column: str, max_bytes: int) -> list[str]:
     if not isinstance(value, (list, tuple)):
         raise BadRow(f"column '{column}' is not a list but {type(value).__name__}")
     options = [_text(option, f"{column}[{i}]", max_bytes) for i, option in enumerate(value)]
-    for i, option in enumerate(options):
-        if not option:
-            raise BadRow(f"option {i + 1} of {len(options)} is missing or empty")
+    if "" in options:
+        raise BadRow(f"option {options.index('') + 1} of {len(options)} is missing or empty")
     return options

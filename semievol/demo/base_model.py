@@ -4,9 +4,12 @@ The demo runs real training and inference without a network, so it cannot downlo
 desk's language and how to answer a multiple-choice question. It has never seen the routing of tickets.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -56,7 +59,7 @@ def _be_quiet() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
-def _train_tokenizer(rng: Random) -> "PreTrainedTokenizerFast":
+def _train_tokenizer(rng: Random) -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -81,7 +84,7 @@ def _train_tokenizer(rng: Random) -> "PreTrainedTokenizerFast":
     )
 
 
-def _make_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+def _make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -102,7 +105,7 @@ def _make_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
 
 
 def _pretrain(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", *, rng: Random, log: Callable[[str], None]
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, rng: Random, log: Callable[[str], None]
 ) -> None:
     """Train on the next-token loss of all text, plus the loss of the answers, which are few tokens among the prose."""
     import torch
@@ -126,17 +129,14 @@ def _pretrain(
         schedule.step()
         optimizer.zero_grad()
         if step % (STEPS // 10) == 0:
-            seconds = time.monotonic() - started
-            log(
-                f"base model: step {step}, text {text_loss.item():.2f}, "
-                f"answers {answer_loss.item():.2f}, {seconds:.0f} s"
-            )
+            losses = f"text {text_loss.item():.2f}, answers {answer_loss.item():.2f}"
+            log(f"base model: step {step}, {losses}, {time.monotonic() - started:.0f} s")
     model.eval()
 
 
 def _batch(
-    tokenizer: "PreTrainedTokenizerFast", *, rng: Random, examples: int, filing: float
-) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    tokenizer: PreTrainedTokenizerFast, *, rng: Random, examples: int, filing: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return token ids of prose and tasks, the labels of all text, and the labels of the tasks' answers only."""
     import torch
 
@@ -146,11 +146,9 @@ def _batch(
         prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
         whole = tokenizer.apply_chat_template(messages, return_dict=False)
         rows.append((whole, len(whole) - len(prompt)))
-    width = max(len(ids) for ids, _ in rows)
+    tokens = [torch.tensor(ids) for ids, _ in rows]
+    answers = [torch.tensor([IGNORED] * (len(ids) - tail) + ids[len(ids) - tail :]) for ids, tail in rows]
     # Padding is on the right, where causal attention does not see it, so no mask is needed.
-    inputs = torch.full((len(rows), width), tokenizer.pad_token_id)
-    text, answers = torch.full_like(inputs, IGNORED), torch.full_like(inputs, IGNORED)
-    for row, (ids, answer_tokens) in enumerate(rows):
-        inputs[row, : len(ids)] = text[row, : len(ids)] = torch.tensor(ids)
-        answers[row, len(ids) - answer_tokens : len(ids)] = torch.tensor(ids[len(ids) - answer_tokens :])
-    return inputs, text, answers
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    inputs = pad(tokens, padding_value=float(tokenizer.pad_token_id))
+    return inputs, pad(tokens, padding_value=IGNORED), pad(answers, padding_value=IGNORED)

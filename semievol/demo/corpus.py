@@ -23,15 +23,9 @@ KINDS = {
 }
 
 
-def _drawers(ranges: tuple[str, ...]) -> dict[str, list[str]]:
-    """Sort the terms by first letter into named ranges; a name ends with the last letter of its range."""
-    drawers: dict[str, list[str]] = {name: [] for name in ranges}
-    for term in TERMS:
-        drawers[next(name for name in ranges if term[0] <= name[-1])].append(term)
-    return drawers
-
-
-DRAWERS = _drawers(("a to b", "c", "d to f", "g to m", "n to r", "s to z"))
+# The terms sorted by first letter; a drawer is named by the range of its letters.
+_RANGES = ("a to b", "c", "d to f", "g to m", "n to r", "s to z")
+DRAWERS = {name: [term for term in TERMS if name[0] <= term[0] <= name[-1]] for name in _RANGES}
 
 
 def prose(rng: Random) -> str:

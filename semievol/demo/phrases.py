@@ -112,9 +112,9 @@ def fill(rng: Random, template: str, term: str = "") -> str:
     return template.format(term, day=rng.choice(DAYS), name=rng.choice(NAMES), number=rng.randint(2, 99))
 
 
-def zipf(rng: Random, terms: tuple[str, ...], count: int, *, exponent: float) -> list[str]:
-    """Draw `count` different terms, the one of rank r with weight r ** -exponent."""
-    weights = [rank**-exponent for rank in range(1, len(terms) + 1)]
+def zipf(rng: Random, terms: tuple[str, ...], count: int) -> list[str]:
+    """Draw `count` different terms, the one of rank r with weight r ** -0.8."""
+    weights = [rank**-0.8 for rank in range(1, len(terms) + 1)]
     drawn: list[str] = []
     while len(drawn) < count:
         term = rng.choices(terms, weights)[0]
@@ -123,11 +123,11 @@ def zipf(rng: Random, terms: tuple[str, ...], count: int, *, exponent: float) ->
     return drawn
 
 
-def typos(rng: Random, text: str, *, rate: float) -> str:
-    """Swap, drop or double letters inside words; `rate` is the chance per word."""
+def typos(rng: Random, text: str) -> str:
+    """Swap, drop or double letters inside three words of a hundred."""
     words = text.split(" ")
     for at, word in enumerate(words):
-        if len(word) < 5 or rng.random() >= rate:
+        if len(word) < 5 or rng.random() >= 0.03:
             continue
         cut = rng.randrange(1, len(word) - 2)
         head, letter, follower, tail = (word[:cut], word[cut], word[cut + 1], word[cut + 2 :])
@@ -135,7 +135,7 @@ def typos(rng: Random, text: str, *, rate: float) -> str:
     return " ".join(words)
 
 
-def ticket(rng: Random, *, opened: list[str], settled: list[str], typo_rate: float = 0.03) -> str:
+def ticket(rng: Random, *, opened: list[str], settled: list[str]) -> str:
     """Return a ticket: a clause per term in random order, sometimes with a greeting, a closing and fillers."""
     clauses = [fill(rng, rng.choice(OPEN), term) for term in opened]
     clauses += [fill(rng, rng.choice(SETTLED), term) for term in settled]
@@ -145,4 +145,4 @@ def ticket(rng: Random, *, opened: list[str], settled: list[str], typo_rate: flo
         clauses.insert(0, fill(rng, rng.choice(GREETINGS)))
     if rng.random() < 0.5:
         clauses.append(fill(rng, rng.choice(CLOSINGS)))
-    return typos(rng, ". ".join(c[0].upper() + c[1:] for c in clauses) + ".", rate=typo_rate)
+    return typos(rng, ". ".join(c[0].upper() + c[1:] for c in clauses) + ".")

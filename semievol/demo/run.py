@@ -13,7 +13,7 @@ from semievol.demo.data import write_dataset
 _CONFIG = Path(__file__).with_name("demo.yaml")
 _INTRODUCTION = """\
 SemiEvol demo: route support tickets to one of six queues. Everything is real (Ray, vLLM, DeepSpeed, FAISS) but small.
-It takes about {minutes} minutes on two cores and needs no network.
+It takes about 8 minutes on two cores and needs no network.
 
  1. data   {labeled} labeled, {unlabeled:,} unlabeled and {test} test tickets: synthetic, with typos, duplicates and a few
            broken rows. Labeled and unlabeled tickets have different class balances.
@@ -21,7 +21,6 @@ It takes about {minutes} minutes on two cores and needs no network.
  3. run    warm up on the labeled tickets, let the warm model and the nearest labeled tickets answer every unlabeled one,
            keep the confident answers, and fine-tune on them. Compare `evolved` with `warm` in the last table.
 """
-_MINUTES = 8
 
 
 def prepare(folder: str, *, seed: int, echo: Callable[[str], None]) -> tuple[str, list[str]]:
@@ -34,7 +33,7 @@ def prepare(folder: str, *, seed: int, echo: Callable[[str], None]) -> tuple[str
     with tempfile.TemporaryDirectory() as scratch:
         counts = write_dataset(Path(scratch) / "data", seed=seed)
         _keep(scratch, root, "data")
-        echo(_INTRODUCTION.format(minutes=_MINUTES, **counts))
+        echo(_INTRODUCTION.format(**counts))
         if _is_kept(root, "base"):
             echo(f"base model: already in {root}/base")
         else:

@@ -6,12 +6,14 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from semievol.tasks import Row, Task
 
+Default = TypeVar("Default", float, None)
 Same = Callable[[str, str], bool]  # tells whether two canonical answers agree
 
 _VOTE_TEMPERATURE = 0.1
@@ -60,19 +62,19 @@ class Verdict:
 
 
 def token_entropy(logprobs: npt.ArrayLike) -> float:
-    """Return the mean entropy, in nats, of a response's next-token distributions, from top-k log-probabilities.
-
-    The rest of the probability counts as one more token, so this is a lower bound, tight for peaked distributions.
-
-    Args:
-        logprobs: shape (tokens of the response, k), the log-probabilities of the likeliest tokens; -inf pads.
-    """
+    """Return the mean of the `token_entropies` of a response, 0 if it has no tokens."""
     each = token_entropies(logprobs)
     return float(each.mean()) if each.size else 0.0
 
 
 def token_entropies(logprobs: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the entropy at each position, estimated as in `token_entropy`; shape (tokens,)."""
+    """Return the entropies of next-token distributions, in nats, from top-k log-probabilities; shape (tokens,).
+
+    The rest of the probability counts as one more token, so each is a lower bound, tight for peaked distributions.
+
+    Args:
+        logprobs: shape (tokens of the response, k), the log-probabilities of the likeliest tokens; -inf pads.
+    """
     top = np.atleast_2d(np.asarray(logprobs, dtype=np.float64))
     if not top.size:
         return np.empty(0)
@@ -96,10 +98,7 @@ def from_distribution(collaborator: str, shares: dict[str, float]) -> Response:
 def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> dict[str, float] | None:
     """Return the answers of the nearest labeled rows with their shares, or None if none of them fits this row.
 
-    A neighbor at cosine s has weight exp(s / 0.1).
-
-    Args:
-        neighbors: labeled rows with their cosines.
+    A neighbor with cosine s has weight exp(s / 0.1).
     """
     weights: dict[str, float] = {}
     for solved, cosine in neighbors:
@@ -160,27 +159,21 @@ def verdict(same: Same, responses: list[Response], *, decided: Response | None =
     if decided is not None and decided.answer is not None:
         answer, sources = decided.answer, [decided]
     else:
-        answer = max(shares, key=lambda a: (round(shares[a], 9), -_mean_nll(supporting(a))))
+        answer = max(shares, key=lambda a: (round(shares[a], 9), -_mean((r.nll for r in supporting(a)), math.inf)))
         # The mixture's top answer may be the top answer of no single response.
         sources = supporting(answer) or [from_distribution("", shares)]
     return Verdict(
         answer=answer,
         agreement=len(supporting(answer)) / len(given),
-        nll=_mean(r.nll for r in sources),
-        token_entropy=_mean(r.token_entropy for r in sources),
+        nll=_mean((r.nll for r in sources), None),
+        token_entropy=_mean((r.token_entropy for r in sources), None),
         vote_entropy=entropy([*(share * (1 - silent) for share in shares.values()), silent]),
     )
 
 
-def _mean_nll(responses: list[Response]) -> float:
-    """Return the mean nll, or infinity if there is none."""
-    known = _mean(r.nll for r in responses)
-    return math.inf if known is None else known
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
+def _mean(values: Iterable[float | None], default: Default) -> float | Default:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return sum(known) / len(known) if known else default
 
 
 def sampling_seed(run_seed: int, row_id: int, collaborator: int) -> int:

@@ -26,11 +26,7 @@ def wilson_interval(correct: float, total: int, level: float) -> tuple[float, fl
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Return the two-sided exact p-value of McNemar's test between two models on the same rows.
-
-    Args:
-        only_a: rows that only model a got right; `only_b` likewise.
-    """
+    """Return the two-sided exact p-value of McNemar's test, from the rows that only one of two models got right."""
     from scipy.stats import binomtest
 
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

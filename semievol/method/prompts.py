@@ -55,11 +55,7 @@ def shorter(row: Row, examples: list[Row]) -> Iterator[tuple[Row, list[Row]]]:
 
 
 def justification(task: Task, row: Row, answers: list[str]) -> Messages:
-    """Return the prompt of self-justification: the different answers, the request to decide, and the question.
-
-    Args:
-        answers: the distinct canonical answers that the collaborators gave, in the order of first mention.
-    """
+    """Return the prompt of self-justification: the different answers, the request to decide, and the question."""
     prompt = messages(task, row)
     candidates = "\n".join(f"- {task.respond(answer)}" for answer in answers)
     question = prompt[-1]["content"]

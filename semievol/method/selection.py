@@ -28,10 +28,7 @@ def order_keys(entropy: Floats, row_id: npt.NDArray[np.int64]) -> Keys:
 
 
 def histogram(keys: Keys, *, prefix: int, level: int) -> npt.NDArray[np.int64]:
-    """Count the digits at `level` of the keys whose higher digits equal `prefix`; shape (65536,).
-
-    Histograms of disjoint parts add up.
-    """
+    """Count the digits at `level` of the keys whose higher digits equal `prefix`; shape (65536,)."""
     shift = np.uint64(16 * (LEVELS - 1 - level))
     if level > 0:
         keys = keys[(keys >> (shift + np.uint64(16))) == np.uint64(prefix)]
@@ -39,29 +36,15 @@ def histogram(keys: Keys, *, prefix: int, level: int) -> npt.NDArray[np.int64]:
     return np.bincount(digits, minlength=_BINS)
 
 
-class RankSearch:
-    """A search for the key of the `rank`-th smallest row (1-based) in `LEVELS` summed histograms."""
+def descend(prefix: int, rank: int, counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Return the prefix one level down of the `rank`-th smallest key (1-based), and its rank below it.
 
-    def __init__(self, rank: int) -> None:
-        assert rank >= 1
-        self.prefix = 0
-        self.level = 0
-        self._rank = rank
-
-    def refine(self, counts: npt.NDArray[np.int64]) -> None:
-        """Descend one level, given the summed histogram of the current prefix and level."""
-        cumulative = np.cumsum(counts)
-        digit = int(np.searchsorted(cumulative, self._rank))
-        assert digit < _BINS, "the rank exceeds the number of rows"
-        self._rank -= int(cumulative[digit - 1]) if digit else 0
-        self.prefix = (self.prefix << 16) | digit
-        self.level += 1
-
-    @property
-    def key(self) -> int:
-        """Return the key, after `LEVELS` refinements."""
-        assert self.level == LEVELS
-        return self.prefix
+    From prefix 0, `LEVELS` descents find the key. `counts` is the histogram of the prefix, summed over all parts.
+    """
+    cumulative = np.cumsum(counts)
+    digit = int(np.searchsorted(cumulative, rank))
+    assert digit < _BINS, "the rank exceeds the number of rows"
+    return (prefix << 16) | digit, rank - (int(cumulative[digit - 1]) if digit else 0)
 
 
 def quantile_rank(rows: int, theta: float) -> int:
@@ -107,8 +90,6 @@ class Bounds:
 
     def sampled(self, rows: Candidates) -> npt.NDArray[np.bool_]:
         """Tell which rows are in the sample. Row ids are hashes, so their first 32 bits fix the sample."""
-        if self.sample == 1.0:
-            return np.ones(len(rows.keys), dtype=bool)
         return (rows.ids.astype(np.uint64) >> np.uint64(32)) < np.uint64(round(self.sample * 2**32))
 
     def agreeing(self, rows: Candidates) -> npt.NDArray[np.bool_]:

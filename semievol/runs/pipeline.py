@@ -63,9 +63,7 @@ class Pipeline:
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
         begun = bool(self.folder.records())
-        files = ingest.inputs(
-            self.config.data, self.config.task, self.config.limits, may_be_gone=("unlabeled",) if begun else ()
-        )
+        files = ingest.inputs(self.config, begun=begun)
         self._listing: Files = tuple(files["unlabeled"])
         self._fingerprints = Fingerprints(self.config, files)
         self._engines = engines or EnginePool()

@@ -19,14 +19,9 @@ from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
 from semievol.runtime.progress import Emit
 from semievol.runtime.rows import RowJob
-from semievol.tasks import Task
 from semievol.trainers.base import Trainer, trained
 
 Key = tuple[str, int]  # a stage's name, and the round in which it stands
-# Keys of the config that the answers of an engine depend on.
-ENGINE_SETTINGS = (
-    *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.output_extra", "task"),
-)
 
 
 @dataclass(frozen=True)
@@ -45,11 +40,7 @@ class Rows:
         return self.out + self.quarantined + self.duplicates + self.leaks
 
     def check(self, stage: str) -> None:
-        """Hold that nothing is lost.
-
-        Raises:
-            AssertionError: the counts do not add up, which is a bug of ours and never the data's fault.
-        """
+        """Hold that nothing is lost; else it is a bug of ours and never the data's fault."""
         assert self.came_in == self.accounted, (
             f"stage {stage}: {self.came_in} rows came in, but {self.accounted} are accounted for: {self}"
         )
@@ -98,11 +89,10 @@ class Stage:
 
     Attributes:
         name: also the name of its folder in a round; parts with a slash between them.
-        version: raised when the stage's output changes for equal settings and inputs. Then it runs again in every run, and so
-            does what depends on it.
-        run: does the work.
-        after: the stages that it runs after, read or not. The order of all stages follows from it.
         inputs: the outputs that it reads in a place, under the names by which `run` asks for them.
+        verify: compares what it wrote with its inputs, for `semievol verify`.
+        after: the stages that it runs after, read or not. The order of all stages follows from it.
+        version: raised when the output changes for equal settings and inputs: the stage and what depends on it run again.
         settings: keys of the config that its output depends on, as dotted paths. Knobs of speed (batch sizes, commit sizes,
             memory) are not among them: they may change between attempts without losing what is committed.
         models: what it loads that no stage makes: base, embedding, collaborators.
@@ -111,17 +101,16 @@ class Stage:
         wanted: whether a run with this config has the stage at all.
         makes: the name of the model that it trains (warm, evolved); empty if it trains none.
         evaluates: the name of the model whose answers to the test rows it writes.
-        verify: compares what it wrote with its inputs; `semievol verify` calls it.
         figures: what of its metrics the summary of a run shows, and under which names.
         gained: tells from its metrics whether the round is better than the one before; of the stage that decides on it.
     """
 
     name: str
-    version: int
     run: Callable[[StageContext], StageResult]
     inputs: Callable[[Place], dict[str, Key]]
     verify: Callable[[RowChecks], None]
     after: tuple[str, ...] = ()
+    version: int = 1
     settings: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     reads_files: bool = False
@@ -158,8 +147,13 @@ class StageContext:
     number: int = 0  # of the round
 
     @property
-    def task(self) -> Task:
-        return self.config.task
+    def rows(self) -> str:
+        """The URI of the rows that the stage writes."""
+        return storage.join(self.out, "rows")
+
+    def input(self, stage: str, part: str = "rows") -> str:
+        """Return the URI of what an input has written."""
+        return storage.join(self.inputs[stage], part)
 
     @property
     def row_job(self) -> RowJob:
@@ -175,17 +169,12 @@ class StageContext:
         stage = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
         return trained(stage) if stage else model
 
-
-def check_bad_fraction(ctx: StageContext, bad: int, total: int, examples: Iterable[str]) -> None:
-    """Stop the run when too much of the data is unusable.
-
-    Raises:
-        UserError: the share is over `limits.max_bad_fraction`; the message shows examples.
-    """
-    limit = ctx.config.limits.max_bad_fraction
-    if total and bad / total > limit:
-        shown = "\n".join(f"  {example}" for example in list(examples)[:5])
-        raise UserError(
-            f"stage {ctx.name}: {bad:,} of {total:,} rows cannot be used, over limits.max_bad_fraction = {limit:g}. "
-            f"The first:\n{shown}\nMend the data, or raise the limit to go on without these rows"
-        )
+    def check_bad_fraction(self, bad: int, total: int, examples: Iterable[str]) -> None:
+        """Stop the run with examples when more of the data is unusable than `limits.max_bad_fraction` allows."""
+        limit = self.config.limits.max_bad_fraction
+        if total and bad / total > limit:
+            shown = "\n".join(f"  {example}" for example in list(examples)[:5])
+            raise UserError(
+                f"stage {self.name}: {bad:,} of {total:,} rows cannot be used, over limits.max_bad_fraction = {limit:g}. "
+                f"The first:\n{shown}\nMend the data, or raise the limit to go on without these rows"
+            )

@@ -17,33 +17,31 @@ from semievol.method import selection
 from semievol.method.metrics import auroc, mcnemar, risks
 from semievol.runtime.rows import summarize
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
-from semievol.stages.evaluate import MODELS, scores_by_row
+from semievol.stages.evaluate import MODELS, scores, scores_by_row
 from semievol.tasks import Task
 
 COVERAGES = np.arange(1, 21) / 20  # of the risk-coverage curve
 _LEVELS = 1 << 16
 _SIGNIFICANT = 0.05  # McNemar's p below which a gain is not noise
 
-Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
 
 def run(ctx: StageContext) -> StageResult:
-    models = [name for name in (*MODELS, "previous") if f"evaluate/{name}" in ctx.inputs]
-    by_row = {m: scores_by_row(storage.join(ctx.inputs[f"evaluate/{m}"], "rows"), ctx.task) for m in models}
+    rival = "previous" if "evaluate/previous" in ctx.inputs else "warm"
+    models = dict.fromkeys([*MODELS, rival])
+    by_row = {model: scores_by_row(ctx.input(f"evaluate/{model}"), ctx.config.task) for model in models}
     ids = sorted(by_row["base"])
     assert all(sorted(of) == ids for of in by_row.values()), "the models answered different rows, so none can be paired"
-    scores = {model: np.array([of[i] for i in ids]) for model, of in by_row.items()}
-    correct = {model: given >= 0.5 for model, given in scores.items()}  # McNemar's test wants right or wrong
+    given = {model: np.array([of[i] for i in ids]) for model, of in by_row.items()}
+    correct = {model: of >= 0.5 for model, of in given.items()}  # McNemar's test wants right or wrong
     tests = {}
-    pairs = [*itertools.combinations(MODELS, 2), *((model, "evolved") for model in models if model == "previous")]
-    for a, b in pairs:
+    for a, b in dict.fromkeys([*itertools.combinations(MODELS, 2), (rival, "evolved")]):
         only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
         tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": float(f"{mcnemar(only_a, only_b):.3g}")}
-    accuracy = {model: round(float(given.mean()), 4) for model, given in scores.items()}
+    accuracy = {model: round(float(of.mean()), 4) for model, of in given.items()}
     metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": measure_pseudo_labels(ctx)}
-    rows = storage.count_rows(storage.join(ctx.inputs["evaluate/evolved"], "rows"))
-    rival = "previous" if "previous" in models else "warm"
+    rows = storage.count_rows(ctx.input("evaluate/evolved"))
     gain, p_value = accuracy["evolved"] - accuracy[rival], tests[f"evolved_vs_{rival}"]["p_value"]
     return StageResult(Rows(rows, len(ids)), metrics, f"evolved {gain:+.3f} over {rival}, p = {p_value:.3g}")
 
@@ -51,61 +49,40 @@ def run(ctx: StageContext) -> StageResult:
 def measure_pseudo_labels(ctx: StageContext) -> dict[str, Any] | None:
     """Compare the pseudo-labels with the oracle. Return None without one.
 
+    In constant memory: rows of nearly equal entropy (less than 1 % apart) share one of 65,536 levels, and count as ties.
+
     Returns:
-        The accuracy of all and of the selected pseudo-labels, the share selected, and how well each confidence tells
-        right from wrong.
+        The accuracy of all and of the selected pseudo-labels, the share selected, and for each confidence its AUROC and
+        the risk at each of `COVERAGES`; None where no row has it.
     """
-    oracle = storage.join(ctx.inputs["ingest"], "oracle")
+    oracle = ctx.input("ingest", "oracle")
     if not storage.find(oracle):
         return None
-    rows = storage.join(ctx.inputs["select"], "rows")
-    arguments = {"oracle": oracle, "task": ctx.task}
     total: Counter[str] = Counter()
-    for part in summarize(rows, ["row_id", "answer", "selected"], _count, **arguments):
-        total.update(part)
+    levels = {name: np.zeros((2, _LEVELS), dtype=np.int64) for name in CONFIDENCES}
+    columns = ["row_id", "answer", "selected", *CONFIDENCES]
+    for counts, occurring in summarize(ctx.input("select"), columns, _count, oracle=oracle, task=ctx.config.task):
+        total.update(counts)
+        for name, (at, rows) in occurring.items():
+            levels[name][:, at] += rows
+    measures: dict[str, Any] = dict.fromkeys(CONFIDENCES)
+    for name, (right, wrong) in levels.items():
+        if right.any() or wrong.any():
+            area, curve = auroc(right, wrong), risks(right, wrong, COVERAGES)
+            measures[name] = {"auroc": None if area is None else round(area, 4), "risk": curve.round(4).tolist()}
     return {
         "accuracy": round(total["right"] / max(total["known"], 1), 4),
         "selected_accuracy": round(total["selected_right"] / max(total["selected_known"], 1), 4),
         "coverage": round(total["selected"] / max(total["rows"], 1), 4),
-        "measures": _measures(rows, arguments),
+        "measures": measures,
     }
 
 
-def _measures(rows: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return for each confidence its AUROC and the risk at each of `COVERAGES`; None where no row has it.
-
-    In constant memory: rows of nearly equal entropy (less than 1 % apart) share one of 65,536 levels, and count as ties.
-    """
-    counts = {name: np.zeros((2, _LEVELS), dtype=np.int64) for name in CONFIDENCES}
-    for part in summarize(rows, ["row_id", "answer", *CONFIDENCES], _levels, **arguments):
-        for name, (levels, rows_at) in part.items():
-            counts[name][:, levels] += rows_at
-    found: dict[str, Any] = dict.fromkeys(CONFIDENCES)
-    for name, (right, wrong) in counts.items():
-        if right.any() or wrong.any():
-            area, curve = auroc(right, wrong), risks(right, wrong, COVERAGES)
-            found[name] = {"auroc": None if area is None else round(area, 4), "risk": curve.round(4).tolist()}
-    return found
-
-
-def _levels(block: pa.Table, oracle: str, task: Task) -> dict[str, tuple[Integers, Integers]]:
-    """Count right and wrong pseudo-labels, shape (2, levels), at the levels of each confidence that occur."""
-    known, right = _right(block, oracle, task)
-    ids = block["row_id"].to_numpy()
-    found = {}
-    for name in CONFIDENCES:
-        measured = known & block[name].is_valid().to_numpy(zero_copy_only=False)
-        entropies = block[name].to_numpy().astype(np.float32)
-        sides = [measured & right, measured & ~right]
-        keys = [selection.order_keys(entropies[side], ids[side]) for side in sides]
-        counts = np.stack([selection.histogram(of_side, prefix=0, level=0) for of_side in keys])
-        (levels,) = np.nonzero(counts.sum(axis=0))
-        found[name] = (levels, counts[:, levels])
-    return found
-
-
-def _count(block: pa.Table, oracle: str, task: Task) -> dict[str, int]:
-    known, right = _right(block, oracle, task)
+def _count(block: pa.Table, oracle: str, task: Task) -> tuple[dict[str, int], dict[str, tuple[Integers, Integers]]]:
+    """Count pseudo-labels, and the right and the wrong ones, shape (2, levels), at the levels that each confidence has."""
+    ids, answers = block["row_id"].to_numpy(), block["answer"].to_pylist()
+    truths = true_answers(oracle, ids)
+    known, right = np.array([truth is not None for truth in truths], dtype=bool), scores(task, answers, truths) >= 0.5
     selected = block["selected"].to_numpy(zero_copy_only=False)
     counts = {
         "rows": len(block),
@@ -115,16 +92,15 @@ def _count(block: pa.Table, oracle: str, task: Task) -> dict[str, int]:
         "selected_known": (selected & known).sum(),
         "selected_right": (selected & right).sum(),
     }
-    return {name: int(n) for name, n in counts.items()}
-
-
-def _right(block: pa.Table, oracle: str, task: Task) -> tuple[Bools, Bools]:
-    """Return for each pseudo-label whether the truth is known, and whether it is right."""
-    truths = true_answers(oracle, block["row_id"].to_numpy())
-    pairs = list(zip(truths, block["answer"].to_pylist(), strict=True))
-    known = np.array([truth is not None for truth, _ in pairs], dtype=bool)
-    right = np.array([t is not None and a is not None and task.score(a, t) >= 0.5 for t, a in pairs], dtype=bool)
-    return known, right
+    levels = {}
+    for name in CONFIDENCES:
+        measured = known & block[name].is_valid().to_numpy(zero_copy_only=False)
+        entropies = block[name].to_numpy()
+        keys = [selection.order_keys(entropies[side], ids[side]) for side in (measured & right, measured & ~right)]
+        at_level = np.stack([selection.histogram(of_side, prefix=0, level=0) for of_side in keys])
+        (occurring,) = np.nonzero(at_level.sum(axis=0))
+        levels[name] = (occurring, at_level[:, occurring])
+    return {name: int(n) for name, n in counts.items()}, levels
 
 
 def gained(metrics: dict[str, Any]) -> bool:
@@ -149,7 +125,6 @@ def _inputs(place: Place) -> dict[str, Key]:
 
 STAGE = Stage(
     name="evaluate/compare",
-    version=1,
     run=run,
     inputs=_inputs,
     verify=lambda rows: None,  # it writes nothing but figures

@@ -5,74 +5,44 @@ Each model has a stage of its own, so that only what has changed is asked again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from semievol.config import Collaborator
 from semievol.data import storage
-from semievol.data.row_checks import RowChecks
 from semievol.data.tables import PREDICTED
-from semievol.inference.bulk import Request, answer_rows, count_answers, engine_figures
-from semievol.inference.labeler import Panel, Pass
+from semievol.inference.bulk import count_answers, engine_figures
+from semievol.inference.labeler import Pass
 from semievol.method.metrics import wilson_interval
-from semievol.stages.base import (
-    ENGINE_SETTINGS,
-    Key,
-    Place,
-    Rows,
-    Scope,
-    Stage,
-    StageContext,
-    StageResult,
-    check_bad_fraction,
-)
+from semievol.stages.base import Key, Place, Rows, Scope, Stage, StageContext, StageResult
+from semievol.stages.label import ENGINE_SETTINGS, ask
 from semievol.tasks import Task
 from semievol.trainers.base import trained
 
 MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
+Texts = Iterable[str | None]
 
 
 def run(ctx: StageContext) -> StageResult:
     """Let one model (the last part of the stage's name) answer the test rows."""
-    import pyarrow.compute as pc
-
-    trained_by = MODELS[ctx.name.rpartition("/")[2]]
-    config = ctx.config
-    source, out = (storage.join(ctx.inputs["ingest"], "test"), storage.join(ctx.out, "rows"))
-    retrieved = ctx.inputs.get("evaluate/retrieve")
-    greedy = Collaborator(name="greedy", k=config.evaluate.k, temperature=0.0)
-    panel = Panel(
-        task=ctx.task,
-        collaborators=(greedy,),
-        labeled=storage.join(ctx.inputs["ingest"], "labeled"),
-        embedding=config.embedding,
-        max_tokens=config.evaluate.max_tokens,
-        seed=config.seed,
-    )
-    weights = trained(ctx.inputs[trained_by]) if trained_by else config.model.base
-    request = Request(
-        job=ctx.row_job,
-        source=storage.join(retrieved, "rows") if retrieved else source,
-        out=out,
-        schema=PREDICTED,
-        panel=panel,
-        passes=[Pass(weights, None, (0,), last=True)],
-        engine=config.engine,
-        resources=config.resources.label,
-        no_progress_s=config.limits.no_progress_s,
-        columns={"answer": "gold"},
-    )
-    actors = answer_rows(ctx.engines, request)
+    config, trained_by = ctx.config.evaluate, MODELS[ctx.name.rpartition("/")[2]]
+    weights = trained(ctx.inputs[trained_by]) if trained_by else ctx.config.model.base
+    source, out = ctx.input("ingest", "test"), ctx.rows
+    shown = ctx.input("evaluate/retrieve") if "evaluate/retrieve" in ctx.inputs else source
+    greedy = Collaborator(name="greedy", k=config.k, temperature=0.0)
+    passes = [Pass(weights, None, (0,), last=True)]
+    how = {"max_tokens": config.max_tokens}
+    actors = ask(ctx, shown, [greedy], passes, PREDICTED, how, columns={"answer": "gold"})
     scored = storage.read_table(out, ["gold", "answer", "likelihood"])
     totals, reasons = count_answers(out, paid=[])
     refused = totals["failed:greedy"]  # no wrong answers: the model was never heard
-    check_bad_fraction(ctx, refused, len(scored), (f"{n:,} rows: {reason}" for reason, n in reasons.most_common()))
-    scores = _scores(scored, ctx.task)
-    correct = float(scores.sum())
+    ctx.check_bad_fraction(refused, len(scored), (f"{n:,} rows: {reason}" for reason, n in reasons.most_common()))
+    correct = float(scores(ctx.config.task, scored["answer"].to_pylist(), scored["gold"].to_pylist()).sum())
     unparsable = scored["answer"].null_count
-    low, high = wilson_interval(correct, len(scored), config.evaluate.confidence_level)
+    low, high = wilson_interval(correct, len(scored), config.confidence_level)
     metrics = {
         "accuracy": round(correct / len(scored), 4),  # of open-ended tasks the mean score
         "interval": [round(low, 4), round(high, 4)],
@@ -91,13 +61,14 @@ def run(ctx: StageContext) -> StageResult:
 def scores_by_row(rows: str, task: Task) -> dict[int, float]:
     """Return how right a model's answer to each test row is, from the rows/ of its stage."""
     table = storage.read_table(rows, ["row_id", "gold", "answer"])
-    return dict(zip(table["row_id"].to_pylist(), _scores(table, task).tolist(), strict=True))
+    found = scores(task, table["answer"].to_pylist(), table["gold"].to_pylist())
+    return dict(zip(table["row_id"].to_pylist(), found.tolist(), strict=True))
 
 
-def _scores(table: pa.Table, task: Task) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Score each row from 0 to 1; a row without an answer is wrong."""
-    pairs = zip(table["gold"].to_pylist(), table["answer"].to_pylist(), strict=True)
-    return np.array([0.0 if answer is None else task.score(answer, gold) for gold, answer in pairs])
+def scores(task: Task, answers: Texts, truths: Texts) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Score answers from 0 to 1; one that is missing, or whose truth is, has 0."""
+    pairs = zip(answers, truths, strict=True)
+    return np.array([0.0 if answer is None or truth is None else task.score(answer, truth) for answer, truth in pairs])
 
 
 def _inputs(place: Place, **trained_by: Key) -> dict[str, Key]:
@@ -105,14 +76,16 @@ def _inputs(place: Place, **trained_by: Key) -> dict[str, Key]:
     return {"ingest": ("ingest", 0)} | trained_by | retrieved
 
 
-def _verify(rows: RowChecks) -> None:
-    rows.same_rows(storage.join(rows.inputs["ingest"], "test"))
-
-
 def _declare(model: str, **more: Any) -> Stage:
-    settings = (*ENGINE_SETTINGS, "evaluate.max_tokens", "evaluate.k", "evaluate.confidence_level")
-    name = f"evaluate/{model}"
-    return Stage(name, version=1, run=run, verify=_verify, settings=settings, pool="label", evaluates=model, **more)
+    return Stage(
+        f"evaluate/{model}",
+        run=run,
+        verify=lambda checks: checks.same_rows("ingest", "test"),
+        settings=(*ENGINE_SETTINGS, "evaluate.max_tokens", "evaluate.k", "evaluate.confidence_level"),
+        pool="label",
+        evaluates=model,
+        **more,
+    )
 
 
 BASE = _declare("base", inputs=_inputs, after=("retrieve", "evaluate/retrieve"), models=("base",), scope=Scope.ONCE)

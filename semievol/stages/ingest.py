@@ -2,9 +2,7 @@
 
 Each file is parsed by one task; rows meet by `row_id` in a hash shuffle, so that duplicates are folded and rows that
 stand in the test set too are held back from training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
-
-A later round reads only the unlabeled files that have arrived since; the rows of earlier rounds meet them by their ids
-alone, and it writes unlabeled/, oracle/ and quarantine/.
+A later round reads only the unlabeled files that have arrived since; the rows of earlier rounds meet them by id alone.
 """
 
 from __future__ import annotations
@@ -19,62 +17,58 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semievol.config import DataConfig, LimitsConfig, RunConfig
+from semievol.config import LimitsConfig, RunConfig
 from semievol.data import readers, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
-from semievol.data.tables import BadRow, cell_text, row_id, validate
+from semievol.data.tables import BadRow, cell_text, fill, row_id, validate
 from semievol.errors import UserError
-from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult, check_bad_fraction
-from semievol.tasks import Task
+from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult
 
 _BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
-_READ = "_read"  # one small file for each input file
+Source = tuple[str, storage.FileEntry]  # a split and a file of it
 
 
-def inputs(
-    data: DataConfig, task: Task, limits: LimitsConfig, *, may_be_gone: Sequence[str] = ()
-) -> dict[str, list[storage.FileEntry]]:
-    """The input files of each split, found and looked at: what can be known to be wrong before anything starts.
+def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.FileEntry]]:
+    """Return the input files of each split, and refuse what can be known to be wrong before anything starts.
 
     Args:
-        task: says which columns it needs beside the question and the answer.
-        may_be_gone: splits of which no file needs to be there any more.
-
-    Raises:
-        UserError: nothing matches, a file's format is unknown, or a column that the config names is not in a file.
+        begun: the run has rows already, so no unlabeled file needs to be there any more.
     """
     found = {}
     for split in SPLITS:
-        pattern = getattr(data, split)
+        pattern = getattr(config.data, split)
         found[split] = files = storage.find(pattern)
-        if not files and split in may_be_gone:
-            continue
-        if not files:
+        if files:
+            try:
+                _check(files, split, config)
+            except UserError as error:
+                raise UserError(f"data.{split}: {error}") from None
+        elif split != "unlabeled" or not begun:
             raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
-        wanted = [data.columns.question, data.columns.context, data.columns.stratum]
-        wanted += [getattr(data.columns, key) for key in task.needs]
-        wanted += [data.columns.oracle] if split == "unlabeled" else [data.columns.answer]
-        try:
-            for file in files:
-                readers.format_of(file.uri)
-            looked_at, here = _columns(files, limits)
-        except UserError as error:
-            raise UserError(f"data.{split}: {error}") from None
-        if not here:
-            raise UserError(f"data.{split}: {looked_at} has no columns: it is empty, or its first lines are no rows")
-        for column in filter(None, wanted):
-            if column not in here:
-                raise UserError(
-                    f"data.{split}: {looked_at} has no column '{column}'; it has {', '.join(here)}. "
-                    f"Map yours with data.columns.*"
-                )
     return found
 
 
+def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> None:
+    """Refuse files of unknown formats, and a first readable file without the columns that the config names."""
+    columns = config.data.columns
+    for file in files:
+        readers.format_of(file.uri)
+    looked_at, here = _columns(files, config.limits)
+    if not here:
+        raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are no rows")
+    wanted = [columns.question, columns.context, columns.stratum]
+    wanted += [getattr(columns, key) for key in config.task.needs]
+    wanted += [columns.oracle if split == "unlabeled" else columns.answer]
+    for column in filter(None, wanted):
+        if column not in here:
+            has = f"it has {', '.join(here)}. Map yours with data.columns.*"
+            raise UserError(f"{looked_at} has no column '{column}'; {has}")
+
+
 def _columns(files: Sequence[storage.FileEntry], limits: LimitsConfig) -> tuple[str, list[str]]:
-    """The first file, of those that can be read, and its columns."""
+    """Return the first file, of those that can be read, and its columns."""
     *others, last = files if limits.bad_shards == "quarantine" else files[:1]
     for file in others:
         with suppress(UserError):
@@ -83,79 +77,31 @@ def _columns(files: Sequence[storage.FileEntry], limits: LimitsConfig) -> tuple[
 
 
 def run(ctx: StageContext) -> StageResult:
-    import ray
-    from ray.data import DataContext
-
     read, known = _sources(ctx)
-    listing = [
-        {"split": split, "uri": file.uri, "number": i, "known": i >= len(read)}
-        for i, (split, file) in enumerate([*read, *known])
-    ]
-    buckets = 1 + sum(file.size for _, file in [*read, *known]) // _BUCKET_BYTES
-    context = DataContext.get_current()
-    context.max_hash_shuffle_aggregators = min(buckets, 64)
-    folded = (
-        ray.data.from_items(listing, override_num_blocks=len(listing))
-        .map_batches(_parse, batch_size=1, fn_kwargs={"config": ctx.config, "buckets": buckets, "out": ctx.out})
-        .groupby("bucket", num_partitions=buckets)
-        .map_groups(fold, batch_format="pyarrow", fn_kwargs={"config": ctx.config, "out": ctx.out, "stage": ctx.name})
-    )
     counts: Counter[tuple[str, str]] = Counter()
     reasons: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     examples: list[str] = []
-    for record in folded.iter_rows():
+    for record in _folded(ctx, read, known):
         counts[record["split"], record["fate"]] += record["rows"]
         if record["fate"] == "quarantined":
             reasons[f"{record['split']}: {_kind(record['reason'])}"] += record["rows"]
             examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[:20]
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
-    return _result(ctx, _rows_read(ctx.out, len(read)), counts, reasons, notes, examples)
-
-
-def _sources(ctx: StageContext) -> tuple[list[tuple[str, storage.FileEntry]], list[tuple[str, storage.FileEntry]]]:
-    """The files to read, and the Parquet files of what earlier rounds have kept, which is known by its ids; by split."""
-    if ctx.inputs:
-        earlier = [(split, storage.join(uri, split)) for uri in ctx.inputs.values() for split in SPLITS]
-        known = [(split, file) for split, uri in earlier for file in storage.find(uri)]
-        return [("unlabeled", file) for file in ctx.files], known
-    files = inputs(ctx.config.data, ctx.config.task, ctx.config.limits, may_be_gone=("unlabeled",) if ctx.files else ())
-    files["unlabeled"] = list(ctx.files) or files["unlabeled"]
-    return [(split, file) for split in SPLITS for file in files[split]], []
-
-
-def _rows_read(out: str, files: int) -> int:
-    """Rows that the parsers read, counted before the shuffle, so that a loss on the way would show."""
-    counted = [json.loads(storage.read_text(storage.join(out, _READ, f"{i:06d}.json"))) for i in range(files)]
-    return sum(record["rows"] for record in counted)
-
-
-def _result(
-    ctx: StageContext,
-    came_in: int,
-    counts: Counter[tuple[str, str]],
-    reasons: Counter[str],
-    notes: Counter[str],
-    examples: list[str],
-) -> StageResult:
     splits = ("unlabeled",) if ctx.inputs else SPLITS
     for split in splits:
         if not counts[split, "kept"] and not ctx.inputs:  # files that arrive later may hold nothing new
             shown = "".join(f"\n  {example}" for example in examples[:5])
             raise UserError(f"data.{split}: no usable row in '{getattr(ctx.config.data, split)}'{shown}")
-
-    def total(fate: str) -> int:
-        return sum(n for (_, f), n in counts.items() if f == fate)
-
     rows = Rows(
-        came_in=came_in,
+        came_in=sum(json.loads(storage.read_text(_count_file(ctx.out, i)))["rows"] for i in range(len(read))),
         out=sum(storage.count_rows(storage.join(ctx.out, split)) for split in splits),
         quarantined=storage.count_rows(storage.join(ctx.out, "quarantine")),
-        duplicates=total("duplicate"),
-        leaks=total("leak"),
+        duplicates=sum(counts[split, "duplicate"] for split in splits),
+        leaks=sum(counts[split, "leak"] for split in splits),
     )
-    check_bad_fraction(ctx, rows.quarantined, rows.came_in, examples)
+    ctx.check_bad_fraction(rows.quarantined, rows.came_in, examples)
     metrics = {
         "splits": {s: {f: counts[s, f] for f in ("kept", "quarantined", "duplicate", "leak")} for s in splits},
         "reasons": dict(reasons.most_common(100)),
@@ -168,13 +114,49 @@ def _result(
     return StageResult(rows, metrics, kept, places)
 
 
+def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) -> Iterator[dict[str, Any]]:
+    """Parse, fold and write the rows of files, and yield counts of them by split, fate, reason and note."""
+    import ray
+    from ray.data import DataContext
+
+    files = [*read, *known]
+    listing = [
+        {"split": split, "uri": file.uri, "number": i, "known": i >= len(read)} for i, (split, file) in enumerate(files)
+    ]
+    buckets = 1 + sum(file.size for _, file in files) // _BUCKET_BYTES
+    DataContext.get_current().max_hash_shuffle_aggregators = min(buckets, 64)
+    folded = (
+        ray.data.from_items(listing, override_num_blocks=len(listing))
+        .map_batches(_parse, batch_size=1, fn_kwargs={"config": ctx.config, "buckets": buckets, "out": ctx.out})
+        .groupby("bucket", num_partitions=buckets)
+        .map_groups(fold, batch_format="pyarrow", fn_kwargs={"config": ctx.config, "out": ctx.out, "stage": ctx.name})
+    )
+    yield from folded.iter_rows()
+
+
+def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
+    """Return the files to read, and the Parquet files of what earlier rounds have kept, which is known by its ids."""
+    if ctx.inputs:
+        earlier = [(split, storage.join(uri, split)) for uri in ctx.inputs.values() for split in SPLITS]
+        known = [(split, file) for split, uri in earlier for file in storage.find(uri)]
+        return [("unlabeled", file) for file in ctx.files], known
+    files = inputs(ctx.config, begun=bool(ctx.files))
+    files["unlabeled"] = list(ctx.files) or files["unlabeled"]
+    return [(split, file) for split in SPLITS for file in files[split]], []
+
+
+def _count_file(out: str, number: int) -> str:
+    """Return the URI of what the parser of a file counts before the shuffle, so that a loss on the way would show."""
+    return storage.join(out, "_read", f"{number:06d}.json")
+
+
 def _kind(reason: str) -> str:
-    """The reason without the value that differs from row to row."""
+    """Return the reason without the value that differs from row to row."""
     return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
 
 
 def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> Iterator[pa.Table]:
-    """One input file to tables of `PARSED`; how many rows it had goes into a file of its own."""
+    """Yield the rows of an input file as tables of `PARSED`; how many there were goes into a file of its own."""
     split, uri = str(batch["split"][0]), str(batch["uri"][0])
     if batch["known"][0]:
         yield _known(uri, split, buckets)
@@ -192,11 +174,11 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
             records = []
     yield pa.Table.from_pylist(records, schema=PARSED)
     count = {"uri": uri, "split": split, "rows": rows}
-    storage.write_text(storage.join(out, _READ, f"{batch['number'][0]:06d}.json"), json.dumps(count))
+    storage.write_text(_count_file(out, batch["number"][0]), json.dumps(count))
 
 
 def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
-    """The rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so.
+    """Yield the rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so.
 
     A store that fails for a moment does not break a shard: reading goes on where it failed, until it fails there again
     and again.
@@ -224,31 +206,20 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
 
 
 def _known(uri: str, split: str, buckets: int) -> pa.Table:
-    """The ids of one file of rows that an earlier round has kept."""
+    """Return the ids of one file of rows that an earlier round has kept."""
     ids = storage.read_table(uri, ["row_id"])["row_id"].to_numpy()
-    columns = {
-        "row_id": ids,
-        "split": [split] * len(ids),
-        "source": [uri] * len(ids),
-        "position": np.arange(len(ids)),
-        "bucket": ids % buckets,
-        "known": [True] * len(ids),
-    }
-    arrays = [
-        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(len(ids), field.type)
-        for field in PARSED
-    ]
-    return pa.table(arrays, schema=PARSED)
+    same = {name: [value] * len(ids) for name, value in {"split": split, "source": uri, "known": True}.items()}
+    return fill({"row_id": ids, "position": np.arange(len(ids)), "bucket": ids % buckets} | same, PARSED)
 
 
 def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig) -> dict[str, Any]:
     if isinstance(raw, readers.Broken):
         return {"row_id": None, "reason": raw.reason, "raw": printable(raw.raw)}
-    task, columns, limit = (config.task, config.data.columns, config.limits.max_row_bytes)
+    task, columns, limit = config.task, config.data.columns, config.limits.max_row_bytes
     answer_column = None if split == "unlabeled" else columns.answer
     try:
         row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit)
-        stratum = cell_text(raw.get(columns.stratum), columns.stratum, limit) if columns.stratum else None
+        stratum = cell_text(raw, columns.stratum, limit)
     except BadRow as bad:
         text = json.dumps(raw, ensure_ascii=False, default=str)
         return {"row_id": None, "reason": str(bad), "raw": printable(text)}
@@ -263,7 +234,7 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
     if split == "unlabeled" and columns.oracle:
         # A bad oracle costs the measurement of this row, not the row: the method never sees it.
         try:
-            oracle = cell_text(raw.get(columns.oracle), columns.oracle, limit)
+            oracle = cell_text(raw, columns.oracle, limit)
             record["oracle"] = task.gold(oracle, row) if oracle else None
             dropped = bool(oracle) and record["oracle"] is None
         except BadRow:
@@ -274,17 +245,16 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
 
 
 def _verify(checks: RowChecks) -> None:
-    folders = {split: storage.join(checks.uri, split) for split in ("labeled", "unlabeled", "test")}
-    checks.count("rows kept", list(folders.values()), checks.out)
+    folders = [storage.join(checks.uri, split) for split in ("labeled", "unlabeled", "test")]
+    checks.count("rows kept", folders, checks.out)
     checks.count("rows quarantined", [storage.join(checks.uri, "quarantine")], checks.quarantined)
-    for folder in folders.values():
+    for folder in folders:
         checks.ids(folder)
-    checks.ids(storage.join(checks.uri, "oracle"), within=[folders["unlabeled"]])
+    checks.ids(storage.join(checks.uri, "oracle"), within=[storage.join(checks.uri, "unlabeled")])
 
 
 STAGE = Stage(
     name="ingest",
-    version=1,
     run=run,
     # What earlier rounds have kept, which new rows meet by their ids.
     inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},

@@ -1,64 +1,42 @@
 """Label (collaborative learning, paper section 3.2): every collaborator answers every unlabeled row.
 
-Collaborators that share weights share one engine pass; the common case is one pass for all, in which rows whose answers
-differ go straight back into the same engine for self-justification. Other weights cost a pass each: the rows stream
-through one after the other, and the last one, which holds the justifier's weights, gives the verdict. The stage writes
-rows/, in which a row without a usable answer has a `quarantine_reason` instead of one, and pass-N/ where there are several.
+Collaborators that share weights share one engine pass; in the last pass, which gives the verdict, rows whose answers
+differ go straight back into the engine for self-justification. Writes rows/, in which a row without a usable answer has a
+`quarantine_reason` instead of one, and pass-N/ where there are several passes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
-from semievol.config import EngineConfig
+import pyarrow as pa
+
+from semievol.config import Collaborator, EngineConfig
 from semievol.data import storage
-from semievol.data.row_checks import RowChecks
 from semievol.data.tables import PSEUDO_LABELED
 from semievol.inference.bulk import Request, answer_rows, count_answers, engine_figures
 from semievol.inference.labeler import Panel, Pass
-from semievol.stages.base import (
-    ENGINE_SETTINGS,
-    Key,
-    Place,
-    Rows,
-    Stage,
-    StageContext,
-    StageResult,
-    check_bad_fraction,
+from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
+
+# Keys of the config that the answers of an engine depend on.
+ENGINE_SETTINGS = (
+    *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.output_extra", "task"),
 )
 
 
 def run(ctx: StageContext) -> StageResult:
-    source, out = (storage.join(ctx.inputs["retrieve"], "rows"), storage.join(ctx.out, "rows"))
-    config = ctx.config
-    panel = Panel(
-        task=ctx.task,
-        collaborators=tuple(config.label.collaborators),
-        labeled=storage.join(ctx.inputs["ingest"], "labeled"),
-        embedding=config.embedding,
-        mode=config.label.mode,
-        justify=config.label.justify,
-        max_tokens=config.label.max_tokens,
-        seed=config.seed,
-    )
-    request = Request(
-        job=ctx.row_job,
-        source=source,
-        out=out,
-        schema=PSEUDO_LABELED,
-        panel=panel,
-        passes=passes(ctx),
-        engine=config.engine,
-        resources=config.resources.label,
-        no_progress_s=config.limits.no_progress_s,
-    )
-    actors = answer_rows(ctx.engines, request)
-    totals, reasons = count_answers(out, paid=[who.name for who in config.label.collaborators if who.endpoint])
+    config, engine = ctx.config.label, ctx.config.engine
+    source, out = ctx.input("retrieve"), ctx.rows
+    how = {"mode": config.mode, "justify": config.justify, "max_tokens": config.max_tokens}
+    actors = ask(ctx, source, config.collaborators, passes(ctx), PSEUDO_LABELED, how)
+    totals, reasons = count_answers(out, paid=[who.name for who in config.collaborators if who.endpoint])
     rows = Rows(came_in=storage.count_rows(source), out=totals["answered"], quarantined=totals["quarantined"])
-    check_bad_fraction(ctx, rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
-    failed = {who.name: totals[f"failed:{who.name}"] for who in config.label.collaborators}
+    ctx.check_bad_fraction(rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
+    failed = {who.name: totals[f"failed:{who.name}"] for who in config.collaborators}
     for name, count in failed.items():
-        check_bad_fraction(ctx, count, rows.came_in, [f"all of collaborator '{name}'; responses[].error says why"])
+        ctx.check_bad_fraction(count, rows.came_in, [f"all of collaborator '{name}'; responses[].error says why"])
     share = {name: round(totals[name] / max(rows.out, 1), 4) for name in ("unanimous", "justified")}
     metrics = {
         "unanimous": share["unanimous"],
@@ -69,12 +47,39 @@ def run(ctx: StageContext) -> StageResult:
         "prompt_tokens": totals["prompt_tokens"],  # with label.mode: score none are counted
         "output_tokens": totals["output_tokens"],
         "engine": engine_figures(actors),
-        "cost": _cost(config.engine, totals),
+        "cost": _cost(engine, totals),
         "reasons": dict(reasons.most_common(20)),
     }
     headline = f"{share['unanimous']:.0%} unanimous, {share['justified']:.0%} justified"
     headline += "".join(f"; {name} failed on {count:,}" for name, count in failed.items() if count)
     return StageResult(rows, metrics, headline)
+
+
+def ask(
+    ctx: StageContext,
+    source: str,
+    collaborators: Sequence[Collaborator],
+    passes: Sequence[Pass],
+    schema: pa.Schema,
+    how: dict[str, Any],
+    columns: dict[str, str] | None = None,
+) -> list[dict[str, float]]:
+    """Let collaborators answer the rows of `source`, and return what each engine has counted; `how` sets up their panel."""
+    config = ctx.config
+    labeled = ctx.input("ingest", "labeled")
+    request = Request(
+        job=ctx.row_job,
+        source=source,
+        out=ctx.rows,
+        schema=schema,
+        panel=Panel(config.task, tuple(collaborators), labeled, config.embedding, seed=config.seed, **how),
+        passes=passes,
+        engine=config.engine,
+        resources=config.resources.label,
+        no_progress_s=config.limits.no_progress_s,
+        columns=columns,
+    )
+    return answer_rows(ctx.engines, request)
 
 
 def passes(ctx: StageContext) -> list[Pass]:
@@ -113,16 +118,11 @@ def _inputs(place: Place) -> dict[str, Key]:
     return read | {f"round-{n}": ("finetune", n) for n in range(place.number) if n in earlier}
 
 
-def _verify(rows: RowChecks) -> None:
-    rows.same_rows(storage.join(rows.inputs["retrieve"], "rows"))
-
-
 STAGE = Stage(
     name="label",
-    version=1,
     run=run,
     inputs=_inputs,
-    verify=_verify,
+    verify=lambda checks: checks.same_rows("retrieve"),
     after=("evaluate/warm",),
     settings=(
         *(*ENGINE_SETTINGS, "seed", "engine.top_logprobs"),

@@ -1,64 +1,71 @@
-"""Retrieve (in-context propagation, paper section 3.1): write the unlabeled rows with their k nearest labeled rows."""
+"""Retrieve (in-context propagation, paper section 3.1): write rows with their k nearest labeled rows.
+
+One stage does it for the unlabeled rows. The other does it for the test rows, once for all models that `evaluate.k` shows
+them to.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
-from semievol.data.tables import RETRIEVED
+from semievol.data.tables import LABELED_RETRIEVED, RETRIEVED
 from semievol.retrieval.search import INDEX, SCORES, Retriever
 from semievol.runtime.rows import run_rows, summarize
 from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult
 from semievol.stages.index import SETTINGS
 
 
-def run(ctx: StageContext) -> StageResult:
-    return retrieve_rows(ctx, storage.join(ctx.inputs["ingest"], "unlabeled"), ctx.config.retrieve.k, RETRIEVED)
-
-
-def retrieve_rows(ctx: StageContext, source: str, k: int, schema: pa.Schema) -> StageResult:
-    """Write the rows of `source` with their k nearest labeled rows, and report on the scores."""
-    out, config = storage.join(ctx.out, "rows"), ctx.config
-    searcher = {
-        "index": storage.join(ctx.inputs["index"], INDEX),
-        "embedding": config.embedding,
-        "retrieve": config.retrieve,
-    }
+def _retrieve(ctx: StageContext, split: str, k: int, schema: pa.Schema) -> StageResult:
+    source, config = ctx.input("ingest", split), ctx.config
+    searcher = {"index": ctx.input("index", INDEX), "embedding": config.embedding, "retrieve": config.retrieve}
     arguments = {"searcher": searcher, "k": k, "schema": schema}
-    run_rows(ctx.row_job, source=source, out=out, actor=Retriever, arguments=arguments, pool=config.resources.embed)
-    parts = list(summarize(out, ["neighbor_scores"], _nearest))
+    run_rows(
+        ctx.row_job, source=source, out=ctx.rows, actor=Retriever, arguments=arguments, pool=config.resources.embed
+    )
+    parts = list(summarize(ctx.rows, ["neighbor_scores"], _nearest))
     nearest, counted = sum(score for score, _ in parts), sum(rows for _, rows in parts)
     mean = nearest / counted if counted else 0.0
-    rows = Rows(came_in=storage.count_rows(source), out=storage.count_rows(out))
+    rows = Rows(came_in=storage.count_rows(source), out=storage.count_rows(ctx.rows))
     metrics = {"k": k, "mean_nearest_score": round(mean, 4)}
     return StageResult(rows, metrics, f"k = {k}, mean {SCORES[config.retrieve.by]} of the nearest {mean:.2f}")
 
 
 def _nearest(block: pa.Table) -> tuple[float, int]:
     """Return the sum of the best scores, and of how many rows they are."""
-    import pyarrow.compute as pc
-
     scores = block["neighbor_scores"]
     first = pc.list_element(scores.filter(pc.greater(pc.list_value_length(scores), 0)), 0)
     return float(pc.sum(first).as_py() or 0.0), len(first)
 
 
-def verify_neighbors(rows: RowChecks, split: str) -> None:
-    """Check that the rows of a split of the ingest stage are all there, with labeled rows as neighbors."""
-    rows.same_rows(storage.join(rows.inputs["ingest"], split))
-    rows.neighbors(storage.join(rows.uri, "rows"), storage.join(rows.inputs["index"], "rows"))
+def _declare(name: str, split: str, **more: Any) -> Stage:
+    def verify(checks: RowChecks) -> None:
+        checks.same_rows("ingest", split)
+        checks.neighbors(storage.join(checks.inputs["index"], "rows"))
+
+    return Stage(name, verify=verify, models=("embedding",), pool="embed", **more)
 
 
-STAGE = Stage(
-    name="retrieve",
-    version=1,
-    run=run,
+UNLABELED = _declare(
+    "retrieve",
+    "unlabeled",
+    run=lambda ctx: _retrieve(ctx, "unlabeled", ctx.config.retrieve.k, RETRIEVED),
     inputs=lambda place: {"ingest": ("ingest", place.rows), "index": ("index", 0)},
-    verify=lambda rows: verify_neighbors(rows, "unlabeled"),
     after=("warmup",),
     settings=SETTINGS,
-    models=("embedding",),
-    pool="embed",
     scope=Scope.NEW_ROWS,
+)
+TEST = _declare(
+    "evaluate/retrieve",
+    "test",
+    run=lambda ctx: _retrieve(ctx, "test", ctx.config.evaluate.k, LABELED_RETRIEVED),
+    inputs=lambda place: {"ingest": ("ingest", 0), "index": ("index", 0)},
+    after=("retrieve",),
+    settings=("evaluate.k", *SETTINGS),
+    scope=Scope.ONCE,
+    wanted=lambda config: config.evaluate.k > 0,
 )

@@ -8,7 +8,9 @@ in for the pseudo-labels, which shows what perfect ones would give.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from semievol.config import SelectConfig
 from semievol.data import storage
 from semievol.data.oracle import true_answers
 from semievol.data.row_checks import RowChecks
-from semievol.data.tables import SELECTED
+from semievol.data.tables import SELECTED, fill
 from semievol.errors import UserError
 from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
@@ -34,23 +36,26 @@ _DECIDING = ["row_id", "answer", "agreement", "stratum", "nll", "token_entropy",
 def run(ctx: StageContext) -> StageResult:
     if ctx.config.select.ceiling:
         return _run_ceiling(ctx)
-    config, source = ctx.config.select, storage.join(ctx.inputs["label"], "rows")
+    config, source = ctx.config.select, ctx.input("label")
     # The quantile is among the rows that pass the floor: a model that is sure of itself would otherwise fill it with
     # low entropies of answers that the other collaborators contradict.
     bounds = Bounds(config.per, config.min_agreement, config.sample, config.keep_unanimous)
-    answered = _answered(ctx, source)
-    eligible = _count(source, config, bounds, config.per)
+    answered, measured, eligible = _count(source, config, bounds, config.per)
+    if not answered:
+        raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
+    if answered - measured > ctx.config.limits.max_bad_fraction * answered:
+        raise UserError(
+            f"select.confidence: {answered - measured:,} of {answered:,} pseudo-labels have no {config.confidence}, because "
+            f"the engine gave no log-probabilities for it. nll needs those of the chosen tokens only, vote_entropy none"
+        )
     ranks = {group: selection.quantile_rank(rows, config.theta) for group, rows in eligible.items()}
     bounds = replace(bounds, upto=_keys_of_ranks(source, config, bounds, config.per, ranks))
-    caps = _caps(source, config, bounds)
-    out = storage.join(ctx.out, "rows")
-    storage.delete(out)  # of an attempt that was cut off
-    _write(source, out, config, bounds, caps)
+    _write(ctx, source, _decide, config=config, bounds=bounds, caps=_caps(source, config, bounds))
 
     selected: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     closed = ctx.config.task.closed  # an open answer set has as many answers as rows
-    for kept_of, turned_down in summarize(out, ["answer", "rejected_because"], _count_decisions, by_answer=closed):
+    for kept_of, turned_down in summarize(ctx.rows, ["answer", "rejected_because"], _count_decisions, by_answer=closed):
         selected.update(kept_of)
         rejected.update(turned_down)
     kept = sum(selected.values())
@@ -73,25 +78,15 @@ def run(ctx: StageContext) -> StageResult:
 
 def _run_ceiling(ctx: StageContext) -> StageResult:
     """Select every row whose true answer is known, with that answer: no pseudo-label takes part."""
-    import ray
-
-    source, oracle = (storage.join(ctx.inputs["ingest"], split) for split in ("unlabeled", "oracle"))
+    source, oracle = ctx.input("ingest", "unlabeled"), ctx.input("ingest", "oracle")
     known = storage.count_rows(oracle)
     if not known:
         column = ctx.config.data.columns.oracle
         raise UserError(f"select.ceiling: no unlabeled row has a true answer in data.columns.oracle = '{column}'")
-    filesystem, path = storage.resolve(source)
-    out_filesystem, out_path = storage.resolve(storage.join(ctx.out, "rows"))
-    storage.delete(storage.join(ctx.out, "rows"))  # of an attempt that was cut off
-    ray.data.read_parquet(path, filesystem=filesystem).map_batches(
-        _answer_truly, batch_format="pyarrow", fn_kwargs={"oracle": oracle}
-    ).write_parquet(out_path, filesystem=out_filesystem)
-    rows = storage.count_rows(source)
-    metrics = {"selected": known, "rejected": {_NO_TRUTH: rows - known}, "ceiling": True}
-    out = storage.count_rows(storage.join(ctx.out, "rows"))
-    return StageResult(
-        Rows(came_in=rows, out=out), metrics, f"{known:,} with their true answers: a ceiling, not a result", _PLACES
-    )
+    _write(ctx, source, _answer_truly, oracle=oracle)
+    rows = Rows(came_in=storage.count_rows(source), out=storage.count_rows(ctx.rows))
+    metrics = {"selected": known, "rejected": {_NO_TRUTH: rows.came_in - known}, "ceiling": True}
+    return StageResult(rows, metrics, f"{known:,} with their true answers: a ceiling, not a result", _PLACES)
 
 
 def _answer_truly(batch: pa.Table, oracle: str) -> pa.Table:
@@ -100,62 +95,39 @@ def _answer_truly(batch: pa.Table, oracle: str) -> pa.Table:
     columns = dict(zip(batch.column_names, batch.columns, strict=True))
     columns |= {"answer": pa.array(truths, pa.string()), "rejected_because": pa.array(reasons, pa.string())}
     columns |= {"selected": pa.array([truth is not None for truth in truths], pa.bool_())}
-    nothing = {field.name: pa.nulls(len(batch), field.type) for field in SELECTED if field.name not in columns}
-    return pa.table(columns | nothing).select(SELECTED.names).cast(SELECTED)
-
-
-def _answered(ctx: StageContext, source: str) -> int:
-    """Rows with a pseudo-label; few of them may lack the measure that selects."""
-    config = ctx.config.select
-    answered = measured = 0
-    for rows, of_them in summarize(source, _DECIDING, _count_measured, measure=config.confidence):
-        answered += rows
-        measured += of_them
-    if not answered:
-        raise UserError("select: no row has a pseudo-label; see quarantine_reason in the rows of the label stage")
-    if answered - measured > ctx.config.limits.max_bad_fraction * answered:
-        raise UserError(
-            f"select.confidence: {answered - measured:,} of {answered:,} pseudo-labels have no {config.confidence}, because "
-            f"the engine gave no log-probabilities for it. nll needs those of the chosen tokens only, vote_entropy none"
-        )
-    return answered
-
-
-def _count_measured(block: pa.Table, measure: str) -> tuple[int, int]:
-    answered = block.filter(block["answer"].is_valid())
-    return len(answered), len(answered) - answered[measure].null_count
+    return fill(columns, SELECTED)
 
 
 def _caps(source: str, config: SelectConfig, bounds: Bounds) -> dict[str, int]:
-    """For each answer with more passing rows than `max_per_answer`, the key up to which they are kept."""
+    """Return for each answer with more passing rows than `max_per_answer` the key up to which they are kept."""
     cap = config.max_per_answer
     if cap is None:
         return {}
-    over = {answer: cap for answer, rows in _count(source, config, bounds, "answer").items() if rows > cap}
+    _, _, passing = _count(source, config, bounds, "answer")
+    over = {answer: cap for answer, rows in passing.items() if rows > cap}
     return _keys_of_ranks(source, config, bounds, "answer", over)
 
 
 def _keys_of_ranks(
     source: str, config: SelectConfig, bounds: Bounds, per: str, ranks: dict[str, int]
 ) -> dict[str, int]:
-    """The exact key of a rank in each group, by one streaming pass over all groups for each 16 bits of it."""
-    searches = {group: selection.RankSearch(rank) for group, rank in ranks.items() if rank}
-    for level in range(selection.LEVELS if searches else 0):
-        counts: dict[str, npt.NDArray[np.int64]] = {}
-        prefixes = {group: search.prefix for group, search in searches.items()}
+    """Return the exact key of a rank in each group, by one streaming pass over all groups for each 16 bits of it."""
+    found = {group: (0, rank) for group, rank in ranks.items() if rank}
+    for level in range(selection.LEVELS if found else 0):
+        counts = {group: np.zeros(1 << 16, dtype=np.int64) for group in found}
+        prefixes = {group: prefix for group, (prefix, _) in found.items()}
         arguments = {"config": config, "bounds": bounds, "per": per, "prefixes": prefixes, "level": level}
         for part in summarize(source, _DECIDING, _histograms, **arguments):
             for group, (digits, rows) in part.items():
-                counts.setdefault(group, np.zeros(1 << 16, dtype=np.int64))[digits] += rows
-        for group, search in searches.items():
-            search.refine(counts[group])
-    return {group: search.key for group, search in searches.items()}
+                counts[group][digits] += rows
+        found = {group: selection.descend(*at, counts[group]) for group, at in found.items()}
+    return {group: key for group, (key, _) in found.items()}
 
 
 def _histograms(
     block: pa.Table, config: SelectConfig, bounds: Bounds, per: str, prefixes: dict[str, int], level: int
 ) -> dict[str, tuple[Integers, Integers]]:
-    """Of each group the digits that occur (most of the 65,536 do not), each once, and how many rows have them."""
+    """Return for each group the digits that occur (most of the 65,536 do not), and how many rows have them."""
     rows = _candidates(block, config)
     groups, mask = rows.groups(per), bounds.mask(rows)
     found = {}
@@ -166,29 +138,32 @@ def _histograms(
     return found
 
 
-def _count(source: str, config: SelectConfig, bounds: Bounds, per: str) -> Counter[str]:
-    """Rows within bounds, by group."""
-    counts: Counter[str] = Counter()
-    for part in summarize(source, _DECIDING, _count_block, config=config, bounds=bounds, per=per):
-        counts.update(part)
-    return counts
+def _count(source: str, config: SelectConfig, bounds: Bounds, per: str) -> tuple[int, int, Counter[str]]:
+    """Count the rows with a pseudo-label, those that have the measure that selects, and by group those within bounds."""
+    answered = measured = 0
+    groups: Counter[str] = Counter()
+    for rows, of_them, within in summarize(source, _DECIDING, _count_block, config=config, bounds=bounds, per=per):
+        answered += rows
+        measured += of_them
+        groups.update(within)
+    return answered, measured, groups
 
 
-def _count_block(block: pa.Table, config: SelectConfig, bounds: Bounds, per: str) -> Counter[str]:
+def _count_block(block: pa.Table, config: SelectConfig, bounds: Bounds, per: str) -> tuple[int, int, Counter[str]]:
     rows = _candidates(block, config)
-    return Counter(rows.groups(per)[bounds.mask(rows)])
+    return len(rows.ids), int(rows.measured.sum()), Counter(rows.groups(per)[bounds.mask(rows)])
 
 
-def _write(source: str, out: str, config: SelectConfig, bounds: Bounds, caps: dict[str, int]) -> None:
+def _write(ctx: StageContext, source: str, decide: Callable[..., pa.Table], **arguments: Any) -> None:
+    """Write rows/ from the rows of `source`, in parallel."""
     import ray
 
+    storage.delete(ctx.rows)  # of an attempt that was cut off
     filesystem, path = storage.resolve(source)
-    out_filesystem, out_path = storage.resolve(out)
+    out_filesystem, out_path = storage.resolve(ctx.rows)
     rows = ray.data.read_parquet(path, filesystem=filesystem)
-    arguments = {"config": config, "bounds": bounds, "caps": caps}
-    rows.map_batches(_decide, batch_format="pyarrow", fn_kwargs=arguments).write_parquet(
-        out_path, filesystem=out_filesystem
-    )
+    rows = rows.map_batches(decide, batch_format="pyarrow", fn_kwargs=arguments)
+    rows.write_parquet(out_path, filesystem=out_filesystem)
 
 
 def _decide(batch: pa.Table, config: SelectConfig, bounds: Bounds, caps: dict[str, int]) -> pa.Table:
@@ -199,7 +174,7 @@ def _decide(batch: pa.Table, config: SelectConfig, bounds: Bounds, caps: dict[st
 
 
 def _candidates(block: pa.Table, config: SelectConfig) -> Candidates:
-    """The rows that have an answer."""
+    """Return the rows that have an answer."""
     block = block.filter(block["answer"].is_valid())
     ids = block["row_id"].to_numpy()
     return Candidates(
@@ -226,16 +201,12 @@ def _inputs(place: Place) -> dict[str, Key]:
 
 
 def _verify(checks: RowChecks) -> None:
-    rows = storage.join(checks.uri, "rows")
-    labeled = checks.inputs.get("label")
-    source = storage.join(labeled, "rows") if labeled else storage.join(checks.inputs["ingest"], "unlabeled")
-    checks.count("rows written", [rows], checks.out + checks.quarantined)
-    checks.ids(rows, within=[source])
+    source = {"label": "rows"} if "label" in checks.inputs else {"ingest": "unlabeled"}
+    checks.rows_of(source, checks.out + checks.quarantined)
 
 
 STAGE = Stage(
     name="select",
-    version=1,
     run=run,
     after=("label",),
     inputs=_inputs,

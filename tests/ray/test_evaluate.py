@@ -12,7 +12,7 @@ from semievol.data import storage
 from semievol.data.tables import LABELED, LABELED_RETRIEVED, PREDICTED
 from semievol.errors import UserError
 from semievol.inference.pool import EnginePool, Factory
-from semievol.stages import evaluate, evaluate_retrieve, index
+from semievol.stages import evaluate, index, retrieve
 from semievol.stages.base import StageContext
 from tests.support.engines import CopyEngine, RuleEngine
 
@@ -49,7 +49,7 @@ def test_the_nearest_labeled_rows_stand_in_the_prompt(
 
     index.run(ctx("index", "index", "ingest"))
     run_config.evaluate.k = 2
-    retrieved = evaluate_retrieve.run(ctx("evaluate/retrieve", "evaluate/retrieve", "ingest", "index"))
+    retrieved = retrieve.TEST.run(ctx("evaluate/retrieve", "evaluate/retrieve", "ingest", "index"))
     assert (retrieved.rows.came_in, retrieved.rows.out, retrieved.metrics["k"]) == (2, 2, 2)
     assert storage.read_table(f"{tmp_path}/evaluate/retrieve/rows").schema.equals(LABELED_RETRIEVED)
     result = evaluate.run(ctx("evaluate/base", "with", "ingest", "evaluate/retrieve"))

@@ -106,7 +106,7 @@ def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp
     (tmp_path / "labeled.csv").write_text(labeled)
     (tmp_path / "unlabeled" / "0.jsonl").unlink()
     with pytest.raises(UserError, match=r"data.unlabeled: no file at"):
-        ingest.inputs(run_config.data, run_config.task, run_config.limits)
+        ingest.inputs(run_config)
 
 
 def test_a_hundred_malformed_shards_are_accounted_for(run_config: RunConfig, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_both_trainings_and_what_comes_of_them(
     assert result.places == {"evolved model": "model.json"}
     checks = RowChecks(f"{tmp_path}/finetune", inputs, 24, 24, 0)
     finetune.STAGE.verify(checks)
-    assert checks.problems == ["25 rows rendered, and its manifest says 24"]
+    assert checks.problems == ["25 rows written, and its manifest says 24"]
     uploaded = [json.loads(line) for line in openai_server.files["file-1"].decode().splitlines()]
     assert len(uploaded) == 25
     assert {exchange["messages"][-1]["content"] for exchange in uploaded} == {"Answer: B"}

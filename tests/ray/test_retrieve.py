@@ -41,7 +41,7 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     assert own[1]["neighbor_ids"][0] == 2 and own[4]["neighbor_ids"][0] == 3
     assert all(key not in row["neighbor_ids"] for key, row in own.items())  # a row that shows itself gives itself away
     ctx = StageContext("retrieve", run_config, f"{tmp_path}/out", inputs, lambda *_: None)
-    result = retrieve.run(ctx)
+    result = retrieve.UNLABELED.run(ctx)
     assert (result.rows.came_in, result.rows.out) == (3, 3)
     rows = storage.read_table(f"{tmp_path}/out/rows")
     assert rows.schema.equals(RETRIEVED)
@@ -55,11 +55,11 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
         assert all(-1.001 <= score <= 1.001 for score in row["neighbor_scores"])
 
     # Run again over its own leftovers: everything is committed, so no row is written twice.
-    retrieve.run(ctx)
+    retrieve.UNLABELED.run(ctx)
     assert storage.count_rows(f"{tmp_path}/out/rows") == 3
 
     run_config.retrieve.k = 0
     run_config.embedding.model = "nowhere/to-be-found"  # and nobody looks for it
-    retrieve.run(StageContext("retrieve", run_config, f"{tmp_path}/none", inputs, lambda *_: None))
+    retrieve.UNLABELED.run(StageContext("retrieve", run_config, f"{tmp_path}/none", inputs, lambda *_: None))
     none = storage.read_table(f"{tmp_path}/none/rows").to_pylist()
     assert [(row["neighbor_ids"], row["neighbor_scores"]) for row in none] == [([], [])] * 3

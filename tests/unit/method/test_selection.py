@@ -9,7 +9,7 @@ from semievol.method.selection import (
     LEVELS,
     Bounds,
     Candidates,
-    RankSearch,
+    descend,
     entropy_of,
     histogram,
     order_keys,
@@ -21,11 +21,11 @@ FLOATS = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=200
 
 
 def search(keys: np.ndarray, rank: int, parts: int = 1) -> int:
-    found = RankSearch(rank)
+    prefix = 0
     for level in range(LEVELS):
         pieces = np.array_split(keys, parts)
-        found.refine(sum(histogram(piece, prefix=found.prefix, level=level) for piece in pieces))
-    return found.key
+        prefix, rank = descend(prefix, rank, sum(histogram(piece, prefix=prefix, level=level) for piece in pieces))
+    return prefix
 
 
 @given(FLOATS, st.data())
