@@ -76,7 +76,7 @@ def test_arguments_of_trl_and_peft_reach_a_training(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"finetune\.lora\.extra\.use_dorra: .* did you mean use_dora\?"):
             train("refused", "finetune.lora.extra.use_dorra=true")
         with pytest.raises(
-            UserError, match=r"trainer\.extra and warmup\.lora\.extra: TRL does not take loss_type here"
+            UserError, match=r"trainer\.extra and warmup\.lora\.extra: TRL does not take loss_type as given"
         ):
             train("wrong", "trainer.extra.loss_type=magic")
         plain = train("plain")

@@ -144,12 +144,6 @@ def test_what_the_api_refuses_and_what_fails_there_is_said(training: Training, o
     assert training.run()["model"] == "ft:gpt-4o-mini:job-1"  # a failed job is over: the next attempt makes another
 
 
-def test_arguments_for_peft_are_refused(tmp_path: Path, openai_server: OpenAIServer) -> None:
-    training = Training(tmp_path, openai_server, "warmup.lora.extra.use_dora=true")
-    with pytest.raises(UserError, match=r"warmup\.lora\.extra: use_dora goes to PEFT"):
-        training.run()
-
-
 def test_the_config_of_both() -> None:
     assert variables(configured()) == ["OPENAI_API_KEY"]
     assert variables(configured("trainer.api_key_env=OTHER")) == ["OPENAI_API_KEY", "OTHER"]
