@@ -55,7 +55,7 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
         if who.kind == "neighbors" and config.retrieve.by != "embedding":
             yield f"{key}.kind: neighbors vote by cosine, not by {config.retrieve.by}"
         if who.kind == "neighbors" and not config.task.transfers:
-            yield f"{key}.kind: with task.kind: {config.task.kind} the answer of another row says nothing about this one"
+            yield f"{key}.kind: with task.kind: {config.task.kind} the answer of another row says nothing on this one"
 
 
 def _endpoints(config: RunConfig) -> Iterator[str]:

@@ -122,7 +122,7 @@ class SelectConfig(Section):
 
     confidence: Literal["nll", "token_entropy", "vote_entropy"] = "token_entropy"
     """`token_entropy`: of the next-token distributions (`engine.top_logprobs`). `nll`: mean negative log-probability of a
-    token (the authors' code). `vote_entropy`: of the collaborators' mean distribution; best with `label.mode: score`."""
+    token (authors' code). `vote_entropy`: of the collaborators' mean distribution; best with `label.mode: score`."""
     min_agreement: Share = 0.0
     """Take only rows whose answer at least this share of the responses gave."""
     theta: ShareAboveZero = 0.5

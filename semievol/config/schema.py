@@ -26,7 +26,7 @@ class Columns(Section):
 
     question: str = "question"
     options: str | None = "options"
-    """A list, or a JSON list as text. Multiple choice needs it; other kinds show it where files have it. null: ignore it."""
+    """A list, or a JSON list as text: multiple choice needs it, other kinds show it if there. null: ignore it."""
     answer: str = "answer"
     """Multiple choice: a letter (A is the first option) or the text of one option."""
     context: str | None = None

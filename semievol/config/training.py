@@ -74,7 +74,7 @@ class DeepSpeedTrainer(Section):
 class OpenAITrainer(Section):
     """Fine-tune with the API of an OpenAI-compatible endpoint. Use it with `engine.kind: openai`.
 
-    `model.base` is the name of a model there. The API takes uncut rows, and `batch_size` and whole `epochs` as settings.
+    `model.base` is the name of a model there. The API takes uncut rows, `batch_size` and whole `epochs`.
     """
 
     kind: Literal["openai"] = "openai"
