@@ -1,16 +1,14 @@
-"""Checks across sections. What concerns one section alone, that section checks itself."""
+"""Checks across sections. A section checks itself what concerns it alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from semievol.config.schema import RunConfig
-from semievol.config.section import Section
 from semievol.config.training import OpenAITrainer
 
-# All that a trainer of kind openai reads of warmup and finetune.
-_READ_BY_OPENAI = {"epochs", "batch_size", "context", "k", "start_from", "include_labeled"}
+# All that a trainer of kind openai reads of warmup and finetune. The keys of lora are looked at one by one.
+_READ_BY_OPENAI = {"epochs", "batch_size", "context", "k", "start_from", "include_labeled", "lora"}
 
 
 def problems(config: RunConfig) -> Iterator[str]:
@@ -23,10 +21,7 @@ def problems(config: RunConfig) -> Iterator[str]:
     if warmup.context != "none" and not 0 < warmup.k <= config.retrieve.k:
         yield f"warmup.k: must be from 1 to retrieve.k = {config.retrieve.k}, is {warmup.k}"
     if config.select.confidence == "token_entropy" and not config.engine.top_logprobs:
-        yield (
-            "select.confidence: token_entropy (the default) is computed from engine.top_logprobs, which is 0; nll and "
-            "vote_entropy need none"
-        )
+        yield "select.confidence: token_entropy (the default) needs engine.top_logprobs; nll and vote_entropy do not"
     if gpus not in (0, split) and not 0 < gpus < split == 1:
         yield (
             f"resources.label.num_gpus: is {gpus:g}, where engine.extra splits a model over {split} GPUs of a node "
@@ -60,17 +55,15 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
         if who.kind == "neighbors" and config.retrieve.by != "embedding":
             yield f"{key}.kind: neighbors vote by cosine, not by {config.retrieve.by}"
         if who.kind == "neighbors" and not config.task.transfers:
-            yield (
-                f"{key}.kind: the answer of another row says nothing about this one where task.kind is {config.task.kind}"
-            )
+            yield f"{key}.kind: with task.kind: {config.task.kind} the answer of another row says nothing on this one"
 
 
 def _endpoints(config: RunConfig) -> Iterator[str]:
     trainer, engine = config.trainer.kind, config.engine.kind
     if (trainer == "openai") != (engine == "openai"):
         yield (
-            f"trainer.kind: {trainer} with engine.kind: {engine}: what one makes the other cannot ask. Use openai for both, "
-            "or deepspeed with vllm (a collaborator's own endpoint goes with those too)"
+            f"trainer.kind: {trainer} with engine.kind: {engine}: what one makes the other cannot ask. Use openai for "
+            "both, or deepspeed with vllm (also where a collaborator has its own endpoint)"
         )
     asked = ["engine.kind: openai"] if engine == "openai" else []
     asked += [f"label.collaborators[{i}]" for i, c in enumerate(config.label.collaborators) if c.endpoint]
@@ -85,19 +78,10 @@ def _openai_trainer(config: RunConfig) -> Iterator[str]:
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
         if train.epochs != int(train.epochs):
             yield f"{key}.epochs: must be a whole number for trainer.kind: openai, is {train.epochs:g}"
-        for name, default in _changed(train, type(train)()):
-            if name not in _READ_BY_OPENAI:
-                yield f"{key}.{name}: trainer.kind: openai does not read it; leave it at its default, {default}"
-
-
-def _changed(section: Section, defaults: Section) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a section, and of the groups in it, whose value is not the default, with the default."""
-    for name in type(section).model_fields:
-        value, default = getattr(section, name), getattr(defaults, name)
-        if isinstance(value, Section):
-            yield from ((f"{name}.{key}", other) for key, other in _changed(value, default))
-        elif value != default:
-            yield name, default
+        for group, section in ((key, train), (f"{key}.lora", train.lora)):
+            for name in section.model_dump(exclude=_READ_BY_OPENAI, exclude_defaults=True):
+                default = type(section).model_fields[name].default
+                yield f"{group}.{name}: trainer.kind: openai does not read it; leave it at its default, {default}"
 
 
 def _batches(config: RunConfig) -> Iterator[str]:

@@ -36,8 +36,7 @@ class Collaborator(Section):
     """One of the n configurations that answer every unlabeled row (paper, section 3.2).
 
     A `model` collaborator prompts a model, with k solved examples. A `neighbors` collaborator lets the k nearest labeled
-    rows vote. That costs no engine, and helps where a model is too small to learn from examples in its prompt.
-    Collaborators with the same weights share one engine pass; other weights cost a pass each.
+    rows vote: it costs no engine, and helps a model too small to learn from examples. Other weights cost a pass each.
     """
 
     name: str
@@ -70,8 +69,8 @@ class Collaborator(Section):
 
     def earlier_round(self) -> int | None:
         """Return the N of a model that is round-N, and None for all others."""
-        match = re.fullmatch(r"round-(\d+)", self.model) if self.kind == "model" and not self.endpoint else None
-        return int(match[1]) if match else None
+        match = re.fullmatch(r"round-(\d+)", self.model)
+        return int(match[1]) if match and self.kind == "model" and not self.endpoint else None
 
     def brings_weights(self) -> bool:
         """Return whether its model is a folder, URI or hub id, and none of the run's own."""
@@ -111,9 +110,7 @@ class LabelConfig(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"collaborators: names must differ, got {names}")
         if not any(c.takes_part(0) for c in self.collaborators):
-            raise ValueError(
-                "collaborators: none takes part in round 0; those with model: round-N take part in the rounds after N only"
-            )
+            raise ValueError("collaborators: none takes part in round 0; those with model: round-N begin after round N")
         for i, c in enumerate(self.collaborators):
             if c.samples > 1 and self.mode != "sample":
                 raise ValueError(f"collaborators[{i}].samples: more than one needs label.mode: sample")
@@ -125,8 +122,7 @@ class SelectConfig(Section):
 
     confidence: Literal["nll", "token_entropy", "vote_entropy"] = "token_entropy"
     """`token_entropy`: of the next-token distributions (`engine.top_logprobs`). `nll`: mean negative log-probability of a
-    token (the authors' released estimate). `vote_entropy`: of the collaborators' mean distribution over answers; best
-    where each of them has a whole one (`label.mode: score`, neighbors)."""
+    token (authors' code). `vote_entropy`: of the collaborators' mean distribution; best with `label.mode: score`."""
     min_agreement: Share = 0.0
     """Take only rows whose answer at least this share of the responses gave."""
     theta: ShareAboveZero = 0.5
@@ -134,8 +130,7 @@ class SelectConfig(Section):
     keep_unanimous: bool = False
     """Keep rows on which all responses agree, whatever their entropy. `theta` is then a quantile of the others."""
     per: Literal["all", "answer", "stratum"] = "all"
-    """Take the quantile over all rows, within each answer (so that rare answers are not starved), or within each
-    stratum."""
+    """Take the quantile over all rows, within each answer (which keeps rare ones), or within each stratum."""
     max_per_answer: PositiveInt | None = None
     """Keep at most this many rows of each answer, the most confident ones."""
     sample: ShareAboveZero = 1.0
@@ -145,7 +140,7 @@ class SelectConfig(Section):
 
     @property
     def output_settings(self) -> dict[str, Any]:
-        """What the selection depends on: with the ceiling it takes all rows whose truth is known, whatever else is set."""
+        """What the selection depends on: with the ceiling nothing else counts."""
         return {"ceiling": True} if self.ceiling else self.model_dump()
 
 

@@ -1,11 +1,10 @@
-"""From YAML and overrides to a checked config: OmegaConf reads, merges and interpolates, pydantic validates.
-
-What is wrong is found here, before anything starts. It becomes one `UserError` with a line for each problem.
-"""
+"""From YAML and overrides to a checked config: OmegaConf reads, merges and interpolates, pydantic validates."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -22,8 +21,7 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML config, apply `key=value` overrides, and check it.
 
     Raises:
-        UserError: the file is missing or not YAML, a key is unknown (with the nearest valid one), a value has the
-            wrong type or is out of bounds, a required key is missing, or a combination is impossible.
+        UserError: the file is missing or wrong; the message has a line for each problem.
     """
     if not Path(path).is_file():
         raise UserError(f"config file not found: {path}")
@@ -39,11 +37,7 @@ def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
 
 
 def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: str) -> Kind:
-    """Return a YAML text with `key=value` overrides as a model of this kind.
-
-    Raises:
-        UserError: as of `load`.
-    """
+    """Return a YAML text with `key=value` overrides as a model of this kind."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -54,17 +48,23 @@ def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: s
         raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
     if not OmegaConf.is_dict(given):
         raise UserError(f"{path}: a config is a mapping of keys to values")
-    read = [(override, _override(override)) for override in overrides or []]
+    read = []
+    for override in overrides or []:
+        if "=" not in override:
+            raise UserError(f"{override}: an override is written KEY=VALUE")
+        try:
+            read.append((override, OmegaConf.from_dotlist([override])))
+            given = OmegaConf.merge(given, read[-1][1])
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"{override}: not a value in YAML's notation: {str(error).splitlines()[0]}") from None
+        except TypeError as error:
+            raise UserError(f"{override}: {error}. A list is only replaced as a whole: KEY=[..]") from None
     try:
-        for where, changes in read:  # noqa: B007
-            given = OmegaConf.merge(given, changes)
-    except TypeError as error:
-        raise UserError(f"{where}: {error}. A list is only replaced as a whole: KEY=[..]") from None
-    try:
-        given = OmegaConf.merge(_preset(given.get("preset")), given)
-        merged = _with_defaults(kind, given)
-        missing = OmegaConf.missing_keys(merged)
-        values = OmegaConf.to_container(merged, resolve=True)
+        given = OmegaConf.merge(OmegaConf.create(_preset(given.get("preset"))), given)
+        with suppress(TypeError):  # a list is where a group of settings should be, which the validation reports
+            given = OmegaConf.merge(_defaults(kind), given)
+        missing = OmegaConf.missing_keys(given)
+        values = OmegaConf.to_container(given, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from None
     try:
@@ -83,37 +83,11 @@ def to_yaml(config: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))
 
 
-def _override(text: str) -> Any:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    if "=" not in text:
-        raise UserError(f"{text}: an override is written KEY=VALUE")
-    try:
-        return OmegaConf.from_dotlist([text])
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{text}: not a value in YAML's notation: {str(error).splitlines()[0]}") from None
-
-
-def _preset(name: Any) -> Any:
+def _preset(name: Any) -> str:
     """Return the settings of a preset; an unknown one is reported with the other problems."""
-    from importlib.resources import files
-
-    from omegaconf import OmegaConf
-
     if name == "default" or name not in get_args(RunConfig.model_fields["preset"].annotation):
-        return {}
-    return OmegaConf.create(files("semievol").joinpath("config", "presets", f"{name}.yaml").read_text("utf-8"))
-
-
-def _with_defaults(kind: type[BaseModel], given: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    try:
-        return OmegaConf.merge(_defaults(kind), given)
-    except TypeError:
-        return given  # a list is where a group of settings should be, which the validation reports
+        return "{}"
+    return files("semievol").joinpath("config", "presets", f"{name}.yaml").read_text("utf-8")
 
 
 @cache

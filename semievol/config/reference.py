@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from semievol.config.report import definition
 from semievol.config.schema import RunConfig
 
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
@@ -22,18 +23,14 @@ def json_schema() -> dict[str, Any]:
             if "discriminator" in value:  # a group without a kind is of the default one
                 for kind, place in value["discriminator"]["mapping"].items():
                     if kind != value["default"]["kind"]:
-                        _definition(schema, place)["required"] = ["kind"]
+                        definition(schema, place)["required"] = ["kind"]
             if "$ref" in value or "discriminator" in value:
                 value.pop("default", None)  # it says what the group's keys say
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
 def markdown(schema: dict[str, Any]) -> str:
-    """Return the reference of all keys.
-
-    Args:
-        schema: of `json_schema`.
-    """
+    """Return the reference of all keys, from what `json_schema` returns."""
     parts = ["# The config of a run", "Made with `semievol schema --markdown`.", *_group(schema, schema, "", {})]
     return "\n\n".join(parts) + "\n"
 
@@ -59,7 +56,7 @@ def _group(schema: dict[str, Any], node: dict[str, Any], key: str, shown: dict[s
         yield "\n".join([_TABLE, *rows])
     for title, full, place in inside:
         yield f"## {title}"
-        yield from _group(schema, _definition(schema, place), full, shown)
+        yield from _group(schema, definition(schema, place), full, shown)
 
 
 def _groups(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -68,11 +65,6 @@ def _groups(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from value["discriminator"]["mapping"].items()
     elif place := value.get("$ref") or value.get("items", {}).get("$ref"):
         yield "", place
-
-
-def _definition(schema: dict[str, Any], place: str) -> dict[str, Any]:
-    found: dict[str, Any] = schema["$defs"][place.rpartition("/")[2]]
-    return found
 
 
 def _type(value: dict[str, Any]) -> str:

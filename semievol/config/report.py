@@ -22,8 +22,7 @@ def problems(
     """Return all problems, one a line: where the value was given, the key, and what would be right.
 
     Args:
-        overrides: the texts of the overrides, each with the config that it makes.
-        missing: keys that are known to be missing.
+        overrides: their texts, each with the config that it makes.
     """
     from omegaconf import OmegaConf
 
@@ -49,23 +48,24 @@ def missing_keys(path: str, keys: set[str]) -> str:
 
 
 def _place(schema: dict[str, Any], location: tuple[int | str, ...]) -> tuple[str, dict[str, Any]]:
-    """Return the key of a place and its part of a JSON Schema; for an unknown key, the group that it is in."""
+    """Return the key of a place and its part of a JSON Schema; for an unknown key, that of its group."""
     key, node = "", schema
     for part in location:
         if part == "[key]":
             continue  # pydantic's mark for the key of a mapping itself
         if "discriminator" in node:  # pydantic names the kind here, which is not part of the key
-            node = _resolved(schema, {"$ref": node["discriminator"]["mapping"][part]})
+            node = definition(schema, node["discriminator"]["mapping"][part])
             continue
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
-        inside = node.get("items") or node.get("properties", {}).get(part) or node.get("additionalProperties")
-        node = _resolved(schema, inside) if inside else node
+        node = node.get("items") or node.get("properties", {}).get(part) or node.get("additionalProperties") or node
+        node = definition(schema, node["$ref"]) if "$ref" in node else node
     return key, node
 
 
-def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a JSON Schema that a node refers to, or the node."""
-    return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+def definition(schema: dict[str, Any], place: str) -> dict[str, Any]:
+    """Return the part of a JSON Schema that a `$ref` names."""
+    found: dict[str, Any] = schema["$defs"][place.rpartition("/")[2]]
+    return found
 
 
 def _message(problem: Any, key: str, node: dict[str, Any]) -> str:

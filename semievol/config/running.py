@@ -37,8 +37,7 @@ class EngineConfig(Section):
     timeout_s: PositiveFloat = 120.0
     """Seconds that an endpoint has for a request."""
     retries: NonNegativeInt = 10
-    """Retries of a request to an endpoint after 429, 5xx and lost connections: after 0.5 s, 1 s, up to 8 s, or what
-    Retry-After says; about a minute in all."""
+    """Retries at an endpoint after 429, 5xx and lost connections: after 0.5 s, up to 8 s, or what Retry-After says."""
     price_per_million: PriceConfig = PriceConfig()
     dtype: str = "auto"
     """Default: the model's own; float32 on a CPU that cannot multiply bfloat16."""

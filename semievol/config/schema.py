@@ -1,7 +1,4 @@
-"""A whole run's config: its sections stand in this room, one pydantic model each, with every key, its type and bounds.
-
-`docs/reference/config.md` is made of it (`semievol schema --markdown`).
-"""
+"""The config of a whole run. `docs/reference/config.md` is made of it (`semievol schema --markdown`)."""
 
 from __future__ import annotations
 
@@ -29,8 +26,7 @@ class Columns(Section):
 
     question: str = "question"
     options: str | None = "options"
-    """A list, or the text of a JSON list. Multiple choice needs it. For the other kinds of task the files may have no
-    such column; where they have one, its options are shown below the question. null: none is read."""
+    """A list, or a JSON list as text: multiple choice needs it, other kinds show it if there. null: ignore it."""
     answer: str = "answer"
     """Multiple choice: a letter (A is the first option) or the text of one option."""
     context: str | None = None

@@ -1,4 +1,4 @@
-"""Settings of what fine-tunes: the two trainings, their adapters, and the trainer."""
+"""Settings of the two trainings, their adapters, and the trainer."""
 
 from __future__ import annotations
 
@@ -72,10 +72,9 @@ class DeepSpeedTrainer(Section):
 
 
 class OpenAITrainer(Section):
-    """Fine-tune with the files and fine-tuning API of an OpenAI-compatible endpoint. Use it with `engine.kind: openai`.
+    """Fine-tune with the API of an OpenAI-compatible endpoint. Use it with `engine.kind: openai`.
 
-    `model.base` is the name of a model there. Of `warmup` and `finetune` the API takes whole `epochs` and `batch_size`;
-    adapters, schedule and lengths are its own, and rows go there uncut.
+    `model.base` is the name of a model there. The API takes uncut rows, `batch_size` and whole `epochs`.
     """
 
     kind: Literal["openai"] = "openai"

@@ -22,8 +22,8 @@ class Row:
 class Task(BaseModel, ABC):
     """A kind of task with its settings, which are the `task` section of a config.
 
-    A kind sets `kind: Literal["name"] = "name"`, adds its settings as fields, and overrides what is its own. The methods
-    are pure functions over rows; answers are canonical strings. Nothing here raises, whatever the text.
+    A kind sets `kind: Literal["name"] = "name"`, adds its settings as fields, and overrides what is its own. Answers are
+    canonical strings. No method raises, whatever the text.
 
     Attributes:
         closed: All answers of a row are known beforehand, and `choices` returns them.

@@ -66,17 +66,14 @@ class FreeText(Task):
 
 
 def normalised(text: str) -> list[str]:
-    """The words by which texts are compared, as SQuAD and DROP do.
+    """Return the words by which SQuAD and DROP compare texts: in lower case, without punctuation and articles.
 
-    Lower case, no punctuation, no articles, compound words apart; numbers by their value (1,000.0 is 1000).
+    Compound words are taken apart, and numbers compared by value (1,000.0 is 1000).
     """
-    words = []
+    words: list[str] = []
     for token in unicodedata.normalize("NFKC", text).casefold().translate(_DASHES).split():
-        number = _number(token)
-        words += (
-            [number] if number else [_number(part) or _letters(part) for part in token.replace("/", "-").split("-")]
-        )
-    words = [word for word in words if word]
+        parts = [token] if _number(token) else token.replace("/", "-").split("-")
+        words += filter(None, (_number(part) or _letters(part) for part in parts))
     # "The The" has nothing but articles, and "?!" nothing but punctuation: they are compared as they are.
     return [word for word in words if word not in _IGNORED] or words or [text]
 
@@ -94,7 +91,7 @@ def _contains(words: list[str], wanted: list[str]) -> bool:
 
 
 def _one(text: str) -> str | None:
-    """A single answer as canonical text."""
+    """Return a single answer as canonical text."""
     text = _tidy(text)
     while (listed := _listed(text)) is not None:  # a response that is a list is one answer
         text = _tidy(", ".join(listed))

@@ -16,8 +16,6 @@ LETTERS = "ABCDEFGHIJ"
 # "I" before a small letter is a pronoun.
 _LETTER = r"(?:([A-Ja-j])\s{0,20}(?=[)\].:,;*\n\"`$}>]|$)|([A-HJ])(?=\s)|(I)(?=\s+[^a-z\s]))"
 _OPENING = r"[\s:*(\[\"'`$<]{0,20}"  # bounded: backtracking stays linear
-
-
 # In the order in which they are believed.
 _STATEMENTS = (
     # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models
@@ -60,16 +58,19 @@ class MultipleChoice(Task):
         return None
 
     def gold(self, text: str, row: Row) -> str | None:
-        readings = {letter for letter, option in zip(LETTERS, row.options, strict=False) if option == text}
-        if len(text) == 1 and text.upper() in _letters(row):
+        options = _lettered(row)
+        readings = {letter for letter, option in options.items() if option == text}
+        if text.upper() in options:
             readings.add(text.upper())
         return readings.pop() if len(readings) == 1 else None  # two readings are none: "A" of ["C", "B", "A"]
 
     def expects(self, row: Row) -> str:
-        return f"a letter from A to {_letters(row)[-1:]}, or the text of one option, and never both at odds"
+        return (
+            f"a letter from A to {max(_lettered(row), default='')}, or the text of one option, and never both at odds"
+        )
 
     def ask(self, row: Row) -> str:
-        listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, row.options, strict=False))
+        listed = "\n".join(f"{letter}. {option}" for letter, option in _lettered(row).items())
         context = f"{row.context}\n\n" if row.context else ""
         return f"{context}{row.question}\n\n{listed}\n\n{self.instruction}"
 
@@ -82,10 +83,9 @@ class MultipleChoice(Task):
         match = self._statement(text)
         if match is not None:
             letter = next(group for group in match.groups() if group).upper()
-            return letter if letter in _letters(row) and not _ANOTHER.match(text, match.end()) else None
+            return letter if letter in _lettered(row) and not _ANOTHER.match(text, match.end()) else None
         passing = {(a or b) for a, b in _IN_PASSING.findall(text)}
-        letter = passing.pop() if len(passing) == 1 else ""
-        return letter if letter and letter in _letters(row) else None
+        return passing.pop() if len(passing) == 1 and passing <= _lettered(row).keys() else None
 
     def _statement(self, text: str) -> re.Match[str] | None:
         for pattern in _STATEMENTS:
@@ -94,22 +94,18 @@ class MultipleChoice(Task):
         return _FIRST.search(text) or _LAST.search(text)
 
     def in_words(self, answer: str, row: Row) -> str:
-        return _text(answer, row) or answer
+        return _lettered(row).get(answer) or answer
 
     def choices(self, row: Row) -> list[str] | None:
-        return list(_letters(row))
+        return list(_lettered(row))
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
-        text = _text(answer, solved)
-        return LETTERS[row.options.index(text)] if text in row.options[: len(LETTERS)] else None
+        text = _lettered(solved).get(answer)
+        return next((letter for letter, option in _lettered(row).items() if option == text), None)
 
 
-def _letters(row: Row) -> str:
-    return LETTERS[: len(row.options)]
-
-
-def _text(answer: str, row: Row) -> str | None:
-    return dict(zip(LETTERS, row.options, strict=False)).get(answer)
+def _lettered(row: Row) -> dict[str, str]:
+    return dict(zip(LETTERS, row.options, strict=False))
 
 
 @lru_cache(maxsize=1024)  # the options of a row are compared with each of its responses
@@ -118,12 +114,11 @@ def _bare(text: str) -> str:
 
 
 def _option(text: str, row: Row) -> str | None:
-    """The letter of the one option that a text repeats in full, whatever its case and the punctuation around it.
-
-    None for a text that is a letter: letters were asked for, so it is one even where an option has the text "B".
-    """
+    """Return the letter of the one option that a text repeats, whatever its case and the punctuation around it."""
     said = _bare(text)
-    if not said or said.upper() in LETTERS:
+    if (
+        not said or said.upper() in LETTERS
+    ):  # letters were asked for, so it is one even where an option has the text "B"
         return None
-    found = [letter for letter, option in zip(LETTERS, row.options, strict=False) if _bare(option) == said]
+    found = [letter for letter, option in _lettered(row).items() if _bare(option) == said]
     return found[0] if len(found) == 1 else None

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from semievol.tasks.base import Row, Task
 from semievol.tasks.parsing import decimals
+from semievol.tasks.parsing.decimals import ARITHMETIC
 from semievol.tasks.parsing.reading import refuses, stated, without_latex
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -56,22 +57,16 @@ class Numeric(Task):
         return float(answer == gold or any(self._near(x, y, abs(y)) for x, y in _comparable(answer, gold)))
 
     def _near(self, x: Decimal, y: Decimal, size: Decimal) -> bool:
-        return abs(decimals.ARITHMETIC.subtract(x, y)) <= decimals.ARITHMETIC.multiply(
-            Decimal(str(self.tolerance)), size
-        )
+        return abs(ARITHMETIC.subtract(x, y)) <= ARITHMETIC.multiply(Decimal(str(self.tolerance)), size)
 
 
-def _comparable(a: str, b: str) -> list[tuple[Decimal, Decimal]]:
-    """The pairs of values by which two answers may agree; none if one of them is no number."""
-    x, y = (decimals.ARITHMETIC.create_decimal(text.removesuffix("%")) for text in (a, b))
-    if not (x.is_finite() and y.is_finite()):
+def _comparable(*answers: str) -> list[list[Decimal]]:
+    """Return the pairs of values by which two answers may agree: as written, and with percent as hundredths."""
+    written = [ARITHMETIC.create_decimal(text.removesuffix("%")) for text in answers]
+    if not all(value.is_finite() for value in written):
         return []
-    if a.endswith("%") == b.endswith("%"):
-        return [(x, y)]
-    hundredth = (
-        [(x.scaleb(-2, decimals.ARITHMETIC), y)] if a.endswith("%") else [(x, y.scaleb(-2, decimals.ARITHMETIC))]
-    )
-    return [(x, y), *hundredth]
+    shares = [v.scaleb(-2, ARITHMETIC) if a.endswith("%") else v for a, v in zip(answers, written, strict=True)]
+    return [written, shares]
 
 
 def _word(text: str) -> str | None:

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from semievol.tasks.base import Row, Task
 
-# F-measure from which two responses agree where there is no embedding model to ask.
-_SAME_ROUGE_L = 0.7
+_SAME_ROUGE_L = 0.7  # from which responses agree where there is no embedding model
 _HAN = r"[\u3040-\u30ff\u3400-\u9fff]"
 
 
@@ -43,10 +42,8 @@ class OpenEnded(Task):
 class _Words:
     """Rouge's own tokenizer knows ASCII only. This is the same for all scripts; an unspaced sign is a word."""
 
-    _WORD = re.compile(rf"{_HAN}|(?:(?!{_HAN})[^\W_])+")
-
     def tokenize(self, text: str) -> list[str]:
-        return self._WORD.findall(text.lower())
+        return re.findall(rf"{_HAN}|(?:(?!{_HAN})[^\W_])+", text.lower())
 
 
 def _rouge_l(a: str, b: str) -> float:

@@ -12,5 +12,6 @@ def load(config: RunConfig) -> Trainer:
         return OpenAITrainer(config.trainer, config.engine, run=config.name)
     from semievol.trainers.local import LocalTrainer
 
-    loras = {"warmup.lora.extra": config.warmup.lora.extra, "finetune.lora.extra": config.finetune.lora.extra}
-    return LocalTrainer(config.resources.train, config.trainer.extra, loras)
+    extras = {"trainer.extra": config.trainer.extra}
+    extras |= {f"{stage}.lora.extra": getattr(config, stage).lora.extra for stage in ("warmup", "finetune")}
+    return LocalTrainer(config.resources.train, extras)

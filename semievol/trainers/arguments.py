@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +30,11 @@ _SFT_KEYS = {
     "fsdp": "zero_stage",
     "fsdp_config": "zero_stage",
 }
+# Of two names of an argument TRL ignores the old one where both are given.
+_SFT_OTHERS = {
+    **{"seed": "seed", "data_seed": "seed", "gradient_checkpointing": "trainer.extra.activation_checkpointing"},
+    "gradient_checkpointing_kwargs": "trainer.extra.activation_checkpointing_kwargs",
+}
 _LORA_KEYS = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}
 # Arguments that would change nothing, because we load the model and render the rows, or that would break the run.
 _OURS = {
@@ -38,53 +44,51 @@ _OURS = {
     *("assistant_only_loss", "resume_from_checkpoint", "remove_unused_columns"),
     *("task_type", "peft_type", "inference_mode", "base_model_name_or_path", "auto_mapping", "peft_version"),
 }
-_LIBRARIES = {"trl": "TRL", "peft": "PEFT"}
+_REFUSALS = (TypeError, ValueError, ImportError)
 
 
-def check(extra: Mapping[str, Any], lora_extras: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse arguments in `trainer.extra` and `lora.extra` that cannot be passed on.
+def check(extras: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse arguments that cannot be passed on: unknown ones, and those that a key of the config or we set.
 
     Args:
-        lora_extras: by their keys, as `warmup.lora.extra`.
+        extras: by their keys, `trainer.extra` and `warmup.lora.extra`.
 
     Raises:
-        UserError: the library has no such argument, it has a key of its own in the config, or we set it.
+        UserError: one is refused.
     """
     from peft import LoraConfig
     from trl import SFTConfig
 
-    own = {name: f"warmup.{key} and finetune.{key}" for name, key in _SFT_KEYS.items()}
-    own |= {"seed": "seed", "data_seed": "seed"}
-    for name in ("", "_kwargs"):  # of the two names TRL ignores the old one where both are given
-        own[f"gradient_checkpointing{name}"] = f"trainer.extra.activation_checkpointing{name}"
-    _check("trainer.extra", extra, SFTConfig, own)
-    for key, given in lora_extras.items():
-        section = key.removesuffix("extra")
-        _check(key, given, LoraConfig, {name: section + own for name, own in _LORA_KEYS.items()})
+    own = {key: {name: key.removesuffix("extra") + ours for name, ours in _LORA_KEYS.items()} for key in extras}
+    own["trainer.extra"] = {name: f"warmup.{key} and finetune.{key}" for name, key in _SFT_KEYS.items()} | _SFT_OTHERS
+    for key, extra in extras.items():
+        target: Any = SFTConfig if key == "trainer.extra" else LoraConfig
+        names = [field.name for field in dataclasses.fields(target)]
+        for name in extra:
+            if use := own[key].get(name):
+                raise UserError(f"{key}.{name}: this has a key of its own; use {use}")
+            if name not in names:
+                library = target.__module__.partition(".")[0]
+                hint = "".join(f"; did you mean {near}?" for near in get_close_matches(name, names, 1))
+                where = f"{target.__name__} of {library.upper()} {version(library)}"
+                raise UserError(f"{key}.{name}: {where} has no such argument{hint}")
+            if name in _OURS:
+                raise UserError(f"{key}.{name}: the trainer sets this itself; leave it out")
 
 
-def _check(key: str, extra: Collection[str], target: Any, own: Mapping[str, str]) -> None:
-    library = target.__module__.partition(".")[0]
-    names = [field.name for field in dataclasses.fields(target)]
-    for name in extra:
-        if name in own:
-            raise UserError(f"{key}.{name}: this has a key of its own; use {own[name]}")
-        if name in _OURS and name in names:
-            raise UserError(f"{key}.{name}: the trainer sets this itself; leave it out")
-        if name not in names:
-            near = get_close_matches(name, names, 1)
-            raise UserError(
-                f"{key}.{name}: {target.__name__} of {_LIBRARIES[library]} {version(library)} has no such argument"
-                + (f"; did you mean {near[0]}?" if near else "")
-            )
+@contextmanager
+def refused(key: str, extra: Mapping[str, Any], target: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of a library into a UserError where the user chose its arguments."""
+    try:
+        yield
+    except errors as error:
+        if not extra:
+            raise
+        raise UserError(f"{key}: {target} does not take {', '.join(extra)} as given: {error}") from None
 
 
 def sft(spec: TrainSpec, extra: Mapping[str, Any], world: int, scratch: str, use_gpu: bool) -> Any:
-    """Return TRL's SFTConfig.
-
-    Args:
-        extra: `trainer.extra`.
-        world: how many workers there are.
+    """Return TRL's SFTConfig for `world` workers, with `trainer.extra`.
 
     Raises:
         UserError: SFTConfig does not take a value of `extra`.
@@ -93,29 +97,27 @@ def sft(spec: TrainSpec, extra: Mapping[str, Any], world: int, scratch: str, use
 
     config = spec.config
     defaults = {"activation_checkpointing": use_gpu, "bf16": use_gpu, "logging_steps": 5, "report_to": []}
-    return _made(
-        "trainer.extra",
-        extra,
-        SFTConfig,
-        **(defaults | dict(extra)),
-        output_dir=scratch,
-        seed=spec.seed,
-        data_seed=spec.seed,
-        num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.scheduler,
-        warmup_steps=config.warmup_ratio,  # below 1 it is a share of the steps
-        weight_decay=config.weight_decay,
-        per_device_train_batch_size=config.per_device_batch_size,
-        gradient_accumulation_steps=config.batch_size // (config.per_device_batch_size * world),
-        max_length=config.max_length,
-        dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens already (semievol.trainers.render)
-        use_cpu=not use_gpu,
-        deepspeed=deepspeed_config(config.zero_stage),
-        save_strategy="no",
-        disable_tqdm=True,
-        include_num_input_tokens_seen=True,
-    )
+    with refused("trainer.extra", extra, "SFTConfig", *_REFUSALS):
+        return SFTConfig(
+            **(defaults | dict(extra)),
+            output_dir=scratch,
+            seed=spec.seed,
+            data_seed=spec.seed,
+            num_train_epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.scheduler,
+            warmup_steps=config.warmup_ratio,  # below 1 it is a share of the steps
+            weight_decay=config.weight_decay,
+            per_device_train_batch_size=config.per_device_batch_size,
+            gradient_accumulation_steps=config.batch_size // (config.per_device_batch_size * world),
+            max_length=config.max_length,
+            dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens already (semievol.trainers.render)
+            use_cpu=not use_gpu,
+            deepspeed=deepspeed_config(config.zero_stage),
+            save_strategy="no",
+            disable_tqdm=True,
+            include_num_input_tokens_seen=True,
+        )
 
 
 def deepspeed_config(zero_stage: int) -> dict[str, Any]:
@@ -140,23 +142,12 @@ def lora(stage: str, config: TrainConfig) -> Any:
     """
     from peft import LoraConfig
 
-    return _made(
-        f"{stage}.lora.extra",
-        config.lora.extra,
-        LoraConfig,
-        **config.lora.extra,
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules="all-linear" if config.lora.targets == ["all-linear"] else config.lora.targets,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _made(key: str, extra: Mapping[str, Any], target: Any, **arguments: Any) -> Any:
-    try:
-        return target(**arguments)
-    except (TypeError, ValueError, ImportError) as error:
-        if not extra:
-            raise
-        raise UserError(f"{key}: {target.__name__} does not take {', '.join(extra)} as given: {error}") from None
+    with refused(f"{stage}.lora.extra", config.lora.extra, "LoraConfig", *_REFUSALS):
+        return LoraConfig(
+            **config.lora.extra,
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            lora_dropout=config.lora.dropout,
+            target_modules="all-linear" if config.lora.targets == ["all-linear"] else config.lora.targets,
+            task_type="CAUSAL_LM",
+        )

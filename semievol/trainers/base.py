@@ -19,7 +19,7 @@ class TrainSpec:
     """One fine-tuning.
 
     Attributes:
-        base: URI, folder or hub id of the weights to start from, or the name of a model at an endpoint.
+        base: URI, folder or hub id of the weights to start from, or a name at an endpoint.
         out: URI of the stage's folder. The rows to train on are there, and the trained model is written there.
     """
 
@@ -48,21 +48,15 @@ class Trainer(Protocol):
     writes: ClassVar[dict[str, str]]
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
-        """Fine-tune on the usable rows, `row_count` of them, and return the metrics: at least steps and loss.
-
-        Raises:
-            UserError: the settings are wrong, or an endpoint refuses them.
-        """
+        """Fine-tune on the usable rows, `row_count` of them, and return the metrics: at least steps and loss."""
 
 
 def trained(folder: str) -> str:
-    """Return what a training stage made, as an engine loads it: the URI of the merged weights, or the name at an endpoint."""
+    """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint."""
     named = storage.join(folder, NAMED)
     return str(json.loads(storage.read_text(named))["model"]) if storage.exists(named) else storage.join(folder, MODEL)
 
 
 def headline(metrics: dict[str, Any]) -> str:
     """Return the figure of a training that matters, for people."""
-    if "model" in metrics:
-        return str(metrics["model"])
-    return f"loss {metrics['loss']:.3f} after {metrics['steps']} steps"
+    return metrics.get("model") or f"loss {metrics['loss']:.3f} after {metrics['steps']} steps"

@@ -1,4 +1,4 @@
-"""Fine-tuning on the cluster: a Ray Train TorchTrainer, whose workers run TRL with DeepSpeed (`semievol.trainers.worker`)."""
+"""Fine-tuning on the cluster: a Ray Train TorchTrainer, whose workers run `semievol.trainers.worker`."""
 
 from __future__ import annotations
 
@@ -15,37 +15,33 @@ from semievol.runtime.progress import Emit, reporting
 from semievol.trainers.base import ADAPTER, METRICS, MODEL, TrainSpec
 from semievol.trainers.worker import Job, work
 
-_RETRIES = 2  # after the loss of a worker; Ray repeats announced preemptions without a limit
+_RETRIES = 2  # only after the loss of a worker; Ray repeats announced preemptions without a limit
 
 
 class LocalTrainer:
     """Trains low-rank adapters and merges them into the base.
 
     Args:
-        extra: `trainer.extra`, arguments of TRL's SFTConfig.
-        lora_extras: arguments of PEFT's LoraConfig, by their keys. All are checked before the first training.
+        extras: `trainer.extra` and those of LoRA, by their keys. All are checked before the first training.
     """
 
     needs_tokens = True
     pool = "train"
     writes: ClassVar = {"model": MODEL, "adapter": ADAPTER}
 
-    def __init__(
-        self, resources: TrainResources, extra: dict[str, Any], lora_extras: dict[str, dict[str, Any]]
-    ) -> None:
-        self._resources = resources
-        self._extra, self._lora_extras = extra, lora_extras
+    def __init__(self, resources: TrainResources, extras: dict[str, dict[str, Any]]) -> None:
+        self._resources, self._extras = resources, extras
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
         """Fine-tune and return the metrics of rank 0: steps, final loss, the loss curve, tokens, seconds.
 
         Raises:
-            UserError: an `extra` names an argument that the library does not have, or that it does not take.
+            UserError: a library does not take what an `extra` says.
             ray.train.TrainingFailedError: a worker raised, or workers were lost more often than is retried.
         """
         from ray.train import WorkerGroupError
 
-        job = Job(stage, spec, self._resources.num_gpus > 0, self._extra, self._lora_extras)
+        job = Job(stage, spec, self._resources.num_gpus > 0, self._extras)
         steps = round(row_count * spec.config.epochs / spec.config.batch_size)
         for attempt in range(1 + _RETRIES):
             with reporting(stage, steps, emit) as progress:
@@ -58,12 +54,10 @@ class LocalTrainer:
                     for failure in failures:
                         if user_error := cluster.user_error(failure):
                             raise user_error from None
-                    # Ray's max_failures would also repeat what fails by itself each time; only a lost worker is worth it.
                     if attempt == _RETRIES or not any(map(_is_loss, failures)):
                         raise
         storage.delete(storage.join(spec.out, "_ray_train"))
-        metrics: dict[str, Any] = json.loads(storage.read_text(storage.join(spec.out, METRICS)))
-        return metrics
+        return dict(json.loads(storage.read_text(storage.join(spec.out, METRICS))))
 
     def _torch_trainer(self, job: Job, progress: Any, attempt: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -90,10 +84,7 @@ class LocalTrainer:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt on Ctrl-C, and restore the handler after it.
-
-    Ray Train sets a handler of its own, which ends the process as if all were well, and leaves it there.
-    """
+    """Raise KeyboardInterrupt on Ctrl-C: Ray Train's handler ends the process, and stays after the training."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

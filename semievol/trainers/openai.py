@@ -1,16 +1,12 @@
 """Fine-tuning at an OpenAI-compatible endpoint, through its files and fine-tuning API: upload, create, poll.
 
 A job costs money, so one fine-tuning makes one job, whatever breaks off in between. `job.json` in the stage's folder
-says how far it has come, and is written before each next step: first a random token, then the uploaded file, then the
-job. The token goes into the job's metadata and its suffix; an attempt that finds a file but no job in job.json looks
-for the token among the endpoint's jobs before it makes one.
-
-The result is `model.json`, {"model": the name of the fine-tuned model there}. Uploaded files stay at the endpoint.
+says how far it has come: a random token and the uploaded file, then the job. The token is in the job's metadata and suffix,
+and an attempt that finds no job in job.json looks for it among the endpoint's jobs before it makes one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import time
@@ -32,16 +28,12 @@ if TYPE_CHECKING:
 
 RECORD = "job.json"
 _TIMEOUT_S = 600.0  # of a request; a file is uploaded in one
-_CREATIONS = 3  # tries, each of them after a look whether the one before was heard after all
+_CREATIONS = 3  # tries
 _TOKEN = "semievol"  # the key in a job's metadata
 
 
 class OpenAITrainer:
-    """Fine-tunes models that are names at an endpoint.
-
-    Args:
-        run: the name of the run, which stands in the metadata of its jobs.
-    """
+    """Fine-tunes models that are names at an endpoint. The name of the run stands in the metadata of its jobs."""
 
     needs_tokens = False
     pool = ""
@@ -52,8 +44,6 @@ class OpenAITrainer:
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
         """Fine-tune `spec.base`, and return the metrics; resumes what was begun.
-
-        Of `spec.config` the API takes the epochs and the batch size.
 
         Raises:
             UserError: the endpoint is away or refuses the key, the file or the job, or the job failed there.
@@ -77,8 +67,8 @@ class OpenAITrainer:
             storage.delete_file(record)
             why = job.error.message if job.error and job.error.message else "without a reason"
             raise UserError(
-                f"stage {stage}: job {job.id} at {endpoint.url} {job.status}: {why}. Correct that, and run the same command "
-                f"again: it makes a new job"
+                f"stage {stage}: job {job.id} at {endpoint.url} {job.status}: {why}. Correct that, and run the same "
+                "command again: it makes a new job"
             )
         storage.write_text(storage.join(spec.out, NAMED), json.dumps({"model": job.fine_tuned_model} | begun))
         last = _last_step(client, job.id)
@@ -109,39 +99,33 @@ def _refused(error: APIError, stage: str, spec: TrainSpec, endpoint: ApiEndpoint
 
 
 def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:
-    """Return the content of job.json; upload the rows first where it names no file."""
-    begun: dict[str, str] = json.loads(storage.read_text(record)) if storage.exists(record) else {}
-    if "file" in begun:
-        return begun
-    begun = {"token": uuid.uuid4().hex[:12]}
+    """Return the content of job.json; upload the rows first where there is none."""
+    if storage.exists(record):
+        return dict(json.loads(storage.read_text(record)))
+    token = uuid.uuid4().hex[:12]
     with tempfile.TemporaryDirectory(prefix="semievol-upload-") as scratch:
         path = Path(scratch) / "rows.jsonl"
-        begun["sha256"] = _write_jsonl(spec.rows, path)
+        _write_jsonl(spec.rows, path)
         with path.open("rb") as content:
-            begun["file"] = client.files.create(file=(f"{begun['token']}.jsonl", content), purpose="fine-tune").id
+            file = client.files.create(file=(f"{token}.jsonl", content), purpose="fine-tune")
+        begun = {"token": token, "sha256": storage.sha256(str(path)), "file": file.id}
     storage.write_text(record, json.dumps(begun))
     return begun
 
 
-def _write_jsonl(rows: str, path: Path) -> str:
-    """Write the usable rows in the chat format of the API, with a batch in memory at a time; return the SHA-256."""
-    import pyarrow.compute as pc
+def _write_jsonl(rows: str, path: Path) -> None:
+    """Write the usable rows in the chat format of the API, with a batch in memory at a time."""
     import pyarrow.parquet as pq
 
-    digest = hashlib.sha256()
     with path.open("wb") as out:
         for entry in storage.find(rows):
             filesystem, name = storage.resolve(entry.uri)
-            with filesystem.open_input_file(name) as file:
-                for batch in pq.ParquetFile(file).iter_batches(
-                    1024, columns=["prompt", "completion", "quarantine_reason"]
-                ):
-                    for row in batch.filter(pc.is_null(batch["quarantine_reason"])).to_pylist():
+            parts = pq.ParquetFile(name, filesystem=filesystem)
+            for batch in parts.iter_batches(1024, columns=["prompt", "completion", "quarantine_reason"]):
+                for row in batch.to_pylist():
+                    if row["quarantine_reason"] is None:
                         messages = {"messages": [*row["prompt"], *row["completion"]]}
-                        line = json.dumps(messages, ensure_ascii=False).encode() + b"\n"
-                        digest.update(line)
-                        out.write(line)
-    return digest.hexdigest()
+                        out.write(json.dumps(messages, ensure_ascii=False).encode() + b"\n")
 
 
 def _create(
@@ -149,8 +133,7 @@ def _create(
 ) -> str:
     """Return the id of the one job of this token.
 
-    The client does not repeat the request: it may have been heard although its answer was lost, so the endpoint's jobs
-    are looked through before each try.
+    A request may have been heard although its answer was lost, so we look among the endpoint's jobs before each try.
     """
     from openai import APIConnectionError, InternalServerError, RateLimitError
 
@@ -158,10 +141,10 @@ def _create(
     if config.learning_rate_multiplier is not None:
         hyperparameters["learning_rate_multiplier"] = config.learning_rate_multiplier
     jobs: Any = client.with_options(max_retries=0).fine_tuning.jobs
-    unheard: APIError | None = None
-    for _ in range(_CREATIONS):
-        if found := _find(client, begun["token"]):
-            return found
+    failures: list[APIError] = []
+    while not (found := _find(client, begun["token"])):
+        if len(failures) == _CREATIONS:
+            raise failures[-1]
         try:
             job: FineTuningJob = jobs.create(
                 model=spec.base,
@@ -173,12 +156,9 @@ def _create(
             )
             return job.id
         except (APIConnectionError, InternalServerError, RateLimitError) as error:
-            unheard = error
+            failures.append(error)
             time.sleep(config.poll_s)
-    if found := _find(client, begun["token"]):
-        return found
-    assert unheard is not None
-    raise unheard
+    return found
 
 
 def _find(client: OpenAI, token: str) -> str | None:
@@ -203,7 +183,7 @@ def _wait(client: OpenAI, job_id: str, stage: str, emit: Emit, poll_s: float) ->
 
 
 def _last_step(client: OpenAI, job_id: str) -> dict[str, Any]:
-    """Return the newest metrics among a job's events ("step", "total_steps", "train_loss"); empty where there are none."""
+    """Return the newest metrics among a job's events ("step", "total_steps", "train_loss"), or nothing."""
     from openai import NotFoundError
 
     try:

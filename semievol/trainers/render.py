@@ -24,18 +24,11 @@ _COLUMNS = ["row_id", "question", "options", "context", "answer"]
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to train on.
+    """Rows to train on, and how many of their nearest rows each one shows as solved examples."""
 
-    Attributes:
-        uri: a folder of Parquet parts.
-        selected_only: whether only its selected rows count.
-        context: as warmup.context; other than none, the rows have neighbors among themselves.
-        k: how many of these are shown as solved examples.
-    """
-
-    uri: str
+    uri: str  # of a folder of Parquet parts
     selected_only: bool = False
-    context: str = "none"
+    context: str = "none"  # as warmup.context; other than none, the rows have neighbors among themselves
     k: int = 0
 
 
@@ -62,8 +55,8 @@ def render(sources: Sequence[Source], spec: TrainSpec, task: Task, *, tokens: bo
     """Write `spec.rows`, in parallel.
 
     Args:
-        tokens: whether the rows hold the base model's tokens. Then a prompt that does not fit `max_length` is cut by the
-            rule of `prompts.shorter`, and a row that does not fit after it is quarantined; else nothing is cut.
+        tokens: whether the rows hold the base model's tokens. If so, a prompt that does not fit `max_length` is cut by
+            `prompts.shorter`, and quarantined if it does not fit then either.
     """
     storage.delete(spec.rows)  # of an attempt that was cut off
     for source in sources:
@@ -78,7 +71,7 @@ def render(sources: Sequence[Source], spec: TrainSpec, task: Task, *, tokens: bo
 
 
 def _source_rows(source: Source) -> int:
-    """Count the rows that have to come out of rendering, at their source."""
+    """Count the rows that have to come out of rendering."""
     if not source.selected_only:
         return storage.count_rows(source.uri)
     return sum(summarize(source.uri, ["selected"], _count_selected))
@@ -128,16 +121,16 @@ def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, ma
 
 @cache
 def _template(model: str) -> ChatTemplate:
-    """Load it once in each process, for all batches that it renders."""
+    """Return the chat template of a model, loaded once in each process."""
     return ChatTemplate(load_tokenizer(storage.local_copy(model) if "://" in model else model))
 
 
 def _shows_examples(source: Source, record: dict[str, Any]) -> bool:
-    """Tell whether a row gets examples. With `mixed` every other row does, so that the model still answers without them."""
+    """Tell whether a row gets examples. With `mixed` every other row does: the model must still answer without."""
     return source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
 
 
 def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:
-    """Count the rows that can be used, those that were cut, and by their reason those that cannot be used."""
+    """Count the usable rows, those that were cut, and the others by their reason."""
     reasons = Counter(block["quarantine_reason"].drop_null().to_pylist())
     return block["quarantine_reason"].null_count, len(block.filter(block["cut"])), reasons

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,15 @@ class Job:
     stage: str
     spec: TrainSpec
     use_gpu: bool  # what was reserved, not what the machine has
-    extra: dict[str, Any]  # trainer.extra
-    lora_extras: dict[str, dict[str, Any]]  # by their keys
+    extras: dict[str, dict[str, Any]]  # trainer.extra and those of LoRA, by their keys
 
 
 def work(given: dict[str, Any]) -> None:
-    """Train, as each rank does.
-
-    Raises:
-        UserError: a setting is wrong.
-    """
+    """Train, as each rank does."""
     import ray.train
 
     job, progress = given["job"], given["progress"]
-    arguments.check(job.extra, job.lora_extras)
+    arguments.check(job.extras)
     spec = job.spec
     rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
     base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
@@ -64,7 +58,8 @@ def _sft_trainer(job: Job, base: str, world: int, scratch: str) -> Any:
     import torch
     from trl import SFTTrainer
 
-    args = arguments.sft(job.spec, job.extra, world, scratch, job.use_gpu)  # first: ZeRO-3 decides how weights load
+    # First, as ZeRO-3 decides how weights load.
+    args = arguments.sft(job.spec, job.extras["trainer.extra"], world, scratch, job.use_gpu)
     with _extra_refused(job, ValueError, ImportError):
         return SFTTrainer(
             # Full precision on a CPU, where bf16 arithmetic is slow.
@@ -76,36 +71,20 @@ def _sft_trainer(job: Job, base: str, world: int, scratch: str) -> Any:
         )
 
 
-@contextmanager
-def _extra_refused(job: Job, *errors: type[Exception]) -> Iterator[None]:
-    """Turn errors of a library into a UserError where the user has chosen arguments of it: a wrong value, or no package for it."""
-    try:
-        yield
-    except errors as error:
-        extra = [*job.extra, *job.spec.config.lora.extra]
-        if not extra:
-            raise
-        where = f"trainer.extra and {job.stage}.lora.extra"
-        raise UserError(f"{where}: TRL does not take {', '.join(extra)} here: {error}") from None
+def _extra_refused(job: Job, *errors: type[Exception]) -> AbstractContextManager[None]:
+    extra = job.extras["trainer.extra"] | job.spec.config.lora.extra
+    return arguments.refused(f"trainer.extra and {job.stage}.lora.extra", extra, "TRL", *errors)
 
 
 def _score_responses_only() -> None:
-    """Keep prompts out of the projection to the vocabulary on a CPU too.
-
-    Where there is no Triton, TRL 1.16 projects every position and masks the loss after it, for compilers that want
-    fixed shapes (trl.trainer.utils.add_fused_lm_head). Eager torch needs none, and the rest was 45 % of a step here.
-    """
+    """Project responses only, as TRL 1.16 does only where it has Triton (trl.trainer.utils.add_fused_lm_head)."""
     from trl.trainer import utils
 
     utils._use_triton = lambda device: True
 
 
 def _compile_nothing() -> None:
-    """Keep a compiler off every CPU node, and a minute and a half off its first training.
-
-    DeepSpeed 0.19 builds a shared-memory all-reduce when it starts on a CPU, which only inference calls
-    (deepspeed.comm.torch.TorchBackend).
-    """
+    """Keep DeepSpeed 0.19 from compiling a shared-memory all-reduce at its start, which only inference calls."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -123,33 +102,28 @@ def _metrics(output: Any, state: Any) -> dict[str, Any]:
 
 
 def _dataset(rows: str, scratch: str) -> Any:
-    """Return the tokens of the usable rows, memory-mapped, in an order that does not depend on how they were written."""
+    """Return the tokens of the usable rows, memory-mapped, in the order of their ids."""
     import pyarrow.compute as pc
     from datasets import load_dataset
 
-    files = [str(file) for file in sorted(Path(storage.local_copy(rows)).glob("*.parquet"))]
-    usable = pc.field("quarantine_reason").is_null()
-    columns = ["input_ids", "labels"]
+    files = sorted(map(str, Path(storage.local_copy(rows)).glob("*.parquet")))
+    usable, columns = pc.field("quarantine_reason").is_null(), ["row_id", "input_ids", "labels"]
     dataset = load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=scratch, filters=usable, columns=["row_id", *columns]
+        "parquet", data_files=files, split="train", cache_dir=scratch, filters=usable, columns=columns
     )
-    return dataset.sort("row_id").select_columns(columns)
+    return dataset.sort("row_id").select_columns(columns[1:])
 
 
 def _check_targets(base: str, lora: LoraConfig) -> None:
-    """Refuse to train one of two tied matrices: both would change when it is merged, and the model would be another one.
-
-    Raises:
-        UserError: the word vectors are tied to the output layer, and one of them is a target.
-    """
+    """Refuse to train one of two tied matrices: both would change when the adapter is merged."""
     from transformers import AutoConfig
 
     tied = AutoConfig.from_pretrained(base, trust_remote_code=False).tie_word_embeddings
     trained = {*lora.targets, *(lora.extra.get("modules_to_save") or ())}
     if tied and (both := {"embed_tokens", "lm_head"} & trained):
         raise UserError(
-            f"lora.targets: {', '.join(sorted(both))} of this model is tied (tie_word_embeddings), so an adapter on it "
-            f"cannot be merged into the weights. Take it out of warmup.lora and finetune.lora (targets, extra.modules_to_save)"
+            f"lora.targets: {', '.join(sorted(both))} is tied in this model (tie_word_embeddings), so an adapter on it "
+            "cannot be merged. Take it out of warmup.lora and finetune.lora (targets, extra.modules_to_save)"
         )
 
 

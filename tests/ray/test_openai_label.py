@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from semievol.config import Collaborator, EngineConfig, PriceConfig, RunConfig
+from semievol.config import Collaborator, EngineConfig, RunConfig
+from semievol.config.running import PriceConfig
 from semievol.data import storage
 from semievol.data.tables import RETRIEVED
 from semievol.engines import Engine

@@ -13,7 +13,6 @@ from decimal import Context, Decimal
 
 # Nothing raises: what overflows or is no number becomes infinity or NaN, and `canonical` says None.
 ARITHMETIC = Context(prec=28, traps=[])
-_LARGEST_EXPONENT = 300
 
 _PLAIN = str.maketrans(
     dict.fromkeys("−‒–﹣－", "-")
@@ -55,9 +54,9 @@ _NUMBER = re.compile(
 
 
 def canonical(value: Decimal) -> str | None:
-    """A decimal string that is equal for equal numbers; None beyond 1e±300, where nobody answers."""
+    """Return a decimal string that is equal for equal numbers; None beyond 1e±300, where nobody answers."""
     value = ARITHMETIC.normalize(value)
-    if not value.is_finite() or abs(value.adjusted()) > _LARGEST_EXPONENT:
+    if not value.is_finite() or abs(value.adjusted()) > 300:
         return None
     if not value:
         return "0"  # also of -0
@@ -101,9 +100,8 @@ def _read(match: re.Match[str], *, alone: bool) -> str | None:
     in_brackets = bool(match["close"] and (match["open"] or match["bracket"]))
     for after in ("", "_after") if in_brackets else ("",):
         letter = match[f"letter{after}"] or ""
-        scale = (
-            match[f"word{after}"] or match[f"han{after}"] or (letter if match["currency"] or letter in "kKMB" else "")
-        )
+        letter = letter if match["currency"] or letter in "kKMB" else ""
+        scale = match[f"word{after}"] or match[f"han{after}"] or letter
         exponent += _SCALES.get(scale.lower(), 0) - (2 if match[f"basis{after}"] else 0)
         percent = percent or bool(match[f"percent{after}"] or match[f"basis{after}"])
     # Accounting: (5) is -5 as an answer by itself and in $ (5), where "ten (10)" only says a number again.

@@ -26,16 +26,12 @@ _REFUSAL = re.compile(
 
 
 def stated(response: str, *, own_line: bool = False) -> str | None:
-    """The line (or, after "Answer:" at the end of a line, the next one) in which a response states its answer.
+    """Return the line (or, after "Answer:" at the end of a line, the next one) in which a response states its answer.
 
     The last statement counts, as models correct themselves. None if nothing is stated; "" if nothing follows.
-
-    Args:
-        own_line: a line "Answer: ..." goes before statements inside of lines; so that an answer may itself speak of
-            answers.
+    With `own_line` a line "Answer: ..." goes first, so that an answer may itself speak of answers.
     """
-    found = list(_LINE.finditer(response)) if own_line else []
-    found = found or list(_ANYWHERE.finditer(response))
+    found = (list(_LINE.finditer(response)) if own_line else []) or list(_ANYWHERE.finditer(response))
     return response[found[-1].end() :].lstrip().partition("\n")[0] if found else None
 
 

@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from semievol import config
-from semievol.config import Collaborator, DeepSpeedTrainer, EngineConfig, LabelConfig, SelectConfig
+from semievol.config import Collaborator, DeepSpeedTrainer, EngineConfig, SelectConfig
+from semievol.config.labeling import LabelConfig
 from semievol.errors import UserError
 from semievol.method.prompts import STYLES
 

@@ -23,7 +23,7 @@ def configured(*overrides: str) -> RunConfig:
 
 def check(run: RunConfig) -> None:
     extras = {"warmup.lora.extra": run.warmup.lora.extra, "finetune.lora.extra": run.finetune.lora.extra}
-    arguments.check(run.trainer.extra, extras)
+    arguments.check(extras | {"trainer.extra": run.trainer.extra})
 
 
 def test_arguments_reach_the_libraries(tmp_path: Path) -> None:
