@@ -33,8 +33,6 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
         return
     debug = bool(os.environ.get("SEMIEVOL_DEBUG"))
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": debug}
-    if not debug:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # Ray's C++ part warns into this process's output
     if os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job may set the same variables
         options["runtime_env"] = {"env_vars": worker_environment()}
@@ -54,6 +52,8 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
             # On a busy machine Ray's processes may need more than the 30 s that they have to start.
             if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
                 raise
+    if not debug:
+        _use_up_rays_restart_notice()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # again (see semievol.cli): Ray has replaced it
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -61,6 +61,30 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
     context.raise_original_map_exception = True  # a UserError of a task stays a UserError
     context.enable_progress_bars = False
     context.use_datasource_v2 = False  # it starts 32 actors for each plan
+
+
+def _use_up_rays_restart_notice() -> None:
+    """Send to nowhere a line that Ray prints once per process, for the first actor that restarts and has arguments.
+
+    All actors of Ray Data are such actors, and Ray Data keeps their arguments while a plan runs, so the line is no news
+    (ray-project/ray#57733). No setting of Ray silences it alone. The actor here is bound to a node that does not exist,
+    so no process starts.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Nothing:
+        def __init__(self, argument: Any) -> None: ...
+
+    nowhere = NodeAffinitySchedulingStrategy("0" * 56, soft=False)
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        ray.remote(Nothing).options(num_cpus=0, max_restarts=1, scheduling_strategy=nowhere).remote(ray.put(None))
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def worker_environment() -> dict[str, str]:

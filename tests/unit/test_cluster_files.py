@@ -152,7 +152,6 @@ def test_the_service_serves_our_application(tmp_path: Path) -> None:
     assert re.search(rf"^def {function}\(", Path(find_spec(module).origin).read_text(), re.M)  # type: ignore
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="the unit tests of a second Python do without Ray")
 def test_ray_up_file_is_valid_for_ray() -> None:
     (ray,) = find_spec("ray").submodule_search_locations  # type: ignore  # its schema, without its import
     schema = yaml.safe_load((Path(ray) / "autoscaler" / "ray-schema.json").read_text().replace("\t", " "))
