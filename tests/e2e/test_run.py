@@ -57,7 +57,7 @@ def config(s3: str, tmp_path_factory: pytest.TempPathFactory) -> str:
           columns: {{oracle: answer}}
         warmup: {{epochs: 1, learning_rate: 2e-3}}
         label:
-          rows_per_commit: 20
+          rows_per_commit: 10
           collaborators:
             - {{name: plain, k: 0}}
             - {{name: careful, k: 1, prompt: careful}}
