@@ -55,9 +55,9 @@ def connect(config: RunConfig, *, cpus: float = 0) -> None:
     if not debug:
         _use_up_rays_restart_notice()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # again (see semievol.cli): Ray has replaced it
+    context = ray.data.DataContext.get_current()  # sets up the logging of Ray Data, which the next lines quiet
     for name in ("ray.data", "ray.data._internal.progress", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
     context.raise_original_map_exception = True  # a UserError of a task stays a UserError
     context.enable_progress_bars = False
     context.use_datasource_v2 = False  # it starts 32 actors for each plan

@@ -8,10 +8,8 @@ from semievol.data import storage
 from semievol.stages import registry
 from semievol.stages.base import Rows, StageContext, StageResult
 
-_METRICS: dict[str, Any] = {
-    **{"accuracy": 0.5, "interval": [0.4, 0.6], "unparsable": 0.0, "steps": 9, "selected": 1},
-    **{"splits": {}, "reasons": {}, "notes": {}, "paired": {}, "pseudo_labels": None},
-}
+_METRICS: dict[str, Any] = {"accuracy": 0.5, "interval": [0.4, 0.6], "unparsable": 0.0, "steps": 9}
+_FIGURES = {"data": {"splits": {}, "reasons": {}, "notes": {}}, "selected": 1, "paired": {}, "pseudo_labels": None}
 
 
 def idle_stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -25,6 +23,7 @@ def idle_stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for stage in registry():
         monkeypatch.setitem(stage.__dict__, "run", run)  # the declarations are frozen
+        monkeypatch.setitem(stage.__dict__, "figures", lambda _: _FIGURES)
         monkeypatch.setitem(stage.__dict__, "gained", stage.gained and (lambda _: True))
     monkeypatch.setattr("semievol.runs.pipeline.cluster.connect", lambda config: None)
     monkeypatch.setattr("semievol.runs.pipeline.cluster.require", lambda config, pools, echo: None)

@@ -36,7 +36,8 @@ def run(file: str, *overrides: str) -> Pipeline:
 def test_an_upgrade_runs_only_the_stages_that_changed(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = idle_stages(monkeypatch)
     order = [stage.name for stage in stages.registry() if stage.name != "evaluate/retrieve"]
-    folder = run(file).folder
+    pipeline = run(file)
+    folder, steps = pipeline.folder, pipeline._steps
     assert ran == order
 
     ran.clear()
@@ -47,7 +48,11 @@ def test_an_upgrade_runs_only_the_stages_that_changed(file: str, monkeypatch: py
     (label,) = (stage for stage in stages.registry() if stage.name == "label")
     monkeypatch.setitem(label.__dict__, "version", label.version + 1)
     run(file)
-    assert ran == ["label", "select", "finetune", "evaluate/evolved", "evaluate/compare"]
+    expected = {"label"}
+    for step in steps:
+        expected |= {step.stage.name} if expected & {name for name, _ in step.inputs.values()} else set()
+    assert ran == [name for name in order if name in expected]
+    assert {"select", "finetune", "evaluate/evolved"} < set(ran) and "warmup" not in ran
     versions = {name: manifest.versions["semievol"] for name in order if (manifest := folder.manifest(name))}
     assert versions["label"] == "99.0.0" != versions["warmup"]
 

@@ -11,11 +11,10 @@ from semievol.runs import rounds
 from semievol.runs.folder import Record
 from semievol.runs.rounds import Round
 from semievol.stages import registry
-from semievol.stages.base import Key
+from semievol.stages.base import Key, Scope
 from tests.support.configs import run_config
 
 A, B, C = (FileEntry(f"/u/{name}", 10, 1) for name in "abc")
-LATER = ["label", "select", "finetune", "evaluate/evolved", "evaluate/compare"]
 
 
 def inputs(these: list[Round], config: RunConfig | None = None) -> dict[Key, dict[str, Key]]:
@@ -27,8 +26,11 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     found = inputs(these)
     steps = [[stage for stage, number in found if number == n] for n in range(4)]
     assert steps[0] == [stage.name for stage in registry() if stage.name != "evaluate/retrieve"]
-    assert steps[1] == steps[3] == LATER
-    assert steps[2] == ["ingest", "retrieve", *LATER]
+    later = [stage.name for stage in registry() if stage.scope is Scope.ROUND]
+    assert steps[1] == steps[3] == later
+    assert {"label", "select", "finetune", "evaluate/evolved", "evaluate/compare"} <= set(later)
+    assert steps[2] == [stage.name for stage in registry() if stage.scope is not Scope.ONCE]
+    assert set(steps[2]) == {"ingest", "retrieve", *later}
     assert found["label", 0]["warmup"] == ("warmup", 0)
     assert found["label", 1] == {"ingest": ("ingest", 0), "warmup": ("finetune", 0), "retrieve": ("retrieve", 0)}
     assert found["label", 3] == {"ingest": ("ingest", 0), "warmup": ("finetune", 2), "retrieve": ("retrieve", 2)}
