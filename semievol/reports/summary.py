@@ -112,7 +112,7 @@ def _data(rounds: list[dict[str, Any]]) -> list[str]:
             table.append(record)
         for what, key in (("quarantined", "reasons"), ("noted", "notes")):
             notes += [f"- {what}, {reason}{_in_round(each)}: {n}" for reason, n in each["data"][key].items()]
-    return ["## Data", tables.to_markdown(table), *(["\n".join(notes)] if notes else [])]
+    return ["## Data", *([tables.to_markdown(table)] if table else []), *(["\n".join(notes)] if notes else [])]
 
 
 def _in_round(entry: dict[str, Any]) -> str:

@@ -41,11 +41,7 @@ class Step:
 
 
 def check_until(name: str | None) -> None:
-    """Check the name of a stage.
-
-    Raises:
-        UserError: there is no such stage; lists the names.
-    """
+    """Refuse a name that no stage has."""
     names = [stage.name for stage in registry()]
     if name is not None and name not in names:
         raise UserError(f"--until: no stage '{name}'; the stages are {', '.join(names)}")
@@ -73,15 +69,12 @@ def steps(rounds: Sequence[Round], run_config: RunConfig) -> list[Step]:
     sources: tuple[int, ...] = ()  # the rounds so far that have files
     for each in rounds:
         sources += (each.number,) if each.files else ()
+        scopes = {Scope.ROUND, Scope.NEW_ROWS} if each.files else {Scope.ROUND}
         place = Place(of_round(run_config, each.number), each.number, sources)
         for stage in registry():
-            if stage.wanted(run_config) and _runs_in(stage.scope, each):
+            if stage.wanted(run_config) and (each.number == 0 or stage.scope in scopes):
                 ordered.append(Step(stage, each, stage.inputs(place)))
     return ordered
-
-
-def _runs_in(scope: Scope, current: Round) -> bool:
-    return current.number == 0 or scope is Scope.ROUND or (scope is Scope.NEW_ROWS and bool(current.files))
 
 
 def of_round(run_config: RunConfig, number: int) -> RunConfig:

@@ -24,7 +24,6 @@ from semievol.trainers.base import Trainer
 
 Echo = Callable[[str], None]
 LoadTrainer = Callable[[RunConfig], Trainer]
-STARTED = "_started.json"
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class Runner:
     def done(self, step: Step) -> Manifest | None:
         """Return the manifest of a step whose fingerprint is up to date, or None."""
         manifest = self._folder.manifest(*step.key)
-        matches = manifest is not None and manifest.fingerprint == self._folder.fingerprints[step.key]
-        return manifest if matches else None
+        return manifest if manifest and manifest.fingerprint == self._folder.fingerprints[step.key] else None
 
     def done_or_run(self, step: Step) -> Manifest:
         """Run the step unless it is done, and print its line."""
@@ -105,8 +103,7 @@ class Runner:
     def plan(self, step: Step) -> PlannedStep:
         """Return the state of the step and the resources that it needs."""
         manifest = self.done(step)
-        marker = storage.join(self._folder.stage(*step.key), STARTED)
-        begun = storage.exists(marker) and storage.read_text(marker) == self._folder.fingerprints[step.key]
+        _, begun = self._marker(step)
         state = "done" if manifest else "resume" if begun else "to do"
         asks = "1 CPU"
         if key := step.stage.pool_in(self._config):
@@ -125,12 +122,15 @@ class Runner:
 
     def _prepare(self, step: Step) -> None:
         """Keep partial output that has this fingerprint, so that the stage resumes; remove all other output."""
-        marker = storage.join(self._folder.stage(*step.key), STARTED)
-        print_of_step = self._folder.fingerprints[step.key]
-        print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None
-        if print_of_leftovers != print_of_step or self._folder.manifest(*step.key):
+        marker, begun = self._marker(step)
+        if not begun or self._folder.manifest(*step.key):
             self._folder.discard(*step.key)
-        storage.write_text(marker, print_of_step)
+        storage.write_text(marker, self._folder.fingerprints[step.key])
+
+    def _marker(self, step: Step) -> tuple[str, bool]:
+        """Return the file that marks a begun step, and whether it holds the step's fingerprint."""
+        marker = storage.join(self._folder.stage(*step.key), "_started.json")
+        return marker, storage.exists(marker) and storage.read_text(marker) == self._folder.fingerprints[step.key]
 
 
 def _line(manifest: Manifest, *, skipped: bool) -> str:

@@ -20,9 +20,6 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     """Answer greedily, as evaluation does, so that this route has the accuracy of the run. If the run was evaluated with
     examples, this needs `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
 
-    The entropy is the mean negative log-probability of the response's tokens (paper, section 3.3). The confidence is
-    exp(-entropy).
-
     Args:
         models: the resolved model of each question.
     """
@@ -74,6 +71,7 @@ async def _answer(
 
 
 async def _respond(backend: Backend, config: RunConfig, model: str, messages: prompts.Messages) -> tuple[str, float]:
+    """Return the response and its entropy: the mean negative log-probability of its tokens (paper, section 3.3)."""
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,

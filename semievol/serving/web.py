@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -28,6 +28,12 @@ _JSON = "application/json"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 413, 415, 429, 503, 504)
 }
+_FAILURES: dict[type[Exception], tuple[int, str, str]] = {
+    Unavailable: (503, "The model is not available at the moment; send the request again.", "unavailable"),
+    TimeoutError: (504, "The model did not answer in time.", "timeout"),
+    # The gate logs only its type: messages of validation and decoding errors quote their input.
+    Exception: (500, "The endpoint failed on this request; its log names the error.", "server_error"),
+}
 log = logging.getLogger("semievol.engines.endpoint")
 
 
@@ -39,9 +45,8 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
     )
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _refused)
-    app.add_exception_handler(Unavailable, _unavailable)
-    app.add_exception_handler(TimeoutError, _timed_out)
-    app.add_exception_handler(Exception, _failed)
+    for kind in _FAILURES:
+        app.add_exception_handler(kind, _failed)
 
     def resolve(name: str, request: Request) -> str:
         model = backend.models().get(name)
@@ -60,12 +65,12 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         if (tokens or 0) > serving.max_tokens:
             raise HTTPException(400, f"max_tokens: {tokens} is over this endpoint's limit of {serving.max_tokens}.")
         content = body.model_dump(exclude_unset=True, exclude_none=True, exclude={"user", "max_completion_tokens"})
-        payload = _dump(content | {"model": model, "max_tokens": tokens or serving.default_max_tokens})
+        content |= {"model": model, "max_tokens": tokens or serving.default_max_tokens}
+        payload = json.dumps(content, ensure_ascii=False).encode()
         if not body.stream:
-            status, answered = await _in_time(backend.respond(model, path, payload), serving.timeout_s)
-            return _relay(status, answered)
+            return _relay(*await asyncio.wait_for(backend.respond(model, path, payload), serving.timeout_s))
         parts = backend.stream(model, path, payload)
-        status = int(await _in_time(anext(parts), serving.timeout_s))
+        status = int(await asyncio.wait_for(anext(parts), serving.timeout_s))
         if status != 200:
             return _relay(status, b"".join([part async for part in parts]))  # type: ignore[misc]
         return StreamingResponse(_to_the_end(parts), media_type="text/event-stream")
@@ -98,7 +103,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         """Answer one question or a list: the parsed answer, its confidence, and the nearest labeled rows."""
         questions = body if isinstance(body, list) else [body]
         names = [resolve(question.model, request) for question in questions]
-        answers = await _in_time(answer(backend, config, questions, names), serving.timeout_s)
+        answers = await asyncio.wait_for(answer(backend, config, questions, names), serving.timeout_s)
         return answers if isinstance(body, list) else answers[0]
 
     @app.get("/health")
@@ -120,15 +125,6 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 def _card(name: str, model: str) -> dict[str, Any]:
     card = {"id": name, "object": "model", "created": 0, "owned_by": "semievol"}
     return card if name == model else card | {"root": model}
-
-
-def _dump(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
-
-
-async def _in_time(work: Awaitable[Any], seconds: float) -> Any:
-    async with asyncio.timeout(seconds):
-        return await work
 
 
 async def _to_the_end(parts: AsyncIterator[int | bytes]) -> AsyncIterator[bytes]:
@@ -175,18 +171,10 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     return response
 
 
-async def _unavailable(_: Request, __: Exception) -> JSONResponse:
-    message = "The model is not available at the moment; send the request again."
-    return error_response(503, message, "unavailable", retry_after="1")
-
-
-async def _timed_out(_: Request, __: Exception) -> JSONResponse:
-    return error_response(504, "The model did not answer in time.", "timeout", retry_after="1")
-
-
-async def _failed(_: Request, __: Exception) -> JSONResponse:
-    # The gate logs only its type: messages of validation and decoding errors quote their input.
-    return error_response(500, "The endpoint failed on this request; its log names the error.", "server_error")
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    kind = next(kind for kind in _FAILURES if isinstance(error, kind))
+    status, message, name = _FAILURES[kind]
+    return error_response(status, message, name, **({} if kind is Exception else {"retry_after": "1"}))
 
 
 def _content_policy(page: str) -> str:
