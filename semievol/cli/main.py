@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from semievol.config import RunConfig
     from semievol.runs.pipeline import Pipeline
 
-_INTERRUPTED = 130
-
 app = typer.Typer(
     help="Semi-supervised fine-tuning of language models on Ray: a few hundred labeled rows, many unlabeled ones.",
     no_args_is_help=True,
@@ -67,7 +65,12 @@ def run(
 
     **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
     """
-    _run(config, overrides, as_json=as_json, until=until, env=env)
+    from semievol.config import load
+    from semievol.reports import summary as report
+
+    figures = _pipeline(load(config, overrides)).run(report.write, until, env or ())
+    report.print_result(figures)
+    _print_json(as_json, figures)
 
 
 @app.command()
@@ -112,7 +115,7 @@ def demo(
     from semievol.demo.run import prepare
 
     config, overrides = prepare(folder, seed=seed, echo=typer.echo)
-    _run(config, overrides, as_json=as_json)
+    run(config, overrides, as_json=as_json)
 
 
 @app.command()
@@ -296,24 +299,8 @@ def main(arguments: list[str] | None = None) -> None:
             fail(str(mendable), code=2)
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
         fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
-    if code == _INTERRUPTED:  # Typer gives it back instead of the KeyboardInterrupt
+    if code == 130:  # Typer gives it back instead of the KeyboardInterrupt
         fail("interrupted; run the same command again to go on", code)
-
-
-def _run(
-    config: str,
-    overrides: list[str] | None,
-    *,
-    as_json: bool,
-    until: str | None = None,
-    env: list[str] | None = None,
-) -> None:
-    from semievol.config import load
-    from semievol.reports import summary as report
-
-    figures = _pipeline(load(config, overrides)).run(report.write, until, env or ())
-    report.print_result(figures)
-    _print_json(as_json, figures)
 
 
 def _pipeline(config: RunConfig) -> Pipeline:

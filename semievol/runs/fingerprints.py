@@ -32,9 +32,7 @@ class Fingerprints:
         self._models = {
             "base": _base_identity(run_config),
             "embedding": _model_identity(
-                "embedding.model",
-                embedding.model_path(run_config.embedding.model),
-                begins_with=("modules.json", "config.json"),
+                "embedding.model", embedding.model_path(run_config.embedding.model), ("modules.json", "config.json")
             ),
             "collaborators": [
                 _model_identity(key, getattr(owner, name))
@@ -74,7 +72,7 @@ def _base_identity(run_config: RunConfig) -> list[Any]:
     return _model_identity("model.base", run_config.model.base)
 
 
-def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
+def _model_identity(key: str, model: str, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
     """Return the names, sizes and times of a model's files, or its commit on the hub. It has a file of `begins_with`."""
     if paths.is_path(model) or "://" in model:
         if not any(storage.exists(storage.join(model, name)) for name in begins_with):
@@ -87,8 +85,7 @@ def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("conf
     problem: Exception | None = None
     for name in begins_with:
         try:
-            path = hf_hub_download(model, name)
-            return [model, path.split("/")[-2]]  # .../snapshots/<commit>/<file>
+            return [model, hf_hub_download(model, name).split("/")[-2]]  # .../snapshots/<commit>/<file>
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             problem = error
     raise UserError(f"{key}: '{model}' is not a local folder, and the hub does not return it: {problem}")

@@ -63,10 +63,7 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
     """Serve a round as `evolved`.
 
     Its accuracy on the test rows is compared with that of the model served now, or of the base model if there is none.
-
-    Raises:
-        UserError: the round is not finished or is promoted already. Without `force`, also: its accuracy is lower by more
-            than `serving.tolerance`, or the test rows differ.
+    It must not be lower by more than `serving.tolerance`, and the test rows must be the same; `force` overrides both.
     """
     name = f"round-{round_number}"
     accuracy = accuracy_of(folder, name)

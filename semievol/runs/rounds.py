@@ -95,9 +95,7 @@ def settled(records: Mapping[int, Record], listing: Iterable[FileEntry]) -> list
 
     The files of a finished round are fixed, and may be deleted. If files of an unfinished round have changed, the round
     starts over with all files that belong to no earlier round.
-
-    Args:
-        records: by the number of the round, for rounds with files of their own. If empty, the listing becomes round 0.
+    Without records, the listing becomes round 0.
     """
     listing = tuple(listing)
     if not records:
@@ -117,11 +115,10 @@ def new_files(rounds: Sequence[Round], listing: Iterable[FileEntry]) -> Files:
 
 
 def following(rounds: Sequence[Round], run_config: RunConfig, gained: bool | None, arrived: Files) -> Round | None:
-    """Return the next round; None if there is none, or none yet.
+    """Return the next round, over the same rows or over the files that have `arrived`; None if there is none, or none yet.
 
     Args:
         gained: whether the last round is better than the one before it; None while it is not finished.
-        arrived: files that belong to no round yet.
     """
     number = rounds[-1].number + 1
     if _more_planned(rounds, run_config) and not stopped_early(rounds, run_config, gained):

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _RUN = "semievol_run"  # key in a job's metadata; its value is the URI of the run folder
 _SILENT_S = 120.0  # after this time without a message, assume that the connection is dead
 _RECONNECTS = 60  # one per second
-_ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.status in _ENDED
+        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class JobServer:
