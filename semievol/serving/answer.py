@@ -13,7 +13,7 @@ from semievol.config import RunConfig
 from semievol.method import prompts
 from semievol.serving.backend import CHAT, Backend, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question
-from semievol.tasks import Row, Task
+from semievol.tasks import Row
 
 
 async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
@@ -23,16 +23,15 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     Args:
         models: the resolved model of each question.
     """
-    task = config.task
     rows = [Row(q.question, q.options, q.context, None) for q in questions]
     for place, row in enumerate(rows):
-        if problem := task.problem(row):
+        if problem := config.task.problem(row):
             raise HTTPException(400, f"question {place}: {problem}")
     nearest = await backend.neighbors(rows)
     jobs = zip(questions, rows, models, nearest, strict=True)
     try:
         async with asyncio.TaskGroup() as group:  # if one fails, the others are cancelled
-            running = [group.create_task(_answer(backend, config, task, *job)) for job in jobs]
+            running = [group.create_task(_answer(backend, config, *job)) for job in jobs]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [done.result() for done in running]
@@ -41,12 +40,12 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
 async def _answer(
     backend: Backend,
     config: RunConfig,
-    task: Task,
     question: Question,
     row: Row,
     model: str,
     nearest: list[tuple[Row, float]],
 ) -> Answer:
+    task = config.task
     examples = [labeled for labeled, _ in nearest] if config.serving.in_context else []
     response, entropy = await _respond(backend, config, model, prompts.messages(task, row, examples=examples))
     confidence = math.exp(-entropy)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -68,9 +68,9 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         content |= {"model": model, "max_tokens": tokens or serving.default_max_tokens}
         payload = json.dumps(content, ensure_ascii=False).encode()
         if not body.stream:
-            return _relay(*await asyncio.wait_for(backend.respond(model, path, payload), serving.timeout_s))
+            return _relay(*await _in_time(backend.respond(model, path, payload), serving.timeout_s))
         parts = backend.stream(model, path, payload)
-        status = int(await asyncio.wait_for(anext(parts), serving.timeout_s))
+        status = int(await _in_time(anext(parts), serving.timeout_s))
         if status != 200:
             return _relay(status, b"".join([part async for part in parts]))  # type: ignore[misc]
         return StreamingResponse(_to_the_end(parts), media_type="text/event-stream")
@@ -103,7 +103,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         """Answer one question or a list: the parsed answer, its confidence, and the nearest labeled rows."""
         questions = body if isinstance(body, list) else [body]
         names = [resolve(question.model, request) for question in questions]
-        answers = await asyncio.wait_for(answer(backend, config, questions, names), serving.timeout_s)
+        answers = await _in_time(answer(backend, config, questions, names), serving.timeout_s)
         return answers if isinstance(body, list) else answers[0]
 
     @app.get("/health")
@@ -125,6 +125,11 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 def _card(name: str, model: str) -> dict[str, Any]:
     card = {"id": name, "object": "model", "created": 0, "owned_by": "semievol"}
     return card if name == model else card | {"root": model}
+
+
+async def _in_time(work: Awaitable[Any], seconds: float) -> Any:
+    async with asyncio.timeout(seconds):  # Python 3.11's wait_for can swallow a cancellation
+        return await work
 
 
 async def _to_the_end(parts: AsyncIterator[int | bytes]) -> AsyncIterator[bytes]:
