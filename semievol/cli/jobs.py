@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,11 +43,10 @@ def submit(
     """
     from semievol.config import load
     from semievol.runs.rounds import check_until
-    from semievol.runs.submission import JobServer
 
     run_config = load(config, overrides)
     check_until(until)  # better said here than by the cluster
-    server = JobServer(address)
+    server = _server(address)
     server.require_authentication(unless=allow_unauthenticated)
     job, new = server.submit(run_config, until=until, variables=env or ())
     typer.echo(f"job {job.id} {'submitted to' if new else 'is at work already on'} {server.url}; run folder {job.run}")
@@ -62,18 +62,15 @@ def jobs(address: Address = _LOCAL_JOB_SERVER) -> None:
 
     **Example:** `semievol jobs --address http://head:8265`
     """
-    import time
-
-    from rich.console import Console
     from rich.table import Column, Table
 
-    from semievol.runs.submission import JobServer
+    from semievol.reports import tables
 
     table = Table("job", "state", "since", "minutes", Column("run folder", overflow="fold"))
-    for job in JobServer(address).jobs():
+    for job in _server(address).jobs():
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started))
         table.add_row(job.id, job.status.lower(), since, f"{job.seconds / 60:,.1f}", job.run)
-    Console(highlight=False, soft_wrap=True).print(table)
+    tables.console().print(table)
 
 
 @app.command()
@@ -82,9 +79,7 @@ def logs(job_id: JobId, address: Address = _LOCAL_JOB_SERVER) -> None:
 
     **Example:** `semievol logs fpb-1c9d20ab`
     """
-    from semievol.runs.submission import JobServer
-
-    _follow(JobServer(address), job_id)
+    _follow(_server(address), job_id)
 
 
 @app.command()
@@ -93,10 +88,14 @@ def stop(job_id: JobId, address: Address = _LOCAL_JOB_SERVER) -> None:
 
     **Example:** `semievol stop fpb-1c9d20ab`
     """
+    job = _server(address).stop(job_id)
+    typer.echo(f"job {job.id} {job.status.lower()}")
+
+
+def _server(address: str) -> JobServer:
     from semievol.runs.submission import JobServer
 
-    job = JobServer(address).stop(job_id)
-    typer.echo(f"job {job.id} {job.status.lower()}")
+    return JobServer(address)
 
 
 def _follow(server: JobServer, job_id: str) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +22,6 @@ from semievol.errors import UserError
 if TYPE_CHECKING:
     from semievol.config import RunConfig
     from semievol.runs.pipeline import Pipeline
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Semi-supervised fine-tuning of language models on Ray: a few hundred labeled rows, many unlabeled ones.",
@@ -66,7 +65,12 @@ def run(
 
     **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
     """
-    _run(config, overrides, as_json=as_json, until=until, env=env)
+    from semievol.config import load
+    from semievol.reports import summary as report
+
+    figures = _pipeline(load(config, overrides)).run(report.write, until, env or ())
+    report.print_result(figures)
+    _print_json(as_json, figures)
 
 
 @app.command()
@@ -77,30 +81,25 @@ def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -
 
     **Example:** `semievol plan configs/fpb.yaml resources.label.actors=4`
     """
-    from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.table import Table
-
+    from semievol.config import load
+    from semievol.reports import tables
     from semievol.runtime import cluster
 
-    pipeline = _pipeline(config, overrides)
+    pipeline = _pipeline(load(config, overrides))
     planned = pipeline.plan()
-    table = Table(title=f"{pipeline.config.name} in {pipeline.folder.uri}", title_justify="left")
     several = len(pipeline.rounds) > 1
-    for column in (*(["round"] if several else []), "stage", "state", "rows in", "rows out", "asks for"):
-        table.add_column(column, justify="left" if column in ("stage", "state", "asks for") else "right")
+    records = []
     for step in planned:
-        rows = ["" if n is None else f"{n:,}" for n in (step.rows_in, step.rows_out)]
-        table.add_row(*([str(step.round)] if several else []), step.stage, step.state, *rows, step.asks)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    for note in pipeline.notes():
-        console.print(note)
+        record: dict[str, Any] = {"round": step.round} if several else {}
+        rows = {
+            f"rows {way}": "" if n is None else f"{n:,}" for way, n in (("in", step.rows_in), ("out", step.rows_out))
+        }
+        records.append(record | {"stage": step.stage, "state": step.state} | rows | {"asks for": step.asks})
+    tables.show(f"{pipeline.config.name} in {pipeline.folder.uri}", records, left=["stage", "state", "asks for"])
     has = cluster.describe(pipeline.config, pipeline.pools())
-    console.print(f"cluster: {has}")
-    if as_json:
-        _print_json({"run": pipeline.folder.uri, "cluster": has, "stages": [asdict(stage) for stage in planned]})
+    for line in (*pipeline.notes(), f"cluster: {has}"):
+        tables.console().print(line)
+    _print_json(as_json, {"run": pipeline.folder.uri, "cluster": has, "stages": [asdict(stage) for stage in planned]})
 
 
 @app.command()
@@ -116,7 +115,7 @@ def demo(
     from semievol.demo.run import prepare
 
     config, overrides = prepare(folder, seed=seed, echo=typer.echo)
-    _run(config, overrides, as_json=as_json)
+    run(config, overrides, as_json=as_json)
 
 
 @app.command()
@@ -138,8 +137,7 @@ def study(
 
     figures = studies.run(studies.load(study, overrides), typer.echo, env or ())
     study_report.print_figures(figures)
-    if as_json:
-        _print_json(figures)
+    _print_json(as_json, figures)
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: STORAGE/NAME, a folder or a URI.")]
@@ -165,12 +163,11 @@ def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> No
     if config.select.ceiling:
         raise UserError("select.ceiling: selects by true answers and not by pseudo-labels; use `semievol run`")
     config.storage, _, config.name = folder.uri.rpartition("/")  # where it is now
-    figures = _pipeline_of(config).select()
+    figures = _pipeline(config).select()
     report.print_selection(figures)
     again = ": the settings hold for all rounds, so it begins with round 0" if figures["round"] else ""
     typer.echo(f"`semievol run {folder.uri}/config.yaml` goes on with what depends on it{again}")
-    if as_json:
-        _print_json(figures)
+    _print_json(as_json, figures)
 
 
 @app.command()
@@ -181,17 +178,15 @@ def verify(run: Run, as_json: AsJson = False) -> None:
 
     **Example:** `semievol verify s3://bucket/runs/fpb`
     """
-    from dataclasses import asdict
-
     from semievol.runs import promotion, verify
 
     found = verify.verify(*promotion.open_run(run), typer.echo)
+    report = verify.problems_as_text(found)
     if not found.problems:
-        typer.echo(verify.problems_as_text(found))
-    if as_json:
-        _print_json(asdict(found))
+        typer.echo(report)
+    _print_json(as_json, asdict(found))
     if found.problems:
-        fail(verify.problems_as_text(found), code=1)
+        fail(report, code=1)
 
 
 @app.command()
@@ -304,37 +299,16 @@ def main(arguments: list[str] | None = None) -> None:
             fail(str(mendable), code=2)
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
         fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
-    if code == _INTERRUPTED:  # Typer gives it back instead of the KeyboardInterrupt
+    if code == 130:  # Typer gives it back instead of the KeyboardInterrupt
         fail("interrupted; run the same command again to go on", code)
 
 
-def _run(
-    config: str,
-    overrides: list[str] | None,
-    *,
-    as_json: bool,
-    until: str | None = None,
-    env: list[str] | None = None,
-) -> None:
-    from semievol.reports import summary as report
-
-    figures = _pipeline(config, overrides).run(report.write, until, env or ())
-    report.print_result(figures)
-    if as_json:
-        _print_json(figures)
-
-
-def _pipeline(config: str, overrides: list[str] | None) -> Pipeline:
-    from semievol.config import load
-
-    return _pipeline_of(load(config, overrides))
-
-
-def _pipeline_of(config: RunConfig) -> Pipeline:
+def _pipeline(config: RunConfig) -> Pipeline:
     from semievol.runs.pipeline import Pipeline
 
     return Pipeline(config, typer.echo)
 
 
-def _print_json(content: dict[str, Any]) -> None:
-    typer.echo(json.dumps(content))
+def _print_json(asked: bool, content: dict[str, Any]) -> None:
+    if asked:
+        typer.echo(json.dumps(content))

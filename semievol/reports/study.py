@@ -12,30 +12,27 @@ from typing import Any
 from semievol.config import CONFIDENCES
 from semievol.data import storage
 from semievol.method.metrics import mcnemar
+from semievol.reports import plots, tables
 
+_TEST = ("gained", "lost", "p_value")
 _PSEUDO = ("accuracy", "selected_accuracy", "coverage")
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a method at one seed.
-
-    Attributes:
-        scores: score of the answer to each test row, 0 to 1, by row id.
-        trained_rows, steps: of the last training of the reported model; None for base.
-        selected: number of pseudo-labels in the training rows.
-        pseudo_labels: their quality against the oracle, as in the manifest of evaluate/compare.
-    """
+    """The result of a method at one seed. `trained_rows` and `steps` are those of the reported model's last training."""
 
     method: str
     seed: int
     accuracy: float
     interval: tuple[float, ...]
-    scores: dict[int, float]
+    scores: dict[int, float]  # of the answer to each test row, 0 to 1, by row id
     trained_rows: int | None = None
     steps: int | None = None
-    selected: int | None = None
-    pseudo_labels: dict[str, Any] | None = None
+    selected: int | None = None  # number of pseudo-labels in the training rows
+    pseudo_labels: dict[str, Any] | None = (
+        None  # their quality against the oracle, as in the manifest of evaluate/compare
+    )
 
 
 @dataclass(frozen=True)
@@ -96,14 +93,13 @@ def _method(runs: dict[int, Result], against: dict[int, Result] | None) -> dict[
     }
     if against and against is not runs:
         counts = [paired(runs[seed], against[seed]) for seed in sorted(runs)]
-        gained, lost = (sum(side) for side in zip(*counts, strict=True))
-        figure["paired"] = {"gained": gained, "lost": lost, "p_value": _p_value(gained, lost)}
-        figure["paired"]["by_seed"] = [{"gained": g, "lost": n, "p_value": _p_value(g, n)} for g, n in counts]
+        pooled = _test(*map(sum, zip(*counts, strict=True)))
+        figure["paired"] = pooled | {"by_seed": [_test(*count) for count in counts]}
     return figure
 
 
-def _p_value(gained: int, lost: int) -> float:
-    return float(f"{mcnemar(gained, lost):.3g}")
+def _test(gained: int, lost: int) -> dict[str, Any]:
+    return dict(zip(_TEST, (gained, lost, float(f"{mcnemar(gained, lost):.3g}")), strict=True))
 
 
 def _mean(values: list[Any]) -> float | None:
@@ -125,14 +121,11 @@ def _mean_pseudo_labels(each: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def write(uri: str, study: dict[str, Any], results: list[Result]) -> None:
     """Write the reports into the study's folder."""
-    from semievol.reports import plots as study_plots
-
     storage.write_text(storage.join(uri, "results.json"), json.dumps(study, indent=1))
     storage.write_text(storage.join(uri, "results.csv"), to_csv(study, results))
     storage.write_text(storage.join(uri, "results.md"), to_markdown(study))
-    storage.write_bytes(storage.join(uri, "plot.png"), study_plots.accuracies(study))
-    curves = study_plots.risk_coverage(study)
-    if curves:
+    storage.write_bytes(storage.join(uri, "plot.png"), plots.accuracies(study))
+    if curves := plots.risk_coverage(study):
         storage.write_bytes(storage.join(uri, "risk_coverage.png"), curves)
 
 
@@ -155,92 +148,72 @@ def to_csv(study: dict[str, Any], results: list[Result]) -> str:
     return text.getvalue()
 
 
-_TEST = ("gained", "lost", "p_value")
-
-
-def rows(study: dict[str, Any]) -> list[list[str]]:
-    """Return the table of methods as text cells: a header and a line per method."""
-    header = [
-        "method",
-        "accuracy",
-        "sd",
-        "each seed",
-        f"vs {study['compare_to']}",
-        "p",
-        "gap closed",
-        "rows",
-        "steps",
-    ]
-    lines = [header]
+def _methods(study: dict[str, Any]) -> tables.Records:
+    """Return the table of methods."""
+    records = []
     for name, figure in study["methods"].items():
         test = figure["paired"]
-        lines.append(
-            [
-                name,
-                _shown(figure["mean"]),
-                _shown(figure["sd"]),
-                " ".join(map(_shown, figure["by_seed"])),
-                f"+{test['gained']} -{test['lost']}" if test else "",
-                f"{test['p_value']:.2g}" if test else "",
-                _shown(figure["gap_closed"], ".0%"),
-                _shown(figure["trained_rows"], ",.0f"),
-                _shown(figure["steps"], ",.0f"),
-            ]
-        )
-    return lines
+        record = {
+            "method": name,
+            "accuracy": _shown(figure["mean"]),
+            "sd": _shown(figure["sd"]),
+            "each seed": " ".join(map(_shown, figure["by_seed"])),
+            f"vs {study['compare_to']}": f"+{test['gained']} -{test['lost']}" if test else "",
+            "p": f"{test['p_value']:.2g}" if test else "",
+            "gap closed": _shown(figure["gap_closed"], ".0%"),
+            "rows": _shown(figure["trained_rows"], ",.0f"),
+            "steps": _shown(figure["steps"], ",.0f"),
+        }
+        records.append(record)
+    return records
 
 
-def pseudo_label_rows(study: dict[str, Any]) -> list[list[str]]:
-    """Return the table of pseudo-labels against the oracle: a header and a line per method that has pseudo-labels."""
-    lines = [["method", "right", "selected", "selected right", *(f"AUROC {measure}" for measure in CONFIDENCES)]]
+def _pseudo_labels(study: dict[str, Any]) -> tables.Records:
+    """Return the table of pseudo-labels against the oracle, of the methods that have pseudo-labels."""
+    records = []
     for name, figure in study["methods"].items():
         if labels := figure["pseudo_labels"]:
-            aurocs = [_shown(labels["measures"].get(measure, {}).get("auroc")) for measure in CONFIDENCES]
-            selected = f"{_shown(figure['selected'], ',.0f')} ({_shown(labels['coverage'], '.0%')})"
-            lines.append([name, _shown(labels["accuracy"]), selected, _shown(labels["selected_accuracy"]), *aurocs])
-    return lines
+            record = {
+                "method": name,
+                "right": _shown(labels["accuracy"]),
+                "selected": f"{_shown(figure['selected'], ',.0f')} ({_shown(labels['coverage'], '.0%')})",
+                "selected right": _shown(labels["selected_accuracy"]),
+            }
+            aurocs = {f"AUROC {m}": _shown(labels["measures"].get(m, {}).get("auroc")) for m in CONFIDENCES}
+            records.append(record | aurocs)
+    return records
 
 
 def _shown(value: float | None, form: str = ".3f") -> str:
     return "" if value is None else format(value, form)
 
 
+_PAIRED = (
+    "Paired: test rows gained and lost, pooled over the seeds, with the exact p-value of McNemar's test. All seeds have the "
+    "same test rows, so pooled p-values are smaller than for as many independent rows; results.csv has those of each seed."
+)
+
+
 def to_markdown(study: dict[str, Any]) -> str:
     """Return the content of results.md."""
     seeds = ", ".join(map(str, study["seeds"]))
     parts = [f"# Study {study['study']}", f"Seeds {seeds}; means and sample standard deviations over them."]
-    parts.append(_markdown_table(rows(study)))
+    parts.append(tables.to_markdown(_methods(study)))
     if study["compare_to"]:
-        parts.append(
-            "Paired: test rows gained and lost, pooled over the seeds, with the exact p-value of McNemar's test. All seeds "
-            "have the same test rows, so pooled p-values are smaller than for as many independent rows; results.csv has "
-            "those of each seed."
-        )
-    labels = pseudo_label_rows(study)
-    if len(labels) > 1:
-        parts += ["Pseudo-labels against the oracle, which the methods do not see:", _markdown_table(labels)]
+        parts.append(_PAIRED)
+    if labels := _pseudo_labels(study):
+        parts += ["Pseudo-labels against the oracle, which the methods do not see:", tables.to_markdown(labels)]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(lines: list[list[str]]) -> str:
-    header, *body = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([header, "|" + "---|" * len(lines[0]), *body])
 
 
 def print_figures(study: dict[str, Any]) -> None:
     """Print the tables at the end of `semievol study`."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True)
-    methods = [line[:3] + line[4:] for line in rows(study)]  # without the figures of each seed, which are in the files
-    for title, lines in ((study["study"], methods), ("pseudo-labels", pseudo_label_rows(study))):
-        if len(lines) > 1:
-            table = Table(title=title, title_justify="left")
-            for column in lines[0]:
-                table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
-            for line in lines[1:]:
-                table.add_row(*line)
-            console.print(table)
+    methods = _methods(study)
+    for record in methods:
+        del record["each seed"]  # it is in the files
+    tables.show(study["study"], methods, left=["method"])
+    if labels := _pseudo_labels(study):
+        tables.show("pseudo-labels", labels, left=["method"])
     if study["gap_closed"] is not None:
-        console.print(f"{study['semievol']} closes {study['gap_closed']:.0%} of the gap between SFT and the ceiling")
+        closed = f"{study['semievol']} closes {study['gap_closed']:.0%} of the gap between SFT and the ceiling"
+        tables.console().print(closed)

@@ -6,69 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from semievol.data import storage
+from semievol.reports import tables
 from semievol.runs.folder import Manifest
 from semievol.runs.pipeline import Finished
 from semievol.stages import registry
 from semievol.stages.base import Key
 
-_README = """\
-# Run {{ name }}
-
-SemiEvol (arXiv 2410.14745) on `{{ base_model }}`, task `{{ task }}`, seed {{ seed }}.
-{% if ceiling %}
-**A ceiling, not a result**: the final training saw the true answers of the unlabeled rows (select.ceiling).
-{% endif %}
-{% if evaluated -%}
-## Held-out accuracy
-
-| model | accuracy | {{ level }} interval | unparsable answers |
-|---|---|---|---|
-{% for name, m in evaluated.items() -%}
-| {{ name }} | {{ "%.3f" | format(m.accuracy) }} | {{ "%.3f" | format(m.interval[0]) }} to \
-{{ "%.3f" | format(m.interval[1]) }} | {{ "%.1f" | format(100 * m.unparsable) }} % |
-{% endfor %}
-{% endif -%}
-{% if paired -%}
-Paired (McNemar, exact):
-{% for pair, t in paired.items() -%}
-- {{ pair.replace("_vs_", " against ") }}: {{ t.gained }} rows gained, {{ t.lost }} lost, p = {{ t.p_value }}
-{% endfor %}
-{% endif -%}
-{% if pseudo_labels -%}
-Pseudo-labels against the oracle{{ "" if ceiling else " (measured only, never used)" }}: {{ "%.3f" | format(pseudo_labels.accuracy) }} right of all,
-{{ "%.3f" | format(pseudo_labels.selected_accuracy) }} of the selected, coverage \
-{{ "%.3f" | format(pseudo_labels.coverage) }}.
-
-{% endif -%}
-## Data
-
-| split | kept | quarantined | duplicates folded | held back (also in the test set) |
-|---|---|---|---|---|
-{% for r in rounds if r.data -%}
-{% for split, n in r.data.splits.items() -%}
-| {{ split }}{{ r | in_round }} | {{ n.kept }} | {{ n.quarantined }} | {{ n.duplicate }} | {{ n.leak }} |
-{% endfor -%}
-{% endfor %}
-{% for r in rounds if r.data -%}
-{% for reason, n in r.data.reasons.items() -%}
-- quarantined, {{ reason }}{{ r | in_round }}: {{ n }}
-{% endfor -%}
-{% for note, n in r.data.notes.items() -%}
-- noted, {{ note }}{{ r | in_round }}: {{ n }}
-{% endfor -%}
-{% endfor %}
-## Stages
-
-| stage | seconds | rows in | out | quarantined | |
-|---|---|---|---|---|---|
-{% for s in stages -%}
-| {{ s.stage }}{{ s | in_round }} | {{ s.seconds }} | {{ s.rows.came_in }} | {{ s.rows.out }} | {{ s.rows.quarantined }} | {{ s.headline }} |
-{% endfor %}
-## Files
-
-{% for what, uri in places.items() -%}
-- {{ what }}: `{{ uri }}`
-{% endfor %}"""
+_CEILING = "the final training saw the true answers of the unlabeled rows"
 
 
 def write(finished: Finished) -> dict[str, Any]:
@@ -82,12 +26,17 @@ def write(finished: Finished) -> dict[str, Any]:
 def summary(finished: Finished) -> dict[str, Any]:
     """Return the main figures as one JSON object. A run that stopped early has only some of them.
 
-    A figure outside `rounds` is that of the last round that has it.
+    A figure or place outside `rounds` is that of the last round that has it.
     """
     manifests, config = finished.manifests, finished.config
     rounds = [_of_round(number, manifests) for number in sorted({number for _, number in manifests})]
     last = {key: value for figures in rounds for key, value in figures.items() if value is not None}
     models = {stage.evaluates: last[stage.evaluates] for stage in registry() if stage.evaluates in last}
+    places = {
+        name: storage.join(finished.folder.stage(*key), path)
+        for key, manifest in sorted(manifests.items(), key=lambda item: item[0][1])
+        for name, path in manifest.places.items()
+    }
     steps = [
         {"stage": stage, "round": n, "seconds": m.seconds, "rows": asdict(m.rows), "headline": m.headline}
         for (stage, n), m in manifests.items()
@@ -107,15 +56,14 @@ def summary(finished: Finished) -> dict[str, Any]:
         "stages": steps,
         "seconds_of_this_call": round(finished.seconds, 1),
         "ceiling": config.select.ceiling,
-        "places": {"run": finished.folder.uri} | _places(finished),
+        "places": {"run": finished.folder.uri} | places,
     }
 
 
 def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
     """Return the figures of one round; a missing figure is None."""
-    figures: dict[str, Any] = dict.fromkeys(("evolved", "paired", "pseudo_labels", "selected", "data")) | {
-        "round": number
-    }
+    figures: dict[str, Any] = dict.fromkeys(("evolved", "paired", "pseudo_labels", "selected", "data"))
+    figures["round"] = number
     for stage in registry():
         if manifest := manifests.get((stage.name, number)):
             figures |= stage.figures(manifest.metrics)
@@ -123,41 +71,79 @@ def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
     return figures
 
 
-def _places(finished: Finished) -> dict[str, str]:
-    """Return the URIs of the main results by name. If several rounds write a result, the last one counts."""
-    return {
-        name: storage.join(finished.folder.stage(*key), path)
-        for key, manifest in sorted(finished.manifests.items(), key=lambda item: item[0][1])
-        for name, path in manifest.places.items()
-    }
-
-
 def run_readme(figures: dict[str, Any]) -> str:
     """Return the README of the run folder, in Markdown."""
-    from jinja2 import Environment, StrictUndefined
+    about = "SemiEvol (arXiv 2410.14745) on `{base_model}`, task `{task}`, seed {seed}.".format_map(figures)
+    parts = [f"# Run {figures['name']}", about]
+    if figures["ceiling"]:
+        parts.append(f"**A ceiling, not a result**: {_CEILING} (select.ceiling).")
+    if figures["models"]:
+        parts += ["## Held-out accuracy", tables.to_markdown(_accuracies(figures))]
+    if figures["paired"]:
+        lines = [
+            f"- {pair.replace('_vs_', ' against ')}: {t['gained']} rows gained, {t['lost']} lost, p = {t['p_value']}"
+            for pair, t in figures["paired"].items()
+        ]
+        parts.append("\n".join(["Paired (McNemar, exact):", *lines]))
+    if labels := figures["pseudo_labels"]:
+        use = "" if figures["ceiling"] else " (measured only, never used)"
+        parts.append(
+            f"Pseudo-labels against the oracle{use}: {labels['accuracy']:.3f} right of all,\n"
+            f"{labels['selected_accuracy']:.3f} of the selected, coverage {labels['coverage']:.3f}."
+        )
+    parts += _data([each for each in figures["rounds"] if each["data"]])
+    steps = []
+    for step in figures["stages"]:
+        rows = step["rows"]
+        record = {"stage": step["stage"] + _in_round(step), "seconds": step["seconds"], "rows in": rows["came_in"]}
+        record |= {"out": rows["out"], "quarantined": rows["quarantined"], "": step["headline"]}
+        steps.append(record)
+    places = "\n".join(f"- {what}: `{uri}`" for what, uri in figures["places"].items())
+    return "\n\n".join([*parts, "## Stages", tables.to_markdown(steps), "## Files", places, ""])
 
-    environment = Environment(undefined=StrictUndefined, autoescape=False)  # Markdown, not HTML
-    environment.filters["in_round"] = lambda entry: f", round {entry['round']}" if entry["round"] else ""
-    return environment.from_string(_README).render(figures, evaluated=_evaluated(figures)) + "\n"
+
+def _data(rounds: list[dict[str, Any]]) -> list[str]:
+    """Return the paragraphs about the rows that each round has read."""
+    table, notes = [], []
+    for each in rounds:
+        for split, n in each["data"]["splits"].items():
+            record = {"split": split + _in_round(each), "kept": n["kept"], "quarantined": n["quarantined"]}
+            record |= {"duplicates folded": n["duplicate"], "held back (also in the test set)": n["leak"]}
+            table.append(record)
+        for what, key in (("quarantined", "reasons"), ("noted", "notes")):
+            notes += [f"- {what}, {reason}{_in_round(each)}: {n}" for reason, n in each["data"][key].items()]
+    return ["## Data", *([tables.to_markdown(table)] if table else []), *(["\n".join(notes)] if notes else [])]
 
 
-def _evaluated(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the evaluated models by name. After several rounds, each evolved model is named by its round."""
+def _in_round(entry: dict[str, Any]) -> str:
+    return f", round {entry['round']}" if entry["round"] else ""
+
+
+def _accuracies(figures: dict[str, Any]) -> tables.Records:
+    """Return the table of models. After several rounds, each evolved model is named by its round."""
+    models = dict(figures["models"])
     evolved = {f"round-{each['round']}": each["evolved"] for each in figures["rounds"] if each["evolved"]}
-    if len(evolved) < 2:
-        return dict(figures["models"])
-    return {name: m for name, m in figures["models"].items() if name != "evolved"} | evolved
+    if len(evolved) > 1:
+        del models["evolved"]
+        models |= evolved
+    return [
+        {
+            "model": name,
+            "accuracy": f"{m['accuracy']:.3f}",
+            f"{figures['level']} interval": "{:.3f} to {:.3f}".format(*m["interval"]),
+            "unparsable answers": f"{100 * m['unparsable']:.1f} %",
+        }
+        for name, m in models.items()
+    ]
 
 
 def print_result(figures: dict[str, Any]) -> None:
-    """Print the end of `semievol run`: the table of models, further figures, and the URIs of the results."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    """Print the end of `semievol run`."""
+    console = tables.console()
     if figures["models"]:
-        console.print(_table(figures))
+        tables.show(f"{figures['name']}: held-out accuracy", _accuracies(figures), left=["model"])
     if figures["ceiling"]:
-        console.print("a ceiling, not a result: the final training saw the true answers of the unlabeled rows")
+        console.print(f"a ceiling, not a result: {_CEILING}")
     for rival in ("warm", "previous"):
         if test := (figures["paired"] or {}).get(f"evolved_vs_{rival}"):
             counts = f"{test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}"
@@ -172,10 +158,8 @@ def print_result(figures: dict[str, Any]) -> None:
 
 
 def print_selection(figures: dict[str, Any]) -> None:
-    """Print the end of `semievol select`: selected rows by answer, the threshold, and the quality of the labels."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    """Print the end of `semievol select`."""
+    console = tables.console()
     by_answer = ", ".join(f"{answer}: {n:,}" for answer, n in figures["selected_by_answer"].items())
     console.print(f"round {figures['round']}: {figures['selected']:,} selected{f' ({by_answer})' if by_answer else ''}")
     for reason, n in figures["rejected"].items():
@@ -185,15 +169,3 @@ def print_selection(figures: dict[str, Any]) -> None:
         console.print(
             f"against the oracle: {labels['selected_accuracy']:.3f} of them right, coverage {labels['coverage']:.0%}"
         )
-
-
-def _table(figures: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=f"{figures['name']}: held-out accuracy", title_justify="left")
-    for column in ("model", "accuracy", f"{figures['level']} interval", "unparsable"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for name, m in _evaluated(figures).items():
-        interval = f"{m['interval'][0]:.3f} to {m['interval'][1]:.3f}"
-        table.add_row(name, f"{m['accuracy']:.3f}", interval, f"{100 * m['unparsable']:.1f} %")
-    return table

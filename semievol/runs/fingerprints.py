@@ -24,9 +24,6 @@ class Fingerprints:
 
     Args:
         files: the input files by split. Unlabeled files are taken from each round instead.
-
-    Raises:
-        UserError: a model does not exist.
     """
 
     def __init__(self, run_config: RunConfig, files: Mapping[str, Iterable[FileEntry]]) -> None:
@@ -35,9 +32,7 @@ class Fingerprints:
         self._models = {
             "base": _base_identity(run_config),
             "embedding": _model_identity(
-                "embedding.model",
-                embedding.model_path(run_config.embedding.model),
-                begins_with=("modules.json", "config.json"),
+                "embedding.model", embedding.model_path(run_config.embedding.model), ("modules.json", "config.json")
             ),
             "collaborators": [
                 _model_identity(key, getattr(owner, name))
@@ -45,7 +40,6 @@ class Fingerprints:
                 if key.startswith("label.")
             ],
         }
-        self._rounds: dict[int, RunConfig] = {}  # the config of each round
 
     def of(self, steps: Iterable[Step]) -> dict[Key, str]:
         """Return the fingerprint of every step. Each step must come after the steps that it reads."""
@@ -57,9 +51,8 @@ class Fingerprints:
     def of_step(self, step: Step, inputs: list[str]) -> str:
         """Return the fingerprint of a step, given the fingerprints of its inputs."""
         stage, number = step.stage, step.round.number
-        if number not in self._rounds:
-            self._rounds[number] = of_round(self._config, number)
-        settings = {key: _plain(attrgetter(key)(self._rounds[number])) for key in stage.settings}
+        config = of_round(self._config, number)
+        settings = {key: _plain(attrgetter(key)(config)) for key in stage.settings}
         own: list[Any] = [self._models[name] for name in stage.models]
         if stage.reads_files:
             own += [asdict(file) for file in step.round.files] + (self._known if number == 0 else [])
@@ -79,15 +72,8 @@ def _base_identity(run_config: RunConfig) -> list[Any]:
     return _model_identity("model.base", run_config.model.base)
 
 
-def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
-    """Return the names, sizes and times of a model's files, or its commit on the hub.
-
-    Args:
-        begins_with: a model has one of these files.
-
-    Raises:
-        UserError: there is no such model.
-    """
+def _model_identity(key: str, model: str, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
+    """Return the names, sizes and times of a model's files, or its commit on the hub. It has a file of `begins_with`."""
     if paths.is_path(model) or "://" in model:
         if not any(storage.exists(storage.join(model, name)) for name in begins_with):
             wanted = " or ".join(begins_with)
@@ -99,8 +85,7 @@ def _model_identity(key: str, model: str, *, begins_with: Sequence[str] = ("conf
     problem: Exception | None = None
     for name in begins_with:
         try:
-            path = hf_hub_download(model, name)
-            return [model, path.split("/")[-2]]  # .../snapshots/<commit>/<file>
+            return [model, hf_hub_download(model, name).split("/")[-2]]  # .../snapshots/<commit>/<file>
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             problem = error
     raise UserError(f"{key}: '{model}' is not a local folder, and the hub does not return it: {problem}")

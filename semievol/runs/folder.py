@@ -16,6 +16,7 @@ import json
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,7 +28,6 @@ from semievol.stages.base import Key, Rows, StageResult
 MANIFEST, RUN = "manifest.json", "run.json"
 _DATA = "data.json"
 _NOTHING_NEW = "nothing_new.json"
-_READERS = 8  # threads that compute checksums
 _LIBRARIES = (
     "ray",
     "torch",
@@ -89,6 +89,10 @@ class RunFolder:
         uri = storage.join(self.stage(stage, round_number), MANIFEST)
         return Manifest.from_json(storage.read_text(uri)) if storage.exists(uri) else None
 
+    def output(self, stage: str, round_number: int = 0) -> list[storage.FileEntry]:
+        """Return the files of a stage without its manifest."""
+        return [file for file in storage.find(self.stage(stage, round_number)) if not file.uri.endswith(MANIFEST)]
+
     def discard(self, stage: str, round_number: int = 0) -> None:
         """Remove a stage's output, manifest first: a removal that is interrupted must not look like a finished stage."""
         folder = self.stage(stage, round_number)
@@ -103,9 +107,7 @@ class RunFolder:
         result.rows.check(stage)
         folder = self.stage(stage, round_number)
         prefix = len(storage.resolve(folder)[1]) + 1
-        files = [file for file in storage.find(folder) if not file.uri.endswith(MANIFEST)]
-        with ThreadPoolExecutor(_READERS) as pool:
-            digests = list(pool.map(storage.sha256, [file.uri for file in files]))
+        files = self.output(*key)
         manifest = Manifest(
             stage=stage,
             fingerprint=fingerprint,
@@ -119,7 +121,7 @@ class RunFolder:
             versions=library_versions(),
             files=[
                 {"path": storage.resolve(file.uri)[1][prefix:], "size": file.size, "sha256": digest}
-                for file, digest in zip(files, digests, strict=True)
+                for file, digest in zip(files, checksums([file.uri for file in files]), strict=True)
             ],
         )
         storage.write_text(storage.join(folder, MANIFEST), json.dumps(asdict(manifest), indent=1))
@@ -129,9 +131,7 @@ class RunFolder:
         """Return the records of the rounds with rows of their own, by number."""
         records = {}
         for number in self.numbers():
-            uri = storage.join(self.uri, f"round-{number}", _DATA)
-            if storage.exists(uri):
-                data = json.loads(storage.read_text(uri))
+            if data := self.read_json(f"round-{number}/{_DATA}"):
                 files = tuple(storage.FileEntry(**file) for file in data["files"])
                 records[number] = Record(files, data["finished"])
         return records
@@ -147,20 +147,16 @@ class RunFolder:
 
     def run_id(self) -> str:
         """Return the unique id of the run; empty before the first `run`."""
-        return str(self._run_json().get("id", ""))
+        return str(self.read_json(RUN).get("id", ""))
 
     def expected(self) -> dict[str, str]:
         """Return the stage fingerprints that the last `run` expected, by `round-N/<stage>`."""
-        return dict(self._run_json().get("fingerprints", {}))
-
-    def _run_json(self) -> dict[str, Any]:
-        uri = storage.join(self.uri, RUN)
-        return dict(json.loads(storage.read_text(uri))) if storage.exists(uri) else {}
+        return dict(self.read_json(RUN).get("fingerprints", {}))
 
     def nothing_new(self) -> str | None:
         """Return the fingerprint of the last step that found no new row in new files."""
-        uri = storage.join(self.uri, _NOTHING_NEW)
-        return json.loads(storage.read_text(uri)).get("fingerprint") if storage.exists(uri) else None
+        known: str | None = self.read_json(_NOTHING_NEW).get("fingerprint")
+        return known
 
     def give_up(self, key: Key) -> None:
         """Remove the round of a step that found no new row. Its fingerprint stays, so that its files are not tried again."""
@@ -168,12 +164,23 @@ class RunFolder:
         self.discard(*key)
         storage.delete(storage.join(self.uri, f"round-{key[1]}"))
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
+    def read_json(self, name: str) -> Any:
+        """Return the content of one of the run's own files; an empty dict if it does not exist."""
+        uri = storage.join(self.uri, name)
+        return json.loads(storage.read_text(uri)) if storage.exists(uri) else {}
+
+    def write_json(self, name: str, content: Any) -> None:
         storage.write_text(storage.join(self.uri, name), json.dumps(content, indent=1))
 
     def write_status(self, **status: Any) -> None:
         """Write what the run does now, for monitoring."""
         self.write_json("status.json", {**status, "at": now()})
+
+
+def checksums(uris: list[str]) -> list[str]:
+    """Return the SHA-256 of each file."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(storage.sha256, uris))
 
 
 def fingerprint(*parts: Any) -> str:
@@ -190,8 +197,6 @@ def now() -> str:
 def library_versions() -> dict[str, str]:
     versions = {"semievol": semievol.__version__}
     for name in _LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions

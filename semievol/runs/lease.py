@@ -32,17 +32,13 @@ class _Lost(BaseException):
 
 
 def _raise_lost(*_: Any) -> None:
-    # The handler of SIGUSR1, because a shell makes background processes ignore SIGINT.
+    """Handle SIGUSR1. A shell makes background processes ignore SIGINT."""
     raise _Lost
 
 
 @contextmanager
 def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
-    """Hold the lease of the run folder `run`, and yield the owner id that it names.
-
-    Raises:
-        UserError: another driver holds the lease, or has taken it over in the meantime.
-    """
+    """Hold the lease of the run folder `run`, and yield the owner id that it names."""
     uri = storage.join(run, FILE)
     _wait_until_free(uri, echo)
     owner = uuid.uuid4().hex
@@ -56,13 +52,11 @@ def held(run: str, echo: Callable[[str], None]) -> Iterator[str]:
                 current = _read(uri)
                 if current.get("owner", owner) != owner:
                     lost.set()
-                    break
+                    return _thread.interrupt_main(signal.SIGUSR1)
                 number += 1
                 _beat(uri, owner, number)
             except (OSError, UserError, ValueError):
                 continue  # the store fails or the file is half written; if that lasts, the stage fails too
-        if lost.is_set():
-            _thread.interrupt_main(signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, _raise_lost)
     thread = threading.Thread(target=beat, daemon=True, name="lease")

@@ -1,7 +1,4 @@
-"""Run the stages of each round in order. Finished steps are skipped, and an interrupted step is resumed.
-
-This module uses stages and manifests. It does not use Ray Data, vLLM or DeepSpeed.
-"""
+"""Run the stages of each round in order. Finished steps are skipped, and an interrupted step is resumed."""
 
 from __future__ import annotations
 
@@ -46,9 +43,6 @@ class Pipeline:
     Args:
         folder: of the run; default: <storage>/<name>.
         engines, load_trainer: replace the engines and the trainer of the config.
-
-    Raises:
-        UserError: an input file or a model is missing or wrong.
     """
 
     def __init__(
@@ -62,8 +56,7 @@ class Pipeline:
         self.config = paths.absolute(run_config)
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
-        begun = bool(self.folder.records())
-        files = ingest.inputs(self.config, begun=begun)
+        files = ingest.inputs(self.config, begun=bool(self.folder.records()))
         self._listing: Files = tuple(files["unlabeled"])
         self._fingerprints = Fingerprints(self.config, files)
         self._engines = engines or EnginePool()
@@ -93,12 +86,6 @@ class Pipeline:
             report: writes the figures into the run folder, while this driver holds the lease, and returns them.
             variables: names of environment variables that every node must have.
             only_needed: skip the stages that the last stage of a round does not depend on.
-
-        Returns:
-            The figures that `report` returns.
-
-        Raises:
-            UserError: the user can fix the cause.
         """
         rounds.check_until(until)
         new = not storage.exists(self.folder.uri)
@@ -126,9 +113,6 @@ class Pipeline:
 
         Returns:
             The metrics of the stage, the `round`, and `pseudo_labels` (None without an oracle).
-
-        Raises:
-            UserError: there are no pseudo-labels, or the stage refuses the settings.
         """
         steps = {step.key: step for step in self._steps}
         labeled = [one.number for one in self.rounds if self.folder.manifest(label.STAGE.name, one.number)]
@@ -156,10 +140,8 @@ class Pipeline:
                 return
             before = self.rounds
             self._lay_out([*before, following])
-            fingerprints = {
-                self.folder.fingerprints[step.key] for step in self._steps_of(following) if step.stage.reads_files
-            }
-            if following.files and self.folder.nothing_new() in fingerprints:
+            reads = [step.key for step in self._steps_of(following) if step.stage.reads_files]
+            if following.files and self.folder.nothing_new() in map(self.folder.fingerprints.get, reads):
                 return self._lay_out(before)
 
     def _lay_out(self, these: list[Round]) -> None:
@@ -197,11 +179,14 @@ class Pipeline:
             if ahead := [step for step in wanted if not self._runner.done(step)]:
                 self._require(one)
                 connect()
-                cluster.require(self.config, self._pools(ahead), self._echo)  # before hours of work, and at each stage
-            self._begin(one)
+                cluster.require(self.config, self.pools(ahead), self._echo)  # before hours of work, and at each stage
+            self._record(one, finished=False)
+            if number:
+                rows = f"{len(one.files):,} new unlabeled file(s)" if one.files else "the same unlabeled rows"
+                self._echo(f"round {number}, from the evolved model of round {number - 1}: {rows}")
             for step in wanted:
                 if step in ahead:
-                    cluster.require(self.config, self._pools([step]), self._echo)
+                    cluster.require(self.config, self.pools([step]), self._echo)
                 manifests[step.key] = self._runner.done_or_run(step)
                 if number and step.stage.reads_files and not manifests[step.key].rows.out:
                     del manifests[step.key]
@@ -215,19 +200,10 @@ class Pipeline:
             number += 1
         return manifests
 
-    def pools(self) -> list[str]:
-        """Return the keys in `resources` of the actor pools that are still needed."""
-        return self._pools([step for step in self._steps if not self._runner.done(step)])
-
-    def _pools(self, steps: list[Step]) -> list[str]:
-        pools = dict.fromkeys(step.stage.pool_in(self.config) for step in steps)
-        return [pool for pool in pools if pool]
-
-    def _begin(self, one: Round) -> None:
-        self._record(one, finished=False)
-        if one.number:
-            rows = f"{len(one.files):,} new unlabeled file(s)" if one.files else "the same unlabeled rows"
-            self._echo(f"round {one.number}, from the evolved model of round {one.number - 1}: {rows}")
+    def pools(self, steps: Sequence[Step] | None = None) -> list[str]:
+        """Return the keys in `resources` of the actor pools that some steps need; default: the unfinished steps."""
+        needy = [step for step in self._steps if not self._runner.done(step)] if steps is None else steps
+        return [pool for pool in dict.fromkeys(step.stage.pool_in(self.config) for step in needy) if pool]
 
     def _record(self, one: Round, *, finished: bool) -> None:
         """Write the record of a round with files of its own, unless it is up to date."""
@@ -243,7 +219,6 @@ class Pipeline:
         gone = [file.uri for file in one.files if file not in here and storage.find(file.uri) != [file]]
         if gone:
             raise UserError(
-                f"round {one.number} would have to be read again, because of a change in the config or in the labeled or "
-                f"test rows, and {len(gone):,} of its unlabeled files are gone or changed, {gone[0]} first. Bring them back, "
-                f"or start over under another name=..."
+                f"round {one.number} would have to be read again, as the config or the labeled or test rows have changed, and "
+                f"{len(gone):,} of its unlabeled files are gone or changed, {gone[0]} first. Bring them back, or use another name="
             )

@@ -1,14 +1,13 @@
 """Promotions: the record in a run folder that tells the endpoint which round to serve as `evolved`.
 
-`promotions.json` is a list, oldest first, that only grows. A rollback is an entry of its own, so the list shows what was
-served at each time.
+`promotions.json` is a list, oldest first, that only grows. A rollback is an entry of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from semievol import stages
@@ -16,10 +15,9 @@ from semievol.config import RunConfig, loads
 from semievol.data import storage
 from semievol.errors import UserError
 from semievol.runs.folder import RunFolder, now
-from semievol.stages.base import Key
+from semievol.stages.base import Key, Stage
 
 _RECORD = "promotions.json"
-_ROUND = re.compile(r"round-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,7 @@ class Promotion:
 
 
 def open_run(run: str, overrides: list[str] | None = None) -> tuple[RunFolder, RunConfig]:
-    """Return the folder and the resolved config of an existing run.
-
-    Raises:
-        UserError: there is no run at this URI.
-    """
+    """Return the folder and the resolved config of an existing run."""
     path, _, name = storage.absolute(run).rstrip("/").rpartition("/")
     folder = RunFolder(path, name)
     file = storage.join(folder.uri, "config.yaml")
@@ -51,8 +45,7 @@ def open_run(run: str, overrides: list[str] | None = None) -> tuple[RunFolder, R
 
 def history(folder: RunFolder) -> list[Promotion]:
     """Return the record, oldest first; empty before the first promotion."""
-    uri = storage.join(folder.uri, _RECORD)
-    return [Promotion(**entry) for entry in json.loads(storage.read_text(uri))] if storage.exists(uri) else []
+    return [Promotion(**entry) for entry in folder.read_json(_RECORD)]
 
 
 def promoted(folder: RunFolder) -> list[Promotion]:
@@ -70,15 +63,12 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
     """Serve a round as `evolved`.
 
     Its accuracy on the test rows is compared with that of the model served now, or of the base model if there is none.
-
-    Raises:
-        UserError: the round is not finished or is promoted already. Without `force`, also: its accuracy is lower by more
-            than `serving.tolerance`, or the test rows differ.
+    It must not be lower by more than `serving.tolerance`, and the test rows must be the same; `force` overrides both.
     """
-    accuracy = accuracy_of(folder, f"round-{round_number}")
-    _, model = model_of(folder, config, f"round-{round_number}")
-    trained = folder.manifest(stages.making("evolved").name, round_number)
-    evaluated = folder.manifest(stages.evaluating("evolved").name, round_number)
+    name = f"round-{round_number}"
+    accuracy = accuracy_of(folder, name)
+    _, model = model_of(folder, config, name)
+    trained, evaluated = (folder.manifest(*_step(name, find)) for find in (stages.making, stages.evaluating))
     if trained and evaluated and evaluated.finished_at < trained.finished_at:
         raise UserError(f"round {round_number} was trained again after its evaluation. `semievol run` evaluates it")
     before = promoted(folder)
@@ -88,10 +78,8 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
     rival = f"round-{before[-1].round}" if before and not again else "base"
     against = before[-1].accuracy if again else accuracy_of(folder, rival)
     if not force:
-        if _test_rows(folder, f"round-{round_number}") != _test_rows(folder, rival):
-            raise UserError(
-                f"round {round_number} and {rival} were evaluated on different test rows; --force promotes it"
-            )
+        if _test_rows(folder, name) != _test_rows(folder, rival):
+            raise UserError(f"{name} and {rival} were evaluated on different test rows; --force promotes it")
         if accuracy < against - config.serving.tolerance:
             raise UserError(
                 f"round {round_number} has accuracy {accuracy:.3f} on the test rows, {rival} {against:.3f}: worse by more "
@@ -101,11 +89,7 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
 
 
 def rollback(folder: RunFolder) -> Promotion:
-    """Serve the round that was served before the last promotion.
-
-    Raises:
-        UserError: fewer than two promotions are left.
-    """
+    """Serve the round that was served before the last promotion."""
     active = promoted(folder)
     if len(active) < 2:
         raise UserError("nothing to roll back to: " + ("one round was promoted" if active else "nothing was promoted"))
@@ -126,47 +110,38 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
 
     Args:
         name: base, warm (of round 0) or round-N.
-
-    Raises:
-        UserError: the stage that makes the model is not finished.
     """
     if name == "base":
         return config.model.base, hashlib.sha256(config.model.base.encode()).hexdigest()[:16]
-    match = _ROUND.fullmatch(name)
-    stage, round_number = (stages.making("evolved").name, int(match[1])) if match else (stages.making("warm").name, 0)
-    manifest = folder.manifest(stage, round_number)
+    step = _step(name, stages.making)
+    manifest = folder.manifest(*step)
     if manifest is None:
-        raise UserError(f"no model '{name}' in {folder.uri}: its {stage} is not finished. `semievol run` finishes it")
-    return storage.join(folder.stage(stage, round_number), "model"), manifest.fingerprint
+        raise UserError(f"no model '{name}' in {folder.uri}: its {step[0]} is not finished. `semievol run` finishes it")
+    return storage.join(folder.stage(*step), "model"), manifest.fingerprint
 
 
 def accuracy_of(folder: RunFolder, name: str) -> float:
-    """Return the test accuracy of a round's evolved model or of `base`.
-
-    Raises:
-        UserError: the model is not evaluated yet.
-    """
-    stage, at = _evaluation(name)
-    manifest = folder.manifest(stage, at)
+    """Return the test accuracy of a round's evolved model or of `base`."""
+    step = _step(name, stages.evaluating)
+    manifest = folder.manifest(*step)
     if manifest is None:
         rounds = ", ".join(map(str, finished_rounds(folder))) or "none"
-        raise UserError(f"round {at} is not evaluated yet in {folder.uri}; finished rounds: {rounds}")
+        raise UserError(f"round {step[1]} is not evaluated yet in {folder.uri}; finished rounds: {rounds}")
     return float(manifest.metrics["accuracy"])
 
 
-def _evaluation(name: str) -> Key:
-    """Return the step that evaluates round-N or base. Base is evaluated once, in round 0."""
-    match = _ROUND.fullmatch(name)
-    return (stages.evaluating("evolved").name, int(match[1])) if match else (stages.evaluating("base").name, 0)
+def _step(name: str, find: Callable[[str], Stage]) -> Key:
+    """Return the step that makes or evaluates a model. Those of base and warm are in round 0."""
+    match = re.fullmatch(r"round-(\d+)", name)
+    return (find("evolved").name, int(match[1])) if match else (find(name).name, 0)
 
 
 def _test_rows(folder: RunFolder, name: str) -> list[int]:
-    rows = storage.read_table(storage.join(folder.stage(*_evaluation(name)), "rows"), ["row_id"])
+    rows = storage.read_table(storage.join(folder.stage(*_step(name, stages.evaluating)), "rows"), ["row_id"])
     return sorted(rows["row_id"].to_pylist())
 
 
 def _record(folder: RunFolder, entry: Promotion) -> Promotion:
     entry = replace(entry, at=now())
-    entries = [asdict(e) for e in [*history(folder), entry]]
-    storage.write_text(storage.join(folder.uri, _RECORD), json.dumps(entries, indent=1))
+    folder.write_json(_RECORD, [asdict(e) for e in [*history(folder), entry]])
     return entry

@@ -41,11 +41,7 @@ class Step:
 
 
 def check_until(name: str | None) -> None:
-    """Check the name of a stage.
-
-    Raises:
-        UserError: there is no such stage; lists the names.
-    """
+    """Refuse a name that no stage has."""
     names = [stage.name for stage in registry()]
     if name is not None and name not in names:
         raise UserError(f"--until: no stage '{name}'; the stages are {', '.join(names)}")
@@ -73,15 +69,12 @@ def steps(rounds: Sequence[Round], run_config: RunConfig) -> list[Step]:
     sources: tuple[int, ...] = ()  # the rounds so far that have files
     for each in rounds:
         sources += (each.number,) if each.files else ()
+        scopes = {Scope.ROUND, Scope.NEW_ROWS} if each.files else {Scope.ROUND}
         place = Place(of_round(run_config, each.number), each.number, sources)
         for stage in registry():
-            if stage.wanted(run_config) and _runs_in(stage.scope, each):
+            if stage.wanted(run_config) and (each.number == 0 or stage.scope in scopes):
                 ordered.append(Step(stage, each, stage.inputs(place)))
     return ordered
-
-
-def _runs_in(scope: Scope, current: Round) -> bool:
-    return current.number == 0 or scope is Scope.ROUND or (scope is Scope.NEW_ROWS and bool(current.files))
 
 
 def of_round(run_config: RunConfig, number: int) -> RunConfig:
@@ -102,9 +95,7 @@ def settled(records: Mapping[int, Record], listing: Iterable[FileEntry]) -> list
 
     The files of a finished round are fixed, and may be deleted. If files of an unfinished round have changed, the round
     starts over with all files that belong to no earlier round.
-
-    Args:
-        records: by the number of the round, for rounds with files of their own. If empty, the listing becomes round 0.
+    Without records, the listing becomes round 0.
     """
     listing = tuple(listing)
     if not records:
@@ -124,11 +115,10 @@ def new_files(rounds: Sequence[Round], listing: Iterable[FileEntry]) -> Files:
 
 
 def following(rounds: Sequence[Round], run_config: RunConfig, gained: bool | None, arrived: Files) -> Round | None:
-    """Return the next round; None if there is none, or none yet.
+    """Return the next round, over the same rows or over the files that have `arrived`; None if there is none, or none yet.
 
     Args:
         gained: whether the last round is better than the one before it; None while it is not finished.
-        arrived: files that belong to no round yet.
     """
     number = rounds[-1].number + 1
     if _more_planned(rounds, run_config) and not stopped_early(rounds, run_config, gained):

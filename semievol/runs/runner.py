@@ -24,7 +24,6 @@ from semievol.trainers.base import Trainer
 
 Echo = Callable[[str], None]
 LoadTrainer = Callable[[RunConfig], Trainer]
-STARTED = "_started.json"
 
 
 @dataclass(frozen=True)
@@ -39,38 +38,35 @@ class PlannedStep:
     asks: str
 
 
+@dataclass(frozen=True)
 class Runner:
     """Runs the steps of a run folder. The folder's `fingerprints` tell which finished steps are up to date."""
 
-    def __init__(
-        self, run_config: RunConfig, folder: RunFolder, echo: Echo, engines: EnginePool, load_trainer: LoadTrainer
-    ) -> None:
-        self._config = run_config
-        self._folder = folder
-        self._echo = echo
-        self._engines = engines
-        self._load_trainer = load_trainer
+    config: RunConfig
+    folder: RunFolder
+    echo: Echo
+    engines: EnginePool
+    load_trainer: LoadTrainer
 
     def done(self, step: Step) -> Manifest | None:
         """Return the manifest of a step whose fingerprint is up to date, or None."""
-        manifest = self._folder.manifest(*step.key)
-        matches = manifest is not None and manifest.fingerprint == self._folder.fingerprints[step.key]
-        return manifest if matches else None
+        manifest = self.folder.manifest(*step.key)
+        return manifest if manifest and manifest.fingerprint == self.folder.fingerprints[step.key] else None
 
     def done_or_run(self, step: Step) -> Manifest:
         """Run the step unless it is done, and print its line."""
         manifest = self.done(step)
         if manifest is None:
             return self.run(step)
-        self._echo(_line(manifest, skipped=True))
+        self.echo(_line(manifest, skipped=True))
         return manifest
 
     def run(self, step: Step) -> Manifest:
         """Run the step even if it is done."""
         self._prepare(step)
         if not step.stage.asks_engines:
-            self._engines.release()  # frees the accelerators for training
-        status = partial(self._folder.write_status, stage=step.stage.name, round=step.round.number)
+            self.engines.release()  # frees the accelerators for training
+        status = partial(self.folder.write_status, stage=step.stage.name, round=step.round.number)
         started = time.monotonic()
         try:
             status(state="running")
@@ -83,8 +79,8 @@ class Runner:
                 raise mendable from None
             raise
         seconds = time.monotonic() - started
-        manifest = self._folder.commit(step.key, self._folder.fingerprints[step.key], result, seconds)
-        self._echo(_line(manifest, skipped=False))
+        manifest = self.folder.commit(step.key, self.folder.fingerprints[step.key], result, seconds)
+        self.echo(_line(manifest, skipped=False))
         return manifest
 
     def context(self, step: Step) -> StageContext:
@@ -92,25 +88,24 @@ class Runner:
         number = step.round.number
         return StageContext(
             step.stage.name,
-            rounds.of_round(self._config, number),
-            self._folder.stage(*step.key),
-            {name: self._folder.stage(*key) for name, key in step.inputs.items()},
-            Console(self._echo, partial(self._folder.write_status, round=number)),
+            rounds.of_round(self.config, number),
+            self.folder.stage(*step.key),
+            {name: self.folder.stage(*key) for name, key in step.inputs.items()},
+            Console(self.echo, partial(self.folder.write_status, round=number)),
             files=step.round.files,
             number=number,
-            engines=self._engines,
-            trainer=self._load_trainer,
+            engines=self.engines,
+            trainer=self.load_trainer,
         )
 
     def plan(self, step: Step) -> PlannedStep:
         """Return the state of the step and the resources that it needs."""
         manifest = self.done(step)
-        marker = storage.join(self._folder.stage(*step.key), STARTED)
-        begun = storage.exists(marker) and storage.read_text(marker) == self._folder.fingerprints[step.key]
+        _, begun = self._marker(step)
         state = "done" if manifest else "resume" if begun else "to do"
         asks = "1 CPU"
-        if key := step.stage.pool_in(self._config):
-            pool = getattr(self._config.resources, key)
+        if key := step.stage.pool_in(self.config):
+            pool = getattr(self.config.resources, key)
             count = pool.workers if isinstance(pool, TrainResources) else pool.actors
             asks = f"{count} x {pool.num_cpus:g} CPU" + (f", {pool.num_gpus:g} GPU" if pool.num_gpus else "")
         rows_in, rows_out = (manifest.rows.came_in, manifest.rows.out) if manifest else (None, None)
@@ -118,19 +113,22 @@ class Runner:
 
     def write_config(self) -> None:
         """Record the config and the fingerprints of this call in the run folder."""
-        storage.write_text(storage.join(self._folder.uri, "config.yaml"), configuration.to_yaml(self._config))
-        prints = {f"round-{number}/{stage}": text for (stage, number), text in self._folder.fingerprints.items()}
-        run_id = self._folder.run_id() or uuid.uuid4().hex
-        self._folder.write_json(RUN, {"name": self._config.name, "id": run_id, "fingerprints": prints})
+        storage.write_text(storage.join(self.folder.uri, "config.yaml"), configuration.to_yaml(self.config))
+        prints = {f"round-{number}/{stage}": text for (stage, number), text in self.folder.fingerprints.items()}
+        run_id = self.folder.run_id() or uuid.uuid4().hex
+        self.folder.write_json(RUN, {"name": self.config.name, "id": run_id, "fingerprints": prints})
 
     def _prepare(self, step: Step) -> None:
         """Keep partial output that has this fingerprint, so that the stage resumes; remove all other output."""
-        marker = storage.join(self._folder.stage(*step.key), STARTED)
-        print_of_step = self._folder.fingerprints[step.key]
-        print_of_leftovers = storage.read_text(marker) if storage.exists(marker) else None
-        if print_of_leftovers != print_of_step or self._folder.manifest(*step.key):
-            self._folder.discard(*step.key)
-        storage.write_text(marker, print_of_step)
+        marker, begun = self._marker(step)
+        if not begun or self.folder.manifest(*step.key):
+            self.folder.discard(*step.key)
+        storage.write_text(marker, self.folder.fingerprints[step.key])
+
+    def _marker(self, step: Step) -> tuple[str, bool]:
+        """Return the file that marks a begun step, and whether it holds the step's fingerprint."""
+        marker = storage.join(self.folder.stage(*step.key), "_started.json")
+        return marker, storage.exists(marker) and storage.read_text(marker) == self.folder.fingerprints[step.key]
 
 
 def _line(manifest: Manifest, *, skipped: bool) -> str:

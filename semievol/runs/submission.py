@@ -1,10 +1,7 @@
 """Jobs on a cluster through Ray's job server: submit, list, follow, stop.
 
-A job uploads this package and the resolved config: no data, no .git, no values of environment variables. The driver runs
-on the head and reserves no resources.
-
-A run has one job at a time. The job's id comes from the config, so the same submission finds it again. Ray does not let
-an id be used twice, so a later attempt gets a number, and the logs of earlier attempts stay.
+A job uploads this package and the resolved config: no data, no .git, no values of environment variables. A run has one
+job at a time. The job's id comes from the config, so the same submission finds it again; a later attempt gets a number.
 """
 
 from __future__ import annotations
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 _RUN = "semievol_run"  # key in a job's metadata; its value is the URI of the run folder
 _SILENT_S = 120.0  # after this time without a message, assume that the connection is dead
 _RECONNECTS = 60  # one per second
-_ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 
 
 @dataclass(frozen=True)
@@ -54,18 +50,14 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.status in _ENDED
+        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class JobServer:
     """A client of a cluster's job server."""
 
     def __init__(self, address: str) -> None:
-        """Connect, with a token if the server asks for one.
-
-        Raises:
-            UserError: nothing answers at the address, or the token is missing or wrong.
-        """
+        """Connect, with a token if the server asks for one."""
         self.url = _url(address)
         self.authenticated = _requires_token(self.url)
         # Send the token only to a server that asks for one. Ray reads both variables when it is imported, and its client
@@ -75,9 +67,8 @@ class JobServer:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("dashboard_sdk", "job.sdk"):  # they log each upload and each closed socket
-            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
-        logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
+        for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they log each upload and each closed socket
         try:
             self._client = JobSubmissionClient(self.url)
         except AuthenticationError as error:
@@ -89,11 +80,7 @@ class JobServer:
             ) from None
 
     def require_authentication(self, *, unless: bool) -> None:
-        """Refuse a remote cluster without authentication.
-
-        Raises:
-            UserError: the cluster asks for no token and is on another machine, and `unless` is false.
-        """
+        """Refuse a remote cluster without authentication."""
         if not (self.authenticated or unless or self._is_local()):
             raise UserError(
                 f"{self.url} asks for no token: whoever reaches it can run code there and read what you send. Start the "
@@ -110,16 +97,11 @@ class JobServer:
         return bool(session) and Path(get_default_ray_temp_dir(), session).is_dir()
 
     def submit(self, config: RunConfig, *, until: str | None, variables: Sequence[str]) -> tuple[Job, bool]:
-        """Submit a run, or find its job if one is at work; return the job and whether it is new.
-
-        Raises:
-            UserError: a path in the config is relative to this machine's folders, or the package is too large.
-        """
+        """Submit a run, or find its job if one is at work; return the job and whether it is new."""
         if (keys := paths.relative(config)) and not self._is_local():
             raise UserError(
-                f"{', '.join(keys)}: relative to this machine's folders, which the cluster at {self.url} does not have. "
-                f"Use URIs (s3://, gs://) or absolute paths of a folder that all its nodes share. (If it runs here with "
-                f"--temp-dir=FOLDER/ray, set RAY_TMPDIR=FOLDER)"
+                f"{', '.join(keys)}: relative to this machine's folders, which the cluster at {self.url} does not have. Use "
+                f"URIs or absolute paths that all nodes share. (If it runs here with --temp-dir=FOLDER/ray, set RAY_TMPDIR=FOLDER)"
             )
         config = paths.absolute(config)
         name = f"{config.name}-{fingerprint(semievol.__version__, config.model_dump(), until)[:8]}"
@@ -150,11 +132,7 @@ class JobServer:
         return sorted(map(_job, details), key=lambda job: job.started)
 
     def job(self, job_id: str) -> Job:
-        """Return a job by its id.
-
-        Raises:
-            UserError: there is no job with this id.
-        """
+        """Return a job by its id."""
         try:
             return _job(self._client.get_job_info(job_id))
         except RuntimeError as error:
@@ -217,11 +195,7 @@ def _job(details: JobDetails) -> Job:
 
 
 def _pack(folder: Path, config: str) -> None:
-    """Write the package and the config into `folder`, which is uploaded.
-
-    Raises:
-        UserError: they are over Ray's size limit; names the largest files.
-    """
+    """Write the package and the config into `folder`, which is uploaded."""
     ignored = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
     shutil.copytree(semievol.__path__[0], folder / "semievol", ignore=ignored)
     (folder / "config.yaml").write_text(config)

@@ -13,29 +13,25 @@ from semievol.config import RunConfig
 from semievol.method import prompts
 from semievol.serving.backend import CHAT, Backend, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question
-from semievol.tasks import Row, Task
+from semievol.tasks import Row
 
 
 async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
     """Answer greedily, as evaluation does, so that this route has the accuracy of the run. If the run was evaluated with
     examples, this needs `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
 
-    The entropy is the mean negative log-probability of the response's tokens (paper, section 3.3). The confidence is
-    exp(-entropy).
-
     Args:
         models: the resolved model of each question.
     """
-    task = config.task
     rows = [Row(q.question, q.options, q.context, None) for q in questions]
     for place, row in enumerate(rows):
-        if problem := task.problem(row):
+        if problem := config.task.problem(row):
             raise HTTPException(400, f"question {place}: {problem}")
     nearest = await backend.neighbors(rows)
     jobs = zip(questions, rows, models, nearest, strict=True)
     try:
         async with asyncio.TaskGroup() as group:  # if one fails, the others are cancelled
-            running = [group.create_task(_answer(backend, config, task, *job)) for job in jobs]
+            running = [group.create_task(_answer(backend, config, *job)) for job in jobs]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [done.result() for done in running]
@@ -44,12 +40,12 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
 async def _answer(
     backend: Backend,
     config: RunConfig,
-    task: Task,
     question: Question,
     row: Row,
     model: str,
     nearest: list[tuple[Row, float]],
 ) -> Answer:
+    task = config.task
     examples = [labeled for labeled, _ in nearest] if config.serving.in_context else []
     response, entropy = await _respond(backend, config, model, prompts.messages(task, row, examples=examples))
     confidence = math.exp(-entropy)
@@ -74,6 +70,7 @@ async def _answer(
 
 
 async def _respond(backend: Backend, config: RunConfig, model: str, messages: prompts.Messages) -> tuple[str, float]:
+    """Return the response and its entropy: the mean negative log-probability of its tokens (paper, section 3.3)."""
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,

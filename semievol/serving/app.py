@@ -36,9 +36,6 @@ def build(args: dict[str, Any]) -> Any:
     Args:
         args: `run` (URI of the run folder), and optionally `overrides` (a list like [serving.in_context=true]) and `keys`
             (key lines; default: from serving.keys or SEMIEVOL_API_KEYS of this process).
-
-    Raises:
-        UserError: there is no such run, or no round is promoted.
     """
     from ray import serve
 
@@ -47,25 +44,15 @@ def build(args: dict[str, Any]) -> Any:
         raise UserError(f"no round is promoted yet. Run: semievol promote {folder.uri} --round 0")
     lines = args["keys"] if "keys" in args else keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
     keys.Keys.parse(lines, "keys")
-    light = {"num_cpus": 0.1}
+    light, replicas = {"num_cpus": 0.1}, config.serving.endpoint_replicas
     quiet = {"enable_access_log": False}  # each endpoint calls it every second
     keeper = serve.deployment(Keeper, ray_actor_options=light, logging_config=quiet).bind(folder, config)
     neighbors = None
     if config.serving.neighbors:
-        pool = config.resources.embed
-        deployment = serve.deployment(
-            Neighbors,
-            num_replicas=config.serving.endpoint_replicas,
-            ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
-        )
-        neighbors = deployment.bind(folder, config)
-    endpoint = serve.deployment(
-        serve.ingress()(Endpoint),
-        num_replicas=config.serving.endpoint_replicas,
-        max_ongoing_requests=2048,
-        ray_actor_options=light,
-    )
-    return endpoint.bind(config, lines, keeper, neighbors)
+        pool = config.resources.embed.model_dump(include={"num_cpus", "num_gpus"})
+        neighbors = serve.deployment(Neighbors, num_replicas=replicas, ray_actor_options=pool).bind(folder, config)
+    web = serve.deployment(num_replicas=replicas, max_ongoing_requests=2048, ray_actor_options=light)
+    return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors)
 
 
 class Endpoint:
@@ -93,11 +80,11 @@ class Endpoint:
 
         while True:
             try:
-                lineup: Lineup | None = await self._keeper.lineup.remote()
-                for model, app in (lineup or Lineup()).apps.items():
+                lineup: Lineup = await self._keeper.lineup.remote()
+                for model, app in lineup.apps.items():
                     if self._lineup.apps.get(model) != app:  # a blocking call to the controller
                         self._handles[model] = await asyncio.to_thread(serve.get_app_handle, app)
-                self._lineup = lineup or self._lineup
+                self._lineup = lineup
             except Exception as error:  # noqa: BLE001 - keep the last lineup until the keeper is back
                 log.warning("the keeper does not answer (%s)", type(error).__name__)
             await asyncio.sleep(_POLL_S)
@@ -109,25 +96,22 @@ class Endpoint:
 
     async def respond(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Return status and body. Retry once if the replica died."""
-        for last in (False, True):
-            try:
-                status, content = await self._respond_once(model, path, body)
-                if status != 503:
-                    return status, content
-            except Unavailable:
-                if last:
-                    raise
-        raise Unavailable
+        try:
+            return await self._respond_once(model, path, body)
+        except Unavailable:
+            return await self._respond_once(model, path, body)
 
     async def _respond_once(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
         with _lost_replica_is_unavailable():
             response = self._handles[model].respond.remote(path, body)
             try:
-                answered: tuple[int, bytes] = await response
-                return answered
+                status, content = await response
             except asyncio.CancelledError:  # timeout, or the client left: stop the engine
                 response.cancel()
                 raise
+        if status == 503:
+            raise Unavailable
+        return status, content
 
     async def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:
         with _lost_replica_is_unavailable():

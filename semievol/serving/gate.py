@@ -37,6 +37,13 @@ def error_response(
     return JSONResponse(body, status_code=status, headers=named)
 
 
+class _Refused(Exception):
+    """The request gets this response instead of the app's."""
+
+    def __init__(self, response: JSONResponse) -> None:
+        self.response = response
+
+
 class Gate:
     """Wraps the endpoint's app."""
 
@@ -65,67 +72,62 @@ class Gate:
                 seen["bytes"] += len(message.get("body", b""))
             await send(message)
 
-        caller = self._caller(scope)
+        caller = None
         try:
-            if isinstance(caller, JSONResponse):
-                await caller(scope, receive, watched)
-            else:
-                await self._admit(caller, scope, receive, watched)
+            caller = self._caller(scope)
+            await self._admit(caller, scope, receive, watched)
+        except _Refused as refused:
+            await refused.response(scope, receive, watched)
         except Exception as error:  # noqa: BLE001 - Serve would log its message, which may quote a prompt
             log.error("unexpected %s in the endpoint", type(error).__name__)
             if seen["status"] == _CLIENT_LEFT:
-                await error_response(500, "The endpoint failed on this request.", "server_error")(
-                    scope, receive, watched
-                )
+                failed = error_response(500, "The endpoint failed on this request.", "server_error")
+                await failed(scope, receive, watched)
         finally:
             self._log(scope, caller, seen, time.perf_counter() - started)
 
-    def _caller(self, scope: Scope) -> str | JSONResponse:
-        """Return the name of the caller's key, or the response that refuses the request."""
+    def _caller(self, scope: Scope) -> str:
+        """Return the name of the caller's key."""
         headers = dict(scope["headers"])
-        if not len(self._keys):
+        if not self._keys:
             if _is_local(scope, headers):
                 return ANONYMOUS
-            return error_response(403, "This endpoint has no keys, so it serves its own machine only.", "forbidden")
+            message = "This endpoint has no keys, so it serves its own machine only."
+            raise _Refused(error_response(403, message, "forbidden"))
         if scope["path"] in PUBLIC:
             return ANONYMOUS
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         name = self._keys.owner(key.strip()) if scheme.lower() == "bearer" else None
         if name is None:
             message = "No valid API key. Send it as the header 'Authorization: Bearer KEY'."
-            return error_response(
-                401, message, "authentication_error", code="invalid_api_key", www_authenticate="Bearer"
-            )
+            known = {"code": "invalid_api_key", "www_authenticate": "Bearer"}
+            raise _Refused(error_response(401, message, "authentication_error", **known))
         return name
 
     async def _admit(self, caller: str, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in PUBLIC:
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         if not self._limiter.hit(self._rate, caller):
             wait = max(1, round(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
             message = f"The rate limit is {self._settings.rate}; try again in {wait} s."
-            await error_response(429, message, "rate_limit_error", retry_after=str(wait))(scope, receive, send)
-            return
+            raise _Refused(error_response(429, message, "rate_limit_error", retry_after=str(wait)))
         if self._in_flight[caller] >= self._settings.concurrency:
             message = f"The limit is {self._settings.concurrency} requests at a time."
-            await error_response(429, message, "rate_limit_error", retry_after="1")(scope, receive, send)
-            return
+            raise _Refused(error_response(429, message, "rate_limit_error", retry_after="1"))
         self._in_flight[caller] += 1
         try:
             body = await _read(scope, receive, self._settings.max_body_bytes)
             if body is None:
                 message = f"The body is larger than {self._settings.max_body_bytes:,} bytes."
-                await error_response(413, message, "invalid_request_error", connection="close")(scope, receive, send)
-                return
+                raise _Refused(error_response(413, message, "invalid_request_error", connection="close"))
             await self._app(scope, _replay(body, receive), send)
         finally:
             self._in_flight[caller] -= 1
 
-    def _log(self, scope: Scope, caller: str | JSONResponse, seen: dict[str, int], seconds: float) -> None:
+    def _log(self, scope: Scope, caller: str | None, seen: dict[str, int], seconds: float) -> None:
         """Log one line of JSON, without body, query string or headers."""
         record: dict[str, Any] = {
-            "key": caller if isinstance(caller, str) else None,
+            "key": caller,
             "method": scope["method"],
             "path": scope["path"][:200],
             "model": scope.get("semievol.model"),
@@ -146,26 +148,20 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if not declared.isdigit() or int(declared) > limit:
         return None
-    parts: list[bytes] = []
-    size = 0
+    body = bytearray()
     while True:
         message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
+        body += message.get("body", b"")
+        if len(body) > limit:
             return None
         if not message.get("more_body"):
-            return b"".join(parts)
+            return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    replayed = False
+    requests = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        nonlocal replayed
-        if replayed:
-            return await receive()  # the disconnect message
-        replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return requests.pop() if requests else await receive()  # the disconnect message
 
     return again

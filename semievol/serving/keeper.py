@@ -31,18 +31,18 @@ class Lineup:
 
     apps: dict[str, str] = field(default_factory=dict)  # model name: Serve application, for ready models
     evolved: str | None = None  # the target of the alias
-    waiting: dict[str, str] = field(default_factory=dict)  # model name: why it is not ready
-    complete: bool = False  # every model of serving.models is ready
+    waiting: dict[str, str] = field(
+        default_factory=dict
+    )  # model name: why it is not ready, for the other wanted models
 
 
 def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], before: Lineup) -> Lineup:
-    """Return the next lineup.
+    """Return the lineup that follows on `before`, whose models stay while Serve recovers or updates them.
 
     Args:
         wanted: model name: application, for the models to serve and for earlier promoted rounds (newest last).
         target: the model that `evolved` should name.
         status: of all Serve applications.
-        before: the last lineup. A model in it stays while Serve recovers or updates it.
     """
 
     def answers(app: str) -> bool:
@@ -50,15 +50,11 @@ def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], 
         return state in ("RUNNING", "UNHEALTHY") or (state == "DEPLOYING" and app in before.apps.values())
 
     apps = {name: app for name, app in wanted.items() if answers(app)}
-    evolved = target
-    if target is not None and target not in apps:
-        # Until the promoted round is ready, the alias keeps its target.
-        if before.evolved and answers(before.apps[before.evolved]):
-            evolved = before.evolved
-            apps[evolved] = before.apps[evolved]
-        else:
-            evolved = next((name for name in reversed(apps) if name.startswith("round-")), None)
-    return Lineup(apps, evolved)
+    if target is None or target in apps:
+        return Lineup(apps, target)
+    if before.evolved and answers(before.apps[before.evolved]):  # until the promoted round is ready
+        return Lineup(apps | {before.evolved: before.apps[before.evolved]}, before.evolved)
+    return Lineup(apps, next((name for name in reversed(apps) if name.startswith("round-")), None))
 
 
 class Keeper:
@@ -67,15 +63,15 @@ class Keeper:
     async def __init__(self, folder: RunFolder, config: RunConfig) -> None:  # type: ignore[misc]
         self._folder = folder
         self._config = config
-        self._lineup: Lineup | None = None
+        self._lineup = Lineup()
         self._deployed: set[str] = set()  # applications that this keeper deployed
         self._idle_since: dict[str, float] = {}
-        # Deploy before this replica is ready, so that Serve lists the models by then.
+        # Before this replica is ready, so that Serve lists the models by then and `lineup` knows them.
         await asyncio.to_thread(self._step)
         self._loop = asyncio.ensure_future(self._keep())
 
-    def lineup(self) -> Lineup | None:
-        """Return the lineup; None before the first step."""
+    def lineup(self) -> Lineup:
+        """Return the lineup."""
         return self._lineup
 
     async def _keep(self) -> None:
@@ -93,30 +89,27 @@ class Keeper:
         target = f"round-{promoted[-1].round}" if promoted else None
         names = [target if name == "evolved" else name for name in self._config.serving.models]
         prints = {f"round-{entry.round}": entry.model for entry in promoted}
-        wanted, weights, changed = {}, {}, {}
-        for name in dict.fromkeys(name for name in names if name):
-            weights[name], current = promotion.model_of(self._folder, self._config, name)
-            wanted[name] = self._app(name, prints.get(name, current))
+        status = {name: str(app.status.value) for name, app in serve.status().applications.items()}
+        wanted, changed = {}, {}
+        for name in dict.fromkeys(filter(None, names)):
+            weights, current = promotion.model_of(self._folder, self._config, name)
+            wanted[name] = app = self._app(name, prints.get(name, current))
             if prints.get(name, current) != current:
                 changed[name] = "CHANGED SINCE ITS PROMOTION; promote it again"
-        status = {name: str(app.status.value) for name, app in serve.status().applications.items()}
-        for name, app in wanted.items():
-            if app not in status and app not in self._deployed and name not in changed:
-                _deploy(app, name, weights[name], self._config)
+            elif app not in status and app not in self._deployed:
+                _deploy(app, name, weights, self._config)
                 self._deployed.add(app)
         evolves = "evolved" in self._config.serving.models
         earlier = {name: self._app(name, print) for name, print in prints.items() if name not in wanted}
-        lineup = line_up(earlier | wanted, target if evolves else None, status, self._lineup or Lineup())
+        lineup = line_up(earlier | wanted, target if evolves else None, status, self._lineup)
         keep = set(wanted) | {lineup.evolved}
         lineup.apps = {name: app for name, app in lineup.apps.items() if name in keep}
-        lineup.waiting = {
-            n: changed.get(n, status.get(app, "STARTING")) for n, app in wanted.items() if n not in lineup.apps
-        }
-        lineup.complete = not lineup.waiting
-        if self._lineup is None or lineup.waiting != self._lineup.waiting or lineup.evolved != self._lineup.evolved:
+        states = {name: changed.get(name, status.get(app, "STARTING")) for name, app in wanted.items()}
+        lineup.waiting = {name: state for name, state in states.items() if name not in lineup.apps}
+        if (lineup.waiting, lineup.evolved) != (self._lineup.waiting, self._lineup.evolved):
             log.info("evolved is %s; waiting: %s", lineup.evolved, lineup.waiting or "nothing")
         self._lineup = lineup
-        if lineup.complete:
+        if not lineup.waiting:
             ours = [app for app in status if app.startswith(prefix(self._folder))]
             self._retire([app for app in ours if app not in lineup.apps.values()])
 
@@ -141,9 +134,9 @@ def prefix(folder: RunFolder) -> str:
 
 
 def _deploy(app: str, name: str, weights: str, config: RunConfig) -> None:
+    """Deploy a model in a task that exits: this imports vLLM, which would stay in the keeper's memory."""
     import ray
 
-    # In a task that exits: building the application imports vLLM, which would stay in the keeper's memory.
     task = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model).remote(app, name, weights, config)
     ray.get(task, timeout=_DEPLOY_S)
 

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Collection
 
 from semievol.data import storage
 from semievol.errors import UserError
@@ -20,27 +19,13 @@ _PREFIX = "sk-semievol-"
 _LINE = re.compile(r"([\w.-]{1,64}):sha256:([0-9a-f]{64})")
 
 
-class Keys:
-    """The keys that may use the endpoint, by name."""
-
-    def __init__(self, hashes: dict[str, str]) -> None:
-        self._hashes = hashes  # name: hex SHA-256
-
-    @property
-    def names(self) -> Collection[str]:
-        return self._hashes.keys()
-
-    def __len__(self) -> int:
-        return len(self._hashes)
+class Keys(dict[str, str]):
+    """The hashes (hex SHA-256) of the keys that may use the endpoint, by name."""
 
     @staticmethod
     def parse(text: str, source: str) -> Keys:
-        """Read key lines; empty lines and comments (#) are skipped.
-
-        Raises:
-            UserError: a line is not a key line, or a name is there twice. The line is not shown, as it may be a key.
-        """
-        hashes: dict[str, str] = {}
+        """Read key lines; empty lines and comments (#) are skipped. An error does not show the line, as it may be a key."""
+        keys = Keys()
         for number, line in enumerate(re.split(r"[\n,]", text), start=1):
             line = line.strip()
             if not line or line.startswith("#"):
@@ -48,16 +33,16 @@ class Keys:
             match = _LINE.fullmatch(line)
             if match is None:
                 raise UserError(f"{source}, entry {number}: not NAME:sha256:HEX. Make keys with `semievol key NAME`")
-            if match[1] in hashes:
+            if match[1] in keys:
                 raise UserError(f"{source}, entry {number}: the name '{match[1]}' is there twice")
-            hashes[match[1]] = match[2]
-        return Keys(hashes)
+            keys[match[1]] = match[2]
+        return keys
 
     def owner(self, key: str) -> str | None:
         """Return the name of a key, or None. A wrong key takes as long as a right one."""
         digest = _digest(key)
         owner = None
-        for name, known in self._hashes.items():
+        for name, known in self.items():
             if hmac.compare_digest(digest, known):
                 owner = name
         return owner
@@ -73,20 +58,15 @@ def read(source: str | None, environment: str | None) -> str:
 
 
 def add(name: str, file: str) -> str:
-    """Add the hash of a new key to a key file, and return the key. The key itself is not stored.
-
-    Raises:
-        UserError: the name is not valid, or is in the file already.
-    """
+    """Add the hash of a new key to a key file, and return the key. The key itself is not stored."""
     key = _PREFIX + secrets.token_urlsafe(32)
     line = f"{name}:sha256:{_digest(key)}"
     if not _LINE.fullmatch(line):
         raise UserError(f"'{name}' is not a valid key name: use up to 64 letters, digits, . _ -")
     lines = storage.read_text(file).splitlines() if storage.exists(file) else []
-    if name in Keys.parse("\n".join(lines), file).names:
+    if name in Keys.parse("\n".join(lines), file):
         raise UserError(f"{file}: '{name}' has a key already; delete its line first, or use another name")
-    text = "\n".join([*lines, line, ""])
-    storage.write_text(file, text)
+    storage.write_text(file, "\n".join([*lines, line, ""]))
     return key
 
 

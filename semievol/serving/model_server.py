@@ -39,12 +39,7 @@ class ModelServer(LLMServer):
     """An LLMServer with two methods that pass an HTTP body to vLLM's app."""
 
     async def __init__(self, llm_config: LLMConfig, weights: str, engine_config: dict[str, Any]) -> None:  # type: ignore[misc]
-        """Fetch the weights to this node, then start the engine.
-
-        Args:
-            weights: a folder, a URI or a Hugging Face id.
-            engine_config: `EngineConfig` as a dict.
-        """
+        """Fetch the weights (a folder, a URI or a Hugging Face id) to this node, then start the engine."""
         path = await asyncio.to_thread(storage.local_copy, weights) if "://" in weights else weights
         # Build a new LLMConfig, because it caches values that are derived from its fields.
         local_config = LLMConfig(
@@ -60,25 +55,17 @@ class ModelServer(LLMServer):
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Return the status and the whole body of a response."""
-        status, parts = 500, []
-        async for message in self._messages(path, body):
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                parts.append(message.get("body", b""))
-        return self._status(status), b"".join(parts)
+        status, *parts = [part async for part in self.stream(path, body)]
+        return status, b"".join(parts)  # type: ignore[return-value, arg-type]
 
     async def stream(self, path: str, body: bytes) -> AsyncGenerator[int | bytes, None]:
         """Yield the status, then the parts of the body as they arrive."""
         async for message in self._messages(path, body):
             if message["type"] == "http.response.start":
-                yield self._status(message["status"])
+                dead = message["status"] >= 500 and self.engine._engine_client.errored
+                yield 503 if dead else message["status"]  # on which clients retry
             elif part := message.get("body"):
                 yield part
-
-    def _status(self, status: int) -> int:
-        """Return the status; 503 if the engine is dead, so that clients retry."""
-        return 503 if status >= 500 and self.engine._engine_client.errored else status
 
     async def _messages(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
         """Run the ASGI app on one request; abort it if the consumer stops reading."""

@@ -24,11 +24,7 @@ _START_LIMIT_S = 3600  # large models take long to load
 
 
 def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> None:
-    """Start the endpoint of a run, report when it is ready, and serve until interrupted.
-
-    Raises:
-        UserError: there is no such run, no round to promote, a public address without keys, or too small a cluster.
-    """
+    """Start the endpoint of a run, report when it is ready, and serve until interrupted."""
     folder, config = promotion.open_run(run, overrides)
     if NAMED in trainers.load(config).writes.values():
         raise UserError(
@@ -81,7 +77,7 @@ def cpus_needed(config: RunConfig) -> float:
 
 
 def _require(config: RunConfig, cpus: float, echo: Callable[[str], None]) -> None:
-    """Report at once if the cluster is too small, instead of waiting."""
+    """Report at once if the cluster is too small."""
     serving = config.serving
     gpus = len(serving.models) * serving.replicas * config.serving_gpus * config.engine.split
     neighbors = serving.endpoint_replicas * config.resources.embed.num_gpus if serving.neighbors else 0.0
@@ -108,21 +104,20 @@ def _wait(keeper: Any, endpoint: Any, models: list[str], echo: Callable[[str], N
     """Wait until every model is ready and the endpoint lists it; print each change."""
     started, shown = time.monotonic(), ""
     while True:
-        lineup: Lineup = keeper.lineup.remote().result() or Lineup()
-        state = ", ".join(
-            [*(f"{name} ready" for name in lineup.apps), *(f"{n} {s}" for n, s in lineup.waiting.items())]
-        )
+        lineup: Lineup = keeper.lineup.remote().result()
+        states = dict.fromkeys(lineup.apps, "ready") | lineup.waiting
+        state = ", ".join(f"{name} {each}" for name, each in states.items())
         if state != shown and state:
             echo(f"{time.monotonic() - started:4.0f} s  {state.lower()}")
             shown = state
-        if lineup.complete and set(models) <= set(endpoint.models.remote().result()):
+        if not lineup.waiting and set(models) <= set(endpoint.models.remote().result()):
             return
-        failed = {n: w for n, w in lineup.waiting.items() if w == "DEPLOY_FAILED" or w.startswith("CHANGED")}
-        for name, why in failed.items():
-            raise UserError(f"{name} is not served: {why.lower()} (see Ray's logs of its replica)")
+        for name, why in lineup.waiting.items():
+            if why.startswith(("DEPLOY_FAILED", "CHANGED")):
+                raise UserError(f"{name} is not served: {why.lower()} (see Ray's logs of its replica)")
         if time.monotonic() - started > _START_LIMIT_S:
             raise UserError(
-                "not ready within an hour. Check that the cluster has the CPUs and GPUs that resources.serve asks for"
+                "not ready within an hour. Does the cluster have the CPUs and GPUs that resources.serve asks for?"
             )
         time.sleep(1)
 

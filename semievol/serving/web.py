@@ -28,6 +28,12 @@ _JSON = "application/json"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 413, 415, 429, 503, 504)
 }
+_FAILURES: dict[type[Exception], tuple[int, str, str]] = {
+    Unavailable: (503, "The model is not available at the moment; send the request again.", "unavailable"),
+    TimeoutError: (504, "The model did not answer in time.", "timeout"),
+    # The gate logs only its type: messages of validation and decoding errors quote their input.
+    Exception: (500, "The endpoint failed on this request; its log names the error.", "server_error"),
+}
 log = logging.getLogger("semievol.engines.endpoint")
 
 
@@ -39,9 +45,8 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
     )
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _refused)
-    app.add_exception_handler(Unavailable, _unavailable)
-    app.add_exception_handler(TimeoutError, _timed_out)
-    app.add_exception_handler(Exception, _failed)
+    for kind in _FAILURES:
+        app.add_exception_handler(kind, _failed)
 
     def resolve(name: str, request: Request) -> str:
         model = backend.models().get(name)
@@ -60,10 +65,10 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         if (tokens or 0) > serving.max_tokens:
             raise HTTPException(400, f"max_tokens: {tokens} is over this endpoint's limit of {serving.max_tokens}.")
         content = body.model_dump(exclude_unset=True, exclude_none=True, exclude={"user", "max_completion_tokens"})
-        payload = _dump(content | {"model": model, "max_tokens": tokens or serving.default_max_tokens})
+        content |= {"model": model, "max_tokens": tokens or serving.default_max_tokens}
+        payload = json.dumps(content, ensure_ascii=False).encode()
         if not body.stream:
-            status, answered = await _in_time(backend.respond(model, path, payload), serving.timeout_s)
-            return _relay(status, answered)
+            return _relay(*await _in_time(backend.respond(model, path, payload), serving.timeout_s))
         parts = backend.stream(model, path, payload)
         status = int(await _in_time(anext(parts), serving.timeout_s))
         if status != 200:
@@ -122,12 +127,8 @@ def _card(name: str, model: str) -> dict[str, Any]:
     return card if name == model else card | {"root": model}
 
 
-def _dump(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
-
-
 async def _in_time(work: Awaitable[Any], seconds: float) -> Any:
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(seconds):  # Python 3.11's wait_for can swallow a cancellation
         return await work
 
 
@@ -175,18 +176,10 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     return response
 
 
-async def _unavailable(_: Request, __: Exception) -> JSONResponse:
-    message = "The model is not available at the moment; send the request again."
-    return error_response(503, message, "unavailable", retry_after="1")
-
-
-async def _timed_out(_: Request, __: Exception) -> JSONResponse:
-    return error_response(504, "The model did not answer in time.", "timeout", retry_after="1")
-
-
-async def _failed(_: Request, __: Exception) -> JSONResponse:
-    # The gate logs only its type: messages of validation and decoding errors quote their input.
-    return error_response(500, "The endpoint failed on this request; its log names the error.", "server_error")
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    kind = next(kind for kind in _FAILURES if isinstance(error, kind))
+    status, message, name = _FAILURES[kind]
+    return error_response(status, message, name, **({} if kind is Exception else {"retry_after": "1"}))
 
 
 def _content_policy(page: str) -> str:

@@ -4,12 +4,11 @@
     results.csv  results.md  results.json  plot.png  risk_coverage.png
     runs/<method>-<seed>/              config, summary and README of each run
     stages/<stage>/<fingerprint>/      shared by the runs; the content of round-0/<stage>/ of a single run
-
-A study can use the stages of another study in the same storage.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from semievol.runs import lease, rounds
 from semievol.runs.folder import RunFolder
 from semievol.runs.pipeline import Pipeline
 from semievol.runs.rounds import Round
-from semievol.stages import evaluating, registry
+from semievol.stages import evaluating, making
 from semievol.stages.compare import scores_by_row
 
 
@@ -78,11 +77,7 @@ class StudyConfig(Section):
 
 
 class StudyFolder(RunFolder):
-    """The folder of one run of a study. Stages are stored by fingerprint, so that equal runs share them.
-
-    Args:
-        stages: URI of the study's folder of stages.
-    """
+    """The folder of one run of a study. Stages are stored by fingerprint in `stages`, so that equal runs share them."""
 
     def __init__(self, study: str, run: str, stages: str) -> None:
         super().__init__(storage.join(study, "runs"), run)
@@ -96,22 +91,14 @@ class StudyFolder(RunFolder):
 class PlannedRun:
     """A run of the study: a method at a seed."""
 
-    method: str
+    name: str  # of the method
+    method: Method
     seed: int
     config: RunConfig
-    until: str | None
-    report: str
 
 
 def load(path: str, overrides: list[str] | None = None) -> StudyConfig:
-    """Read a study's YAML file.
-
-    Args:
-        overrides: `key=value`. Keys of `StudyConfig` change the study, all others its runs.
-
-    Raises:
-        UserError: as `config.load`, or a key names a method that does not exist.
-    """
+    """Read a study's YAML file. Overrides (`key=value`) of keys of `StudyConfig` change the study, all others its runs."""
     if not Path(path).is_file():
         raise UserError(f"study file not found: {path}")
     given = overrides or []
@@ -125,36 +112,25 @@ def load(path: str, overrides: list[str] | None = None) -> StudyConfig:
 
 
 def plan(study: StudyConfig) -> list[PlannedRun]:
-    """Return all runs, seed by seed, with checked configs.
-
-    Raises:
-        UserError: the overrides of a method are wrong, or it does not evaluate the model that it reports.
-    """
+    """Return all runs, seed by seed, with checked configs."""
     planned = []
-    for seed in study.seeds:
-        for name, method in study.methods.items():
-            run = [f"name={name}-{seed}", f"storage={study.storage}", f"seed={seed}"]
-            try:
-                config = configuration.load(study.config, [*study.overrides, *method.overrides, *run])
-                rounds.check_until(method.until)
-                one_round = rounds.steps([Round(0, (FileEntry("", 0, 0),))], config)
-                stages = [step.stage.name for step in rounds.needed(rounds.until(one_round, method.until))]
-            except UserError as error:
-                raise UserError(f"methods.{name}: {error}") from None
+    for seed, (name, method) in itertools.product(study.seeds, study.methods.items()):
+        run = [f"name={name}-{seed}", f"storage={study.storage}", f"seed={seed}"]
+        try:
+            config = configuration.load(study.config, [*study.overrides, *method.overrides, *run])
+            rounds.check_until(method.until)
+            one_round = rounds.steps([Round(0, (FileEntry("", 0, 0),))], config)
+            stages = [step.stage.name for step in rounds.needed(rounds.until(one_round, method.until))]
             if evaluating(method.report).name not in stages:
-                raise UserError(
-                    f"methods.{name}: report is {method.report}, which is not evaluated until {method.until}"
-                )
-            planned.append(PlannedRun(name, seed, config, method.until, method.report))
+                raise UserError(f"report is {method.report}, which is not evaluated until {method.until}")
+        except UserError as error:
+            raise UserError(f"methods.{name}: {error}") from None
+        planned.append(PlannedRun(name, method, seed, config))
     return planned
 
 
 def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the steps that are not done, write the study's reports, and return its figures.
-
-    Raises:
-        UserError: the user can fix the cause. Errors in the configs are raised before anything starts.
-    """
+    """Run the steps that are not done, write the study's reports, and return its figures."""
     where = storage.absolute(study.storage)
     uri, owner = storage.join(where, study.name), storage.join(where, study.shares or study.name)
     stages = storage.join(owner, "stages")
@@ -162,8 +138,8 @@ def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str
     results = []
     with lease.held(owner, echo):  # of the shared stages, so that two studies do not write them at once
         for number, (planned, driver) in enumerate(runs, start=1):
-            echo(f"{planned.method}, seed {planned.seed}: run {number} of {len(runs)}")
-            figures = driver.run(summary.write, planned.until, variables, only_needed=True)
+            echo(f"{planned.name}, seed {planned.seed}: run {number} of {len(runs)}")
+            figures = driver.run(summary.write, planned.method.until, variables, only_needed=True)
             results.append(_result(planned, driver, figures))
         headline = Headline(study.compare_to, study.sft, study.semievol, study.ceiling)
         figures = study_report.figures(study.name, results, headline)
@@ -174,14 +150,15 @@ def run(study: StudyConfig, echo: Callable[[str], None], variables: Sequence[str
 def _result(planned: PlannedRun, driver: Pipeline, figures: dict[str, Any]) -> Result:
     """Return the result of a run, from its manifests and its summary (`figures`)."""
     last = {step["stage"]: step["round"] for step in figures["stages"]}
-    evaluated = evaluating(planned.report).name
-    trained = next((s.name for s in registry() if s.makes == planned.report), None)
+    model = planned.method.report
+    evaluated = evaluating(model).name
+    trained = making(model).name if model != "base" else None
     training = driver.folder.manifest(trained, last[trained]) if trained else None
     return Result(
-        method=planned.method,
+        method=planned.name,
         seed=planned.seed,
-        accuracy=figures["models"][planned.report]["accuracy"],
-        interval=tuple(figures["models"][planned.report]["interval"]),
+        accuracy=figures["models"][model]["accuracy"],
+        interval=tuple(figures["models"][model]["interval"]),
         scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config.task),
         trained_rows=training.rows.out if training else None,
         steps=training.metrics["steps"] if training else None,

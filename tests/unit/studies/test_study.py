@@ -59,7 +59,7 @@ def test_a_study_is_methods_times_seeds_and_its_overrides_go_where_they_belong(f
     assert [run.config.seed for run in runs] == [3, 3, 3, 4, 4, 4]
     assert [run.config.select.theta for run in runs[:3]] == [0.4, 0.2, 0.4]
     assert [run.config.select.ceiling for run in runs[:3]] == [False, False, True]
-    assert (runs[0].until, runs[0].report, runs[1].report) == ("evaluate/warm", "warm", "evolved")
+    assert (runs[0].method.until, runs[0].method.report, runs[1].method.report) == ("evaluate/warm", "warm", "evolved")
     runs = study.plan(study.load(str(file), ["seeds=[7]", "select.theta=0.9", "finetune.epochs=1"]))
     assert [(run.seed, run.config.select.theta, run.config.finetune.epochs) for run in runs[:2]] == [
         (7, 0.9, 1.0),
