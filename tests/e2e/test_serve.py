@@ -207,7 +207,7 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
         while not done.is_set():
             turn += 1
             streams = (turn + number) % 4 == 0
-            body = {"model": "evolved", "messages": HELLO, "max_tokens": 48, "min_tokens": 48, "stream": streams}
+            body = {"model": "evolved", "messages": HELLO, "max_tokens": 32, "min_tokens": 32, "stream": streams}
             try:
                 response = await client.post("/v1/chat/completions", json=body | {"seed": number * 10_000 + turn})
             except httpx.HTTPError as error:
@@ -233,7 +233,7 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
             await _until(lambda: outcomes["200"] > 0 and models["round-0"] > 0, 1)
             lost_from = outcomes["200"]
             await _until(lambda: outcomes["200"] > lost_from + 4 * CALLERS, 600)  # it is back
-            pause_s = 0.5  # callers without a pause take the cores from the model that is loaded beside them
+            pause_s = 1.0  # callers without a pause take the cores from the model that is loaded beside them
             await asyncio.to_thread(main, ["promote", endpoint.run, "--round", "1"])
             await _until(lambda: models["round-1"] > CALLERS, 900)
             done.set()
