@@ -1,6 +1,6 @@
 """The command line: the only place that turns exceptions into messages and exit codes.
 
-Exit codes: 0 done, 1 the run failed, 2 something you can mend (bad config, data or flag), 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 something you can correct (config, data or flag), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def run(
 ) -> None:
     """Run the whole loop: ingest, warm up, retrieve, label, select, fine-tune, evaluate.
 
-    Finished stages are skipped and an interrupted one is resumed, so the same command always goes on where the last one
-    stopped, and takes up unlabeled files that have arrived since as another round. A Ray cluster is used where RAY_ADDRESS names one; otherwise Ray is started on this machine.
+    Finished stages are skipped and an interrupted one is resumed, so the same command always continues where the last one
+    stopped. Unlabeled files that have arrived since make another round. RAY_ADDRESS names a Ray cluster to use; without it,
+    Ray is started on this machine.
 
     **Example:** `semievol run configs/fpb.yaml select.theta=0.3`
     """
@@ -125,10 +126,10 @@ def study(
     env: Env = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare methods at several seeds on one data set; stages that are equal are run once.
+    """Compare methods at several seeds on one data set; equal stages run once.
 
-    Writes results.csv, results.md and plots into STORAGE/NAME/. Finished runs are skipped, so the same command goes on
-    where the last one stopped. An override is one of the study's own keys (seeds, storage, ...) or else one of its runs.
+    Writes results.csv, results.md and plots into STORAGE/NAME/. Finished runs are skipped, so the same command
+    continues where the last one stopped. An override is a key of the study (seeds, storage, ...) or else of its runs.
 
     **Example:** `semievol study configs/studies/fpb.yaml seeds=[0]`
     """
@@ -145,10 +146,10 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: STORAGE
 
 @app.command()
 def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Select anew among the pseudo-labels of a run's last round, in seconds: nothing is labeled again.
+    """Select again among the pseudo-labels of a run's last round, in seconds: nothing is labeled again.
 
     Takes overrides of select.* only, and writes them into the run's config.yaml. The models stay as they are until
-    `semievol run RUN/config.yaml` goes on with what depends on the selection.
+    `semievol run RUN/config.yaml` continues with what depends on the selection.
 
     **Example:** `semievol select runs/fpb select.theta=0.3`
     """
@@ -166,15 +167,15 @@ def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> No
     figures = _pipeline(config).select()
     report.print_selection(figures)
     again = ": the settings hold for all rounds, so it begins with round 0" if figures["round"] else ""
-    typer.echo(f"`semievol run {folder.uri}/config.yaml` goes on with what depends on it{again}")
+    typer.echo(f"`semievol run {folder.uri}/config.yaml` continues with what depends on it{again}")
     _print_json(as_json, figures)
 
 
 @app.command()
 def verify(run: Run, as_json: AsJson = False) -> None:
-    """Re-read a run folder: every file and its checksum, every count, every row id and what refers to it.
+    """Check a run folder: every file and its checksum, every count, every row id and every reference to one.
 
-    Starts no Ray; needs nothing but the folder. Exit code 1 when something is wrong.
+    Needs only the folder, and no Ray. The exit code is 1 if something is wrong.
 
     **Example:** `semievol verify s3://bucket/runs/fpb`
     """
@@ -218,7 +219,7 @@ def promote(
     round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
     force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
 ) -> None:
-    """Serve another round as `evolved`; refused when it is worse on the held-out test rows than what is served now.
+    """Serve another round as `evolved`. A round that is worse on the test rows than the current one is refused.
 
     A running endpoint notices by itself. The tolerance is `serving.tolerance`.
 
@@ -262,12 +263,12 @@ def schema(
 
 @app.command()
 def key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; stands in the access log.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The owner of the key, for the access log.")],
     file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",
 ) -> None:
     """Make an API key for the endpoint. The key is shown once; the file holds its hash.
 
-    An endpoint reads the file when it starts. Deleting a line and starting it again takes a key back.
+    An endpoint reads the file when it starts. To revoke a key, delete its line and restart the endpoint.
 
     **Example:** `semievol key alice --file keys.txt`
     """
@@ -280,9 +281,9 @@ app.add_typer(cli_jobs.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `semievol` command."""
-    if threading.current_thread() is threading.main_thread():  # no other one may
-        # As Ctrl-C: that is how Slurm and Kubernetes end jobs.
+    """Run the `semievol` command."""
+    if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+        # Like Ctrl-C: Slurm and Kubernetes end jobs with it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -295,11 +296,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         from semievol.runtime import cluster
 
-        if mendable := cluster.user_error(error):  # a disk that was full before a stage began
-            fail(str(mendable), code=2)
+        if user_error := cluster.user_error(error):  # for example a full disk, before a stage began
+            fail(str(user_error), code=2)
         last = "".join(str(error).strip().splitlines()[-1:])  # Ray puts the remote traceback before it
         fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
-    if code == 130:  # Typer gives it back instead of the KeyboardInterrupt
+    if code == 130:  # Typer returns it in place of the KeyboardInterrupt
         fail("interrupted; run the same command again to go on", code)
 
 

@@ -75,8 +75,8 @@ class Runner:
             with suppress(OSError, UserError):  # on a full disk, for example, raise the first error
                 state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 status(state=state, error=type(error).__name__)
-            if mendable := cluster.user_error(error):
-                raise mendable from None
+            if user_error := cluster.user_error(error):
+                raise user_error from None
             raise
         seconds = time.monotonic() - started
         manifest = self.folder.commit(step.key, self.folder.fingerprints[step.key], result, seconds)

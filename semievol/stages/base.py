@@ -21,7 +21,7 @@ from semievol.runtime.progress import Emit
 from semievol.runtime.rows import RowJob
 from semievol.trainers.base import Trainer, trained
 
-Key = tuple[str, int]  # a stage's name, and the round in which it stands
+Key = tuple[str, int]  # a stage's name and its round
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Rows:
     out: int
     quarantined: int = 0
     duplicates: int = 0  # folded into an equal row; ingest only
-    leaks: int = 0  # held back because they stand in the test set too; ingest only
+    leaks: int = 0  # held back because they are in the test set too; ingest only
 
     @property
     def accounted(self) -> int:
-        """The rows whose fate is known."""
+        """Count the rows whose fate is known."""
         return self.out + self.quarantined + self.duplicates + self.leaks
 
     def check(self, stage: str) -> None:
-        """Hold that nothing is lost; else it is a bug of ours and never the data's fault."""
+        """Assert that nothing is lost."""
         assert self.came_in == self.accounted, (
             f"stage {stage}: {self.came_in} rows came in, but {self.accounted} are accounted for: {self}"
         )
@@ -58,7 +58,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stage stands: in which round of which run. Says whose output it reads there."""
+    """The round of a stage, and the outputs that it reads there."""
 
     config: RunConfig  # as the round sees it
     number: int  # of the round
@@ -66,12 +66,12 @@ class Place:
 
     @property
     def rows(self) -> int:
-        """The round whose files this round's unlabeled rows are from."""
+        """Return the round whose files this round's unlabeled rows are from."""
         return self.sources[-1]
 
     @property
     def warm(self) -> Key:
-        """The training that made the model called `warm`: the warm-up, after round 0 the last final training."""
+        """Return the training that made the model `warm`: the warm-up, or after round 0 the last final training."""
         return ("finetune", self.number - 1) if self.number else ("warmup", 0)
 
 
@@ -128,7 +128,7 @@ class Stage:
 
     @property
     def asks_engines(self) -> bool:
-        """Whether live engines may stay for it."""
+        """Tell whether live engines may stay while it runs."""
         return self.pool == "label"
 
 
@@ -148,7 +148,7 @@ class StageContext:
 
     @property
     def rows(self) -> str:
-        """The URI of the rows that the stage writes."""
+        """Return the URI of the rows that the stage writes."""
         return storage.join(self.out, "rows")
 
     def input(self, stage: str, part: str = "rows") -> str:
@@ -160,7 +160,7 @@ class StageContext:
         return RowJob(self.name, self.out, self.emit, self.config.label.rows_per_commit)
 
     def weights(self, model: str) -> str:
-        """What an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id as it is.
+        """Return what an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id.
 
         After round 0, `warm` is the evolved model of the round before.
         """
@@ -176,5 +176,5 @@ class StageContext:
             shown = "\n".join(f"  {example}" for example in list(examples)[:5])
             raise UserError(
                 f"stage {self.name}: {bad:,} of {total:,} rows cannot be used, over limits.max_bad_fraction = {limit:g}. "
-                f"The first:\n{shown}\nMend the data, or raise the limit to go on without these rows"
+                f"The first:\n{shown}\nCorrect the data, or raise the limit to continue without these rows"
             )

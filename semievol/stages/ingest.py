@@ -1,7 +1,7 @@
 """Ingest: labeled, unlabeled and test rows from files into validated, content-addressed Parquet; nothing is lost.
 
 Each file is parsed by one task; rows meet by `row_id` in a hash shuffle, so that duplicates are folded and rows that
-stand in the test set too are held back from training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
+are in the test set too are held back from training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
 A later round reads only the unlabeled files that have arrived since; the rows of earlier rounds meet them by id alone.
 """
 
@@ -57,7 +57,7 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
         readers.format_of(file.uri)
     looked_at, here = _columns(files, config.limits)
     if not here:
-        raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are no rows")
+        raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are not rows")
     wanted = [columns.question, columns.context, columns.stratum]
     wanted += [getattr(columns, key) for key in config.task.needs]
     wanted += [columns.oracle if split == "unlabeled" else columns.answer]
@@ -180,7 +180,7 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
 def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
     """Yield the rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so.
 
-    A store that fails for a moment does not break a shard: reading goes on where it failed, until it fails there again
+    A store that fails for a moment does not break a shard: reading resumes where it failed, until it fails there again
     and again.
     """
     wanted = [column for column in config.data.columns.model_dump().values() if column]
@@ -240,7 +240,7 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
         except BadRow:
             dropped = True
         if dropped:
-            record["note"] = "the oracle is no answer to the row (row kept, oracle dropped)"
+            record["note"] = "the oracle is not an answer to the row (row kept, oracle dropped)"
     return record
 
 

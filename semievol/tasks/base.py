@@ -23,7 +23,7 @@ class Task(BaseModel, ABC):
     """A kind of task with its settings, which are the `task` section of a config.
 
     A kind sets `kind: Literal["name"] = "name"`, adds its settings as fields, and overrides what is its own. Answers are
-    canonical strings. No method raises, whatever the text.
+    canonical strings. No method raises, for any text.
 
     Attributes:
         closed: All answers of a row are known beforehand, and `choices` returns them.

@@ -99,7 +99,7 @@ def _one(text: str) -> str | None:
 
 
 def _tidy(text: str) -> str:
-    """One line, without emphasis, quotes and the full stop of a sentence around it; tidy text stays as it is."""
+    """Return the text on one line, without emphasis, quotes and the full stop of a sentence around it."""
     text, before = " ".join(text.split()), None
     while text != before:
         before = text
@@ -116,7 +116,7 @@ def _alternatives(answer: str) -> list[str]:
 
 
 def _listed(text: str) -> list[str] | None:
-    """The items of a JSON list of texts or numbers; None if the text is no such list."""
+    """Return the items of a JSON list of texts or numbers; None if the text is not such a list."""
     if not text.lstrip().startswith("["):
         return None
     try:

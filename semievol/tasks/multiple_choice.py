@@ -35,7 +35,7 @@ _IN_PASSING = re.compile(
     r"(?:(?<![\w'])\(?([A-J])\)?[\"*]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
     r"|\b(?i:option|choice)\s+[*(\[\"]*([A-J])\b(?![\"*)\]]*\s+(?:is|are|was)\s+(?:not|wrong|incorrect|false)\b))"
 )
-# "A and C", "A, B", "(A) or (B)" after the first letter: two options are no answer.
+# "A and C", "A, B", "(A) or (B)" after the first letter: two options are not an answer.
 _ANOTHER = re.compile(r"[)\].*\"]*\s*(?:,|/|&|\+|and|or)\s*(?:and |or )?[*(\[\"]*(?:[A-HJ]\b(?!')|I\b(?!['\s]*[a-z]))")
 
 
@@ -114,7 +114,7 @@ def _bare(text: str) -> str:
 
 
 def _option(text: str, row: Row) -> str | None:
-    """Return the letter of the one option that a text repeats, whatever its case and the punctuation around it."""
+    """Return the letter of the one option that a text repeats, in any case and with any punctuation around it."""
     said = _bare(text)
     if (
         not said or said.upper() in LETTERS

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from decimal import Context, Decimal
 
-# Nothing raises: what overflows or is no number becomes infinity or NaN, and `canonical` says None.
+# Nothing raises: an overflow or a text that is not a number becomes infinity or NaN, and `canonical` says None.
 ARITHMETIC = Context(prec=28, traps=[])
 
 _PLAIN = str.maketrans(
@@ -64,14 +64,14 @@ def canonical(value: Decimal) -> str | None:
 
 
 def plain(token: str) -> str | None:
-    """A token that is nothing but a number in English notation, as a decimal string."""
+    """Return a token that is only a number in English notation, as a decimal string."""
     if not re.fullmatch(r"[-+]?(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|\.\d+)", token):
         return None
     return canonical(ARITHMETIC.create_decimal(token.replace(",", "")))
 
 
 def only(text: str) -> str | None:
-    """The number of a text that holds exactly one, as a decimal string."""
+    """Return the number of a text that holds exactly one, as a decimal string."""
     text = _normalised(text)
     matches = list(_NUMBER.finditer(text))
     if len(matches) != 1 or re.search(r"\d", text[: matches[0].start()] + text[matches[0].end() :]):
@@ -80,7 +80,7 @@ def only(text: str) -> str | None:
 
 
 def find(text: str) -> Iterator[str]:
-    """The numbers in a text as decimal strings, in order; one that was written in percent ends in %."""
+    """Yield the numbers in a text as decimal strings, in order; a number in percent ends in %."""
     text = _normalised(text)
     for match in _NUMBER.finditer(text):
         number = _read(match, alone=not (text[: match.start()] + text[match.end() :]).strip(" \t\r\n.*$`"))

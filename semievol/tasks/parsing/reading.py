@@ -36,7 +36,7 @@ def stated(response: str, *, own_line: bool = False) -> str | None:
 
 
 def without_latex(text: str) -> str:
-    r"""The text with the LaTeX that models wrap answers in made plain: \boxed{x} becomes "#### x", \frac{1}{2} 1/2."""
+    r"""Return the text with the LaTeX around answers made plain: \boxed{x} becomes "#### x", \frac{1}{2} 1/2."""
     if "\\" not in text and "{,}" not in text:
         return text
     text = text.replace("\\%", "%").replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", "")
@@ -46,5 +46,5 @@ def without_latex(text: str) -> str:
 
 
 def refuses(text: str) -> bool:
-    """Whether a text says that it gives no answer."""
+    """Tell whether a text refuses to answer."""
     return _REFUSAL.fullmatch(text.strip().replace("’", "'")) is not None
