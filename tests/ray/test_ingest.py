@@ -58,7 +58,9 @@ def test_every_row_has_a_fate(run_config: RunConfig, tmp_path: Path) -> None:
         "unlabeled": {"kept": 4, "quarantined": 1, "duplicate": 3, "leak": 1},
     }
     assert result.metrics["reasons"]["labeled: equal rows with different answers: A, B"] == 2
-    assert result.metrics["notes"] == {"unlabeled: the oracle is not an answer to the row (row kept, oracle dropped)": 1}
+    assert result.metrics["notes"] == {
+        "unlabeled: the oracle is not an answer to the row (row kept, oracle dropped)": 1
+    }
 
     kept = storage.read_table(f"{tmp_path}/out/unlabeled")
     assert kept.schema == UNLABELED  # no oracle, no answer: the method cannot see them

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import LoraConfig
-from trl import SFTConfig
 
 from semievol import config
 from semievol.config import RunConfig
@@ -14,6 +12,8 @@ from semievol.errors import UserError
 from semievol.trainers import arguments
 from semievol.trainers.base import TrainSpec
 
+LoraConfig = pytest.importorskip("peft").LoraConfig  # the second Python's unit tests do without
+SFTConfig = pytest.importorskip("trl").SFTConfig
 MINIMAL = "{name: x, model: {base: m}, data: {labeled: l, unlabeled: u, test: t}}"
 
 
