@@ -31,9 +31,7 @@ class Lineup:
 
     apps: dict[str, str] = field(default_factory=dict)  # model name: Serve application, for ready models
     evolved: str | None = None  # the target of the alias
-    waiting: dict[str, str] = field(
-        default_factory=dict
-    )  # model name: why it is not ready, for the other wanted models
+    waiting: dict[str, str] = field(default_factory=dict)  # model name: why it is not ready, for the other models
 
 
 def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], before: Lineup) -> Lineup:
@@ -83,6 +81,7 @@ class Keeper:
             await asyncio.sleep(_POLL_S)
 
     def _step(self) -> None:
+        import ray
         from ray import serve
 
         promoted = promotion.promoted(self._folder)
@@ -97,7 +96,9 @@ class Keeper:
             if prints.get(name, current) != current:
                 changed[name] = "CHANGED SINCE ITS PROMOTION; promote it again"
             elif app not in status and app not in self._deployed:
-                _deploy(app, name, weights, self._config)
+                # In a task that exits: this imports vLLM, which would stay in the keeper's memory.
+                deploy = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model)
+                ray.get(deploy.remote(app, name, weights, self._config), timeout=_DEPLOY_S)
                 self._deployed.add(app)
         evolves = "evolved" in self._config.serving.models
         earlier = {name: self._app(name, print) for name, print in prints.items() if name not in wanted}
@@ -131,14 +132,6 @@ class Keeper:
 def prefix(folder: RunFolder) -> str:
     """Return the prefix of the application names of a run's models."""
     return f"{APP}-{hashlib.sha256(folder.uri.encode()).hexdigest()[:6]}-"
-
-
-def _deploy(app: str, name: str, weights: str, config: RunConfig) -> None:
-    """Deploy a model in a task that exits: this imports vLLM, which would stay in the keeper's memory."""
-    import ray
-
-    task = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model).remote(app, name, weights, config)
-    ray.get(task, timeout=_DEPLOY_S)
 
 
 def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:

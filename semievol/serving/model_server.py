@@ -51,7 +51,9 @@ class ModelServer(LLMServer):
         )
         await super().__init__(local_config, engine_cls=_Engine)
         self._app = await self.engine.build_asgi_app()
-        self._merges = await asyncio.to_thread(_merges_system, path)
+        # If so, the model was trained with system text at the head of the user message (see `without_system`).
+        tokenizer = await asyncio.to_thread(load_tokenizer, path)
+        self._merges = bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Return the status and the whole body of a response."""
@@ -70,7 +72,8 @@ class ModelServer(LLMServer):
     async def _messages(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
         """Run the ASGI app on one request; abort it if the consumer stops reading."""
         if path == CHAT and self._merges:
-            body = _merged(body)
+            request = json.loads(body)
+            body = json.dumps(request | {"messages": without_system(request["messages"])}).encode()
         sent: asyncio.Queue[Any] = asyncio.Queue()
         requests = [{"type": "http.request", "body": body, "more_body": False}]
         gone = asyncio.Event()
@@ -99,30 +102,13 @@ class ModelServer(LLMServer):
             task.cancel()
 
 
-def _merges_system(model: str) -> bool:
-    """Tell whether the model was trained with system text at the head of the user message (see `without_system`)."""
-    tokenizer = load_tokenizer(model)
-    return bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
-
-
-def _merged(body: bytes) -> bytes:
-    request = json.loads(body)
-    return json.dumps(request | {"messages": without_system(request["messages"])}).encode()
-
-
 def _scope(path: str) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
-        "scheme": "http",
         "path": path,
-        "raw_path": path.encode(),
         "query_string": b"",
-        "root_path": "",
         "headers": [(b"content-type", b"application/json")],
-        "client": None,
-        "server": None,
-        "state": {},
     }
