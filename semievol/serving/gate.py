@@ -24,11 +24,7 @@ from semievol.serving.keys import Keys
 
 PUBLIC = {"/", "/health"}  # need no key: a page without data, and the health check
 ANONYMOUS = "anonymous"
-_KINDS = {
-    401: ("authentication_error", "invalid_api_key"),
-    403: ("forbidden", None),
-    429: ("rate_limit_error", None),
-}
+_KINDS = {401: "authentication_error", 403: "forbidden", 429: "rate_limit_error"}
 _CLIENT_LEFT = 499  # in the access log: the client disconnected before a response
 log = logging.getLogger("semievol.engines.endpoint")
 access_log = logging.getLogger("semievol.access")
@@ -43,7 +39,8 @@ def error_response(status: int, message: str, kind: str, headers: Any = None, **
 async def refused(_: Any, error: Any) -> JSONResponse:
     """Return the response for an HTTPException, as an exception handler."""
     text = str(error.detail).encode("ascii", "replace").decode()
-    kind, code = _KINDS.get(error.status_code, ("invalid_request_error", None))
+    kind = _KINDS.get(error.status_code, "invalid_request_error")
+    code = "invalid_api_key" if error.status_code == 401 else None
     return error_response(error.status_code, text, kind, error.headers, code=code)
 
 

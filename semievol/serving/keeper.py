@@ -21,7 +21,6 @@ from semievol.runs.folder import RunFolder
 APP = "semievol"
 _POLL_S = 1.0
 _DRAIN_S = 10.0  # between removing a model from the lineup and deleting it; longer than an endpoint's poll
-_DEPLOY_S = 300.0  # time limit of the imports for a deployment; the engine starts after them
 log = logging.getLogger("semievol.engines.endpoint")
 
 
@@ -96,9 +95,9 @@ class Keeper:
             if prints.get(name, current) != current:
                 changed[name] = "CHANGED SINCE ITS PROMOTION; promote it again"
             elif app not in status and app not in self._deployed:
-                # In a task that exits: this imports vLLM, which would stay in the keeper's memory.
+                # In a task that exits: this imports vLLM, which would stay in the keeper's memory. The engine starts later.
                 deploy = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model)
-                ray.get(deploy.remote(app, name, weights, self._config), timeout=_DEPLOY_S)
+                ray.get(deploy.remote(app, name, weights, self._config), timeout=300)
                 self._deployed.add(app)
         evolves = "evolved" in self._config.serving.models
         earlier = {name: self._app(name, print) for name, print in prints.items() if name not in wanted}
@@ -110,23 +109,18 @@ class Keeper:
         if (lineup.waiting, lineup.evolved) != (self._lineup.waiting, self._lineup.evolved):
             log.info("evolved is %s; waiting: %s", lineup.evolved, lineup.waiting or "nothing")
         self._lineup = lineup
-        if not lineup.waiting:
-            ours = [app for app in status if app.startswith(prefix(self._folder))]
-            self._retire([app for app in ours if app not in lineup.apps.values()])
-
-    def _app(self, name: str, digest: str) -> str:
-        return f"{prefix(self._folder)}{name}-{digest[:8]}"
-
-    def _retire(self, idle: list[str]) -> None:
-        """Delete idle models once no endpoint can still send requests to them."""
-        from ray import serve
-
+        if lineup.waiting:
+            return
         now = time.monotonic()
-        self._idle_since = {app: self._idle_since.get(app, now) for app in idle}
+        ours = [app for app in status if app.startswith(prefix(self._folder))]
+        self._idle_since = {app: self._idle_since.get(app, now) for app in ours if app not in lineup.apps.values()}
         for app, since in self._idle_since.items():
             if now - since > _DRAIN_S:
                 serve.delete(app, _blocking=False)
                 self._deployed.discard(app)
+
+    def _app(self, name: str, digest: str) -> str:
+        return f"{prefix(self._folder)}{name}-{digest[:8]}"
 
 
 def prefix(folder: RunFolder) -> str:

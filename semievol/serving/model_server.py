@@ -22,7 +22,6 @@ from semievol.engines.vllm import engine_options, is_cpu_build
 from semievol.method.prompts import without_system
 from semievol.serving.backend import CHAT
 
-_END = object()
 _CANCEL_S = 2.0  # for vLLM to abort a request
 
 
@@ -84,15 +83,10 @@ class ModelServer(LLMServer):
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        async def run() -> None:
-            try:
-                await self._app(_scope(path), receive, sent.put)
-            finally:
-                sent.put_nowait(_END)
-
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(self._app(_scope(path), receive, sent.put))
+        task.add_done_callback(lambda _: sent.put_nowait(None))
         try:
-            while (message := await sent.get()) is not _END:
+            while message := await sent.get():
                 yield message
             await task
         finally:

@@ -25,9 +25,7 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
     """Start the endpoint of a run, report when it is ready, and serve until interrupted."""
     folder, config = promotion.open_run(run, overrides)
     if NAMED in trainers.load(config).writes.values():
-        raise UserError(
-            f"the models of {folder.uri} are served by an endpoint already; model.json of warmup and finetune names them"
-        )
+        raise UserError(f"an endpoint serves the models of {folder.uri} already: see model.json of warmup and finetune")
     lines = keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
     key_count = len(keys.Keys.parse(lines, config.serving.keys or keys.ENVIRONMENT))
     if not key_count and not is_loopback(config.serving.host):
