@@ -137,7 +137,7 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
     while fits and more:
         message = await receive()
         body += message.get("body", b"")
-        fits, more = len(body) <= limit, message.get("more_body")
+        fits, more = len(body) <= limit, message.get("more_body", False)
     if not fits:
         raise HTTPException(413, f"The body is larger than {limit:,} bytes.", {"Connection": "close"})
     return bytes(body)
