@@ -1,4 +1,4 @@
-"""The interface of inference engines, their errors, and how to load one."""
+"""The interface of inference engines, and their errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Completion:
     nll: float | None
     token_entropy: float | None
     tokens: int
-    prompt_tokens: int = 0  # of the request; with the first of its responses
+    prompt_tokens: int = 0
 
 
 class RequestRefused(ValueError):
@@ -37,43 +37,32 @@ class EngineDied(RuntimeError):
 
 
 class Engine(Protocol):
-    """An engine with one model, built in the actor that uses it."""
+    """An engine with one model, built in the actor that uses it.
+
+    Requests raise PromptTooLong, RequestRefused or EngineDied, and UserError if an endpoint is unavailable or rejects every
+    request; ask again after the user has fixed that.
+    """
 
     @property
     def figures(self) -> dict[str, float]:
         """Return the engine's own counts, to be summed over actors.
 
-        vLLM counts `prompt_tokens`, once for each sample of a prompt, and `cached_tokens`: those among them that the
-        prefix cache had.
+        vLLM counts `prompt_tokens`, for each sample of a prompt, and `cached_tokens`: those that the prefix cache had.
         """
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
     ) -> list[Completion]:
-        """Generate n responses to a chat prompt; sample i uses seed + i, unless an endpoint does it in another way.
-
-        Raises:
-            PromptTooLong: prompt and response do not fit the context window.
-            RequestRefused: the engine rejects this request.
-            EngineDied: the engine failed and takes no more requests.
-            UserError: the endpoint is unavailable or rejects every request; ask again after the user has fixed that.
-        """
+        """Generate n responses to a chat prompt; sample i uses seed + i, unless an endpoint does it in another way."""
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         """Return the probabilities of the responses relative to each other (they sum to 1), from one prefill.
 
-        Raises:
-            RequestRefused: the responses do not differ in their first token after their common beginning.
-            PromptTooLong, EngineDied: as above.
+        Refuse responses that do not differ in their first token after their common beginning.
         """
 
     async def likelihood(self, messages: Messages, response: str) -> float:
-        """Return the mean log-probability of the tokens of a given response, in nats; 0 is certain.
-
-        Raises:
-            RequestRefused: the engine cannot compute it.
-            PromptTooLong, EngineDied: as above.
-        """
+        """Return the mean log-probability of the tokens of a given response, in nats; 0 is certain."""
 
     def close(self) -> None:
         """Release all resources. No request follows."""

@@ -18,11 +18,7 @@ def load_tokenizer(base: str) -> Any:
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer. If it shows no system message, the user's message begins with that text.
-
-    Raises:
-        UserError: the tokenizer has no chat template.
-    """
+    """The chat template of a tokenizer. If it shows no system message, the user's message begins with that text."""
 
     def __init__(self, tokenizer: Any) -> None:
         from transformers import PreTrainedTokenizerBase
@@ -53,8 +49,7 @@ class ChatTemplate:
     def exchange(self, prompt: Messages, completion: Messages) -> dict[str, list[int]]:
         """Return the token ids of a training row and its labels, which are -100 for the tokens of the prompt.
 
-        The result equals that of TRL's SFTTrainer. TRL would tokenize all rows in each worker; here each row is
-        tokenized once, when it is rendered.
+        The result equals that of TRL's SFTTrainer, which would tokenize all rows in each worker.
         """
         [prompt_ids] = self.prompts([prompt])
         whole = self._tokenizer.apply_chat_template([*self.shown(prompt), *completion], return_dict=False)
@@ -62,8 +57,7 @@ class ChatTemplate:
         shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if shared < len(prompt_ids):
             warnings.warn(
-                "the chat template renders a prompt differently when a response follows, so training shows the model "
-                "other prompts than inference",
+                "the template renders a prompt differently when a response follows, so training differs from inference",
                 stacklevel=2,
             )
         return {"input_ids": whole, "labels": [-100] * shared + whole[shared:]}

@@ -13,8 +13,6 @@ from semievol.runtime.network import is_here
 if TYPE_CHECKING:
     from openai import APIError
 
-_SHOWN = 300  # characters of an endpoint's message
-
 
 @dataclass(frozen=True)
 class ApiEndpoint:
@@ -27,11 +25,8 @@ class ApiEndpoint:
     def client(self, *, timeout_s: float, retries: int) -> dict[str, Any]:
         """Return the arguments for `openai.OpenAI` and `openai.AsyncOpenAI`, which do the retries.
 
-        They retry on 408, 409, 429, 5xx and lost connections, after 0.5 s, 1 s, 2 s, 4 s and then 8 s each (minus up to
-        a quarter, at random), or after the time in Retry-After. Ten retries take about a minute.
-
-        Raises:
-            UserError: the key's variable is not set here, and the endpoint is on another machine.
+        They retry on 408, 409, 429, 5xx and lost connections, after 0.5 s and up to 8 s, or after the time in
+        Retry-After. Ten retries take about a minute.
         """
         key = os.environ.get(self.key_variable)
         if not key and not is_here(self.url):
@@ -45,7 +40,7 @@ class ApiEndpoint:
         """Return the endpoint's error message, shortened and with the key masked."""
         words = " ".join(error.message.split())
         key = os.environ.get(self.key_variable)
-        return (words.replace(key, "***") if key else words)[:_SHOWN]
+        return (words.replace(key, "***") if key else words)[:300]
 
     def problem(self, error: APIError, model: str) -> UserError:
         """Return the error for an endpoint that answers no request, with the way to fix it."""

@@ -1,14 +1,9 @@
 """Use any OpenAI-compatible endpoint as the labeler's engine, through the official client.
 
-The engine handles errors of the endpoint by their status:
-
-- 429, 5xx, a lost connection: the client retries with back-off (`semievol.engines.endpoint`). If that does not help, or
-  if the endpoint rejects every request (401, 403, 404, ..), a `UserError` stops the run: the engine makes no further
-  request, and the next attempt of the run asks the unanswered rows.
-- 400, 413, 422: this request is refused. The endpoint's message tells whether the prompt is too long.
-- 400, 422 that name an optional parameter (logprobs, top_logprobs, seed, n): the engine repeats the request without it.
-  If that works, it leaves the parameter out of all later requests.
-- 500 at each try while the endpoint answers others: this request is refused too, or one row would block the run.
+The client retries on 429, 5xx and lost connections. If that does not help, or if the endpoint rejects every request (401,
+403, 404, ..), a `UserError` stops the run. A 400, 413 or 422 refuses this request only, and so does a 500 at each try while
+the endpoint answers others: one row would block the run. If a 400 or 422 names an optional parameter, the engine repeats
+the request without it, and, if that works, leaves it out of all later requests.
 """
 
 from __future__ import annotations
@@ -26,7 +21,7 @@ from semievol.method.confidence import token_entropy
 from semievol.method.prompts import Messages
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
+    from openai import APIError
     from openai.types.chat import ChatCompletion
     from openai.types.chat.chat_completion import Choice
 
@@ -39,11 +34,7 @@ class OpenAIEngine:
     """One model at an endpoint; see `semievol.engines.Engine`."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
-        """Set up the client, without a request.
-
-        Raises:
-            UserError: the key is not set.
-        """
+        """Set up the client, without a request."""
         from openai import AsyncOpenAI
 
         self._model = model
@@ -80,20 +71,19 @@ class OpenAIEngine:
         """Do nothing: the endpoint keeps running."""
 
     async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
-        from openai import APIError, APIStatusError
+        from openai import APIError
 
         async with self._slots:
             if self._unusable:
                 raise self._unusable
             try:
                 return await self._create_twice(request)
-            except APIStatusError as error:
+            except APIError as error:
+                status = getattr(error, "status_code", None)
                 if _too_long(error):
                     raise PromptTooLong(self._endpoint.said(error)) from None
-                if error.status_code in (400, 422) or (error.status_code == 500 and await self._answers()):
+                if status in (400, 422) or (status == 500 and await self._answers()):
                     raise RequestRefused(self._endpoint.said(error)) from None
-                self._unusable = self._endpoint.problem(error, self._model)
-            except APIError as error:
                 self._unusable = self._endpoint.problem(error, self._model)
         raise self._unusable
 
@@ -146,16 +136,16 @@ class OpenAIEngine:
         return True
 
 
-def _rejected_parameters(error: APIStatusError) -> set[str]:
+def _rejected_parameters(error: APIError) -> set[str]:
     """Return the optional parameters that an error names."""
     names = {match["plain"] or match["quoted"] for match in _NAMED.finditer(f"'{error.param}' {error.message}")}
     return names | _LOGPROBS if names & _LOGPROBS else names
 
 
-def _too_long(error: APIStatusError) -> bool:
-    if error.status_code == 413 or error.code == "context_length_exceeded":
-        return True
-    return error.status_code in (400, 422) and _TOO_LONG.search(error.message) is not None
+def _too_long(error: APIError) -> bool:
+    status = getattr(error, "status_code", None)
+    named = status in (400, 422) and _TOO_LONG.search(error.message) is not None
+    return named or status == 413 or error.code == "context_length_exceeded"
 
 
 def _completions(reply: ChatCompletion) -> list[Completion]:

@@ -81,7 +81,9 @@ class VLLMEngine:
         prompt = await self._batches.tokenize(messages)
         running = (self._request(prompt, max_tokens, **shared, **request) for request in requests)
         outputs = [output for done in await asyncio.gather(*running) for output in done.outputs]
-        texts = self.tokenizer.batch_decode([_text_tokens(output) for output in outputs], skip_special_tokens=True)
+        # The token that ends a response is not part of its text.
+        tokens = [list(o.token_ids[:-1] if o.finish_reason == "stop" else o.token_ids) for o in outputs]
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return _reduce(outputs, texts, len(prompt))
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
@@ -132,7 +134,10 @@ class VLLMEngine:
         return await future
 
     def _run(self, loaded: Future[None], arguments: Any) -> None:
-        """Load and step in one thread: with two, their OpenMP pools would contend for the cores."""
+        """Load, then admit new requests, step, and resolve the finished ones; block while there is nothing to do.
+
+        All in one thread: with two, their OpenMP pools would contend for the cores.
+        """
         try:
             from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -141,10 +146,6 @@ class VLLMEngine:
         except BaseException as error:  # noqa: BLE001 - the caller raises it
             loaded.set_exception(error)
             return
-        self._loop()
-
-    def _loop(self) -> None:
-        """Admit new requests, step, and resolve the finished ones; block while there is nothing to do."""
         try:
             while True:
                 while not self._waiting or not self._arriving.empty():
@@ -204,21 +205,13 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
 
     def settle(pairs: list[tuple[asyncio.Future[Any], Any]]) -> None:
         for future, outcome in pairs:
-            if future.cancelled():
-                continue
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            if not future.cancelled():
+                settled = future.set_exception if isinstance(outcome, Exception) else future.set_result
+                settled(outcome)
 
     for loop in {future.get_loop() for future, _ in outcomes}:
         with suppress(RuntimeError):  # the loop is closed, so nothing waits
             loop.call_soon_threadsafe(settle, [pair for pair in outcomes if pair[0].get_loop() is loop])
-
-
-def _text_tokens(output: Any) -> list[int]:
-    """Return the tokens of the text: all but the one that ended the response."""
-    return list(output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids)
 
 
 def _reduce(outputs: list[Any], texts: list[str], prompt_tokens: int) -> list[Completion]:
@@ -260,8 +253,6 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
     if is_cpu_build():
         import torch
 
-        # The CPU build cannot split the prefill of a request with a seed for vLLM, as served requests may have
-        # ("CPU Generator does not use offset"), so every prompt must fit one scheduler step.
         options |= {
             # Prefills with a seed of vLLM's own cannot be split on a CPU, so every prompt must fit one step.
             "enable_chunked_prefill": False,

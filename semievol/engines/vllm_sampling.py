@@ -41,11 +41,7 @@ class SeededSampling(LogitsProcessor):
         process_dict_updates(self._requests, batch_update, _request)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draw a token for each request.
-
-        Args:
-            logits: float32 of shape [requests, vocabulary]; changed in place.
-        """
+        """Draw a token for each request: change the logits (float32, [requests, vocabulary]) in place."""
         if not self._requests:
             return logits
         places = sorted(self._requests)

@@ -17,11 +17,10 @@ from semievol.tasks import Row
 
 
 async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
-    """Answer greedily, as evaluation does, so that this route has the accuracy of the run. If the run was evaluated with
-    examples, this needs `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
+    """Answer greedily, each question with its (resolved) model.
 
-    Args:
-        models: the resolved model of each question.
+    As evaluation does, so that this route has the accuracy of the run; if that had examples, this needs
+    `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
     """
     rows = [Row(q.question, q.options, q.context, None) for q in questions]
     for place, row in enumerate(rows):

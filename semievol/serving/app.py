@@ -71,7 +71,9 @@ class Endpoint:
         from semievol.serving.gate import Gate
         from semievol.serving.web import build as build_web
 
-        _log_to_stderr()
+        logger = logging.getLogger("semievol")  # to the replica's log without a prefix
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
         self._following = asyncio.ensure_future(self._follow())
         return Gate(build_web(self, self._config), self._keys, self._config.serving)
 
@@ -126,8 +128,7 @@ class Endpoint:
         if self._neighbors is None:
             return [[] for _ in rows]
         with _lost_replica_is_unavailable():
-            nearest: list[list[tuple[Row, float]]] = await self._neighbors.nearest.remote(rows)
-            return nearest
+            return await self._neighbors.nearest.remote(rows)
 
 
 class Neighbors:
@@ -161,11 +162,3 @@ def _lost_replica_is_unavailable() -> Any:
         yield
     except (RayActorError, RayServeException) as error:
         raise Unavailable from error
-
-
-def _log_to_stderr() -> None:
-    """Write the endpoint's log lines to the replica's log without a prefix."""
-    logger = logging.getLogger("semievol")
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
-        logger.setLevel(logging.INFO)

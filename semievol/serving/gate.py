@@ -14,6 +14,7 @@ from typing import Any
 from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,25 +24,24 @@ from semievol.serving.keys import Keys
 
 PUBLIC = {"/", "/health"}  # need no key: a page without data, and the health check
 ANONYMOUS = "anonymous"
+_KINDS = {401: "authentication_error", 403: "forbidden", 429: "rate_limit_error"}
 _CLIENT_LEFT = 499  # in the access log: the client disconnected before a response
 log = logging.getLogger("semievol.engines.endpoint")
 access_log = logging.getLogger("semievol.access")
 
 
-def error_response(
-    status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None, **headers: str
-) -> JSONResponse:
-    """Return an error in OpenAI's format. Names of headers have underscores in place of dashes."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return JSONResponse(body, status_code=status, headers=named)
+def error_response(status: int, message: str, kind: str, headers: Any = None, **more: str | None) -> JSONResponse:
+    """Return an error in OpenAI's format; `more` can have its `param` and `code`."""
+    error = {"message": message, "type": kind, "param": None, "code": None} | more
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
-class _Refused(Exception):
-    """The request gets this response instead of the app's."""
-
-    def __init__(self, response: JSONResponse) -> None:
-        self.response = response
+async def refused(_: Any, error: Any) -> JSONResponse:
+    """Return the response for an HTTPException, as an exception handler."""
+    text = str(error.detail).encode("ascii", "replace").decode()
+    kind = _KINDS.get(error.status_code, "invalid_request_error")
+    code = "invalid_api_key" if error.status_code == 401 else None
+    return error_response(error.status_code, text, kind, error.headers, code=code)
 
 
 class Gate:
@@ -66,7 +66,6 @@ class Gate:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen["status"] = message["status"]
-                message.setdefault("headers", [])
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             else:
                 seen["bytes"] += len(message.get("body", b""))
@@ -76,15 +75,20 @@ class Gate:
         try:
             caller = self._caller(scope)
             await self._admit(caller, scope, receive, watched)
-        except _Refused as refused:
-            await refused.response(scope, receive, watched)
+        except HTTPException as error:
+            response = await refused(None, error)
+            await response(scope, receive, watched)
         except Exception as error:  # noqa: BLE001 - Serve would log its message, which may quote a prompt
             log.error("unexpected %s in the endpoint", type(error).__name__)
-            if seen["status"] == _CLIENT_LEFT:
-                failed = error_response(500, "The endpoint failed on this request.", "server_error")
-                await failed(scope, receive, watched)
         finally:
-            self._log(scope, caller, seen, time.perf_counter() - started)
+            record: dict[str, Any] = {  # without body, query string or headers
+                "key": caller,
+                "method": scope["method"],
+                "path": scope["path"][:200],
+                "model": scope.get("semievol.model"),
+                "ms": round((time.perf_counter() - started) * 1000, 1),
+            }
+            access_log.info(json.dumps(record | seen))
 
     def _caller(self, scope: Scope) -> str:
         """Return the name of the caller's key."""
@@ -92,16 +96,14 @@ class Gate:
         if not self._keys:
             if _is_local(scope, headers):
                 return ANONYMOUS
-            message = "This endpoint has no keys, so it serves its own machine only."
-            raise _Refused(error_response(403, message, "forbidden"))
+            raise HTTPException(403, "This endpoint has no keys, so it serves its own machine only.")
         if scope["path"] in PUBLIC:
             return ANONYMOUS
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         name = self._keys.owner(key.strip()) if scheme.lower() == "bearer" else None
         if name is None:
             message = "No valid API key. Send it as the header 'Authorization: Bearer KEY'."
-            known = {"code": "invalid_api_key", "www_authenticate": "Bearer"}
-            raise _Refused(error_response(401, message, "authentication_error", **known))
+            raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
         return name
 
     async def _admit(self, caller: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,30 +112,16 @@ class Gate:
         if not self._limiter.hit(self._rate, caller):
             wait = max(1, round(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
             message = f"The rate limit is {self._settings.rate}; try again in {wait} s."
-            raise _Refused(error_response(429, message, "rate_limit_error", retry_after=str(wait)))
+            raise HTTPException(429, message, {"Retry-After": str(wait)})
         if self._in_flight[caller] >= self._settings.concurrency:
             message = f"The limit is {self._settings.concurrency} requests at a time."
-            raise _Refused(error_response(429, message, "rate_limit_error", retry_after="1"))
+            raise HTTPException(429, message, {"Retry-After": "1"})
         self._in_flight[caller] += 1
         try:
             body = await _read(scope, receive, self._settings.max_body_bytes)
-            if body is None:
-                message = f"The body is larger than {self._settings.max_body_bytes:,} bytes."
-                raise _Refused(error_response(413, message, "invalid_request_error", connection="close"))
             await self._app(scope, _replay(body, receive), send)
         finally:
             self._in_flight[caller] -= 1
-
-    def _log(self, scope: Scope, caller: str | None, seen: dict[str, int], seconds: float) -> None:
-        """Log one line of JSON, without body, query string or headers."""
-        record: dict[str, Any] = {
-            "key": caller,
-            "method": scope["method"],
-            "path": scope["path"][:200],
-            "model": scope.get("semievol.model"),
-            "ms": round(seconds * 1000, 1),
-        }
-        access_log.info(json.dumps(record | seen))
 
 
 def _is_local(scope: Scope, headers: dict[bytes, bytes]) -> bool:
@@ -143,19 +131,16 @@ def _is_local(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     return is_loopback((scope.get("client") or ("",))[0]) and is_loopback(name)
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """Return the body, or None if it is over the limit."""
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
     declared = dict(scope["headers"]).get(b"content-length", b"0")
-    if not declared.isdigit() or int(declared) > limit:
-        return None
-    body = bytearray()
-    while True:
+    fits, more, body = declared.isdigit() and int(declared) <= limit, True, bytearray()
+    while fits and more:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > limit:
-            return None
-        if not message.get("more_body"):
-            return bytes(body)
+        fits, more = len(body) <= limit, message.get("more_body", False)
+    if not fits:
+        raise HTTPException(413, f"The body is larger than {limit:,} bytes.", {"Connection": "close"})
+    return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -21,7 +21,6 @@ from semievol.runs.folder import RunFolder
 APP = "semievol"
 _POLL_S = 1.0
 _DRAIN_S = 10.0  # between removing a model from the lineup and deleting it; longer than an endpoint's poll
-_DEPLOY_S = 300.0  # time limit of the imports for a deployment; the engine starts after them
 log = logging.getLogger("semievol.engines.endpoint")
 
 
@@ -31,9 +30,7 @@ class Lineup:
 
     apps: dict[str, str] = field(default_factory=dict)  # model name: Serve application, for ready models
     evolved: str | None = None  # the target of the alias
-    waiting: dict[str, str] = field(
-        default_factory=dict
-    )  # model name: why it is not ready, for the other wanted models
+    waiting: dict[str, str] = field(default_factory=dict)  # model name: why it is not ready, for the other models
 
 
 def line_up(wanted: dict[str, str], target: str | None, status: dict[str, str], before: Lineup) -> Lineup:
@@ -83,6 +80,7 @@ class Keeper:
             await asyncio.sleep(_POLL_S)
 
     def _step(self) -> None:
+        import ray
         from ray import serve
 
         promoted = promotion.promoted(self._folder)
@@ -97,7 +95,9 @@ class Keeper:
             if prints.get(name, current) != current:
                 changed[name] = "CHANGED SINCE ITS PROMOTION; promote it again"
             elif app not in status and app not in self._deployed:
-                _deploy(app, name, weights, self._config)
+                # In a task that exits: this imports vLLM, which would stay in the keeper's memory. The engine starts later.
+                deploy = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model)
+                ray.get(deploy.remote(app, name, weights, self._config), timeout=300)
                 self._deployed.add(app)
         evolves = "evolved" in self._config.serving.models
         earlier = {name: self._app(name, print) for name, print in prints.items() if name not in wanted}
@@ -109,36 +109,23 @@ class Keeper:
         if (lineup.waiting, lineup.evolved) != (self._lineup.waiting, self._lineup.evolved):
             log.info("evolved is %s; waiting: %s", lineup.evolved, lineup.waiting or "nothing")
         self._lineup = lineup
-        if not lineup.waiting:
-            ours = [app for app in status if app.startswith(prefix(self._folder))]
-            self._retire([app for app in ours if app not in lineup.apps.values()])
-
-    def _app(self, name: str, digest: str) -> str:
-        return f"{prefix(self._folder)}{name}-{digest[:8]}"
-
-    def _retire(self, idle: list[str]) -> None:
-        """Delete idle models once no endpoint can still send requests to them."""
-        from ray import serve
-
+        if lineup.waiting:
+            return
         now = time.monotonic()
-        self._idle_since = {app: self._idle_since.get(app, now) for app in idle}
+        ours = [app for app in status if app.startswith(prefix(self._folder))]
+        self._idle_since = {app: self._idle_since.get(app, now) for app in ours if app not in lineup.apps.values()}
         for app, since in self._idle_since.items():
             if now - since > _DRAIN_S:
                 serve.delete(app, _blocking=False)
                 self._deployed.discard(app)
 
+    def _app(self, name: str, digest: str) -> str:
+        return f"{prefix(self._folder)}{name}-{digest[:8]}"
+
 
 def prefix(folder: RunFolder) -> str:
     """Return the prefix of the application names of a run's models."""
     return f"{APP}-{hashlib.sha256(folder.uri.encode()).hexdigest()[:6]}-"
-
-
-def _deploy(app: str, name: str, weights: str, config: RunConfig) -> None:
-    """Deploy a model in a task that exits: this imports vLLM, which would stay in the keeper's memory."""
-    import ray
-
-    task = ray.remote(num_cpus=0.1, max_calls=1)(deploy_model).remote(app, name, weights, config)
-    ray.get(task, timeout=_DEPLOY_S)
 
 
 def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:

@@ -15,7 +15,6 @@ from semievol.data import storage
 from semievol.errors import UserError
 
 ENVIRONMENT = "SEMIEVOL_API_KEYS"
-_PREFIX = "sk-semievol-"
 _LINE = re.compile(r"([\w.-]{1,64}):sha256:([0-9a-f]{64})")
 
 
@@ -41,11 +40,8 @@ class Keys(dict[str, str]):
     def owner(self, key: str) -> str | None:
         """Return the name of a key, or None. A wrong key takes as long as a right one."""
         digest = _digest(key)
-        owner = None
-        for name, known in self.items():
-            if hmac.compare_digest(digest, known):
-                owner = name
-        return owner
+        owners = [name for name, known in self.items() if hmac.compare_digest(digest, known)]
+        return owners[-1] if owners else None
 
 
 def read(source: str | None, environment: str | None) -> str:
@@ -59,7 +55,7 @@ def read(source: str | None, environment: str | None) -> str:
 
 def add(name: str, file: str) -> str:
     """Add the hash of a new key to a key file, and return the key. The key itself is not stored."""
-    key = _PREFIX + secrets.token_urlsafe(32)
+    key = "sk-semievol-" + secrets.token_urlsafe(32)
     line = f"{name}:sha256:{_digest(key)}"
     if not _LINE.fullmatch(line):
         raise UserError(f"'{name}' is not a valid key name: use up to 64 letters, digits, . _ -")

@@ -22,7 +22,6 @@ from semievol.engines.vllm import engine_options, is_cpu_build
 from semievol.method.prompts import without_system
 from semievol.serving.backend import CHAT
 
-_END = object()
 _CANCEL_S = 2.0  # for vLLM to abort a request
 
 
@@ -51,7 +50,9 @@ class ModelServer(LLMServer):
         )
         await super().__init__(local_config, engine_cls=_Engine)
         self._app = await self.engine.build_asgi_app()
-        self._merges = await asyncio.to_thread(_merges_system, path)
+        # If so, the model was trained with system text at the head of the user message (see `without_system`).
+        tokenizer = await asyncio.to_thread(load_tokenizer, path)
+        self._merges = bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Return the status and the whole body of a response."""
@@ -70,7 +71,8 @@ class ModelServer(LLMServer):
     async def _messages(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
         """Run the ASGI app on one request; abort it if the consumer stops reading."""
         if path == CHAT and self._merges:
-            body = _merged(body)
+            request = json.loads(body)
+            body = json.dumps(request | {"messages": without_system(request["messages"])}).encode()
         sent: asyncio.Queue[Any] = asyncio.Queue()
         requests = [{"type": "http.request", "body": body, "more_body": False}]
         gone = asyncio.Event()
@@ -81,15 +83,10 @@ class ModelServer(LLMServer):
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        async def run() -> None:
-            try:
-                await self._app(_scope(path), receive, sent.put)
-            finally:
-                sent.put_nowait(_END)
-
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(self._app(_scope(path), receive, sent.put))
+        task.add_done_callback(lambda _: sent.put_nowait(None))
         try:
-            while (message := await sent.get()) is not _END:
+            while message := await sent.get():
                 yield message
             await task
         finally:
@@ -99,30 +96,13 @@ class ModelServer(LLMServer):
             task.cancel()
 
 
-def _merges_system(model: str) -> bool:
-    """Tell whether the model was trained with system text at the head of the user message (see `without_system`)."""
-    tokenizer = load_tokenizer(model)
-    return bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
-
-
-def _merged(body: bytes) -> bytes:
-    request = json.loads(body)
-    return json.dumps(request | {"messages": without_system(request["messages"])}).encode()
-
-
 def _scope(path: str) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
-        "scheme": "http",
         "path": path,
-        "raw_path": path.encode(),
         "query_string": b"",
-        "root_path": "",
         "headers": [(b"content-type", b"application/json")],
-        "client": None,
-        "server": None,
-        "state": {},
     }

@@ -28,8 +28,6 @@ class StreamOptions(_Body):
 
 
 class _Generation(_Body):
-    """The common fields of chat and plain completions."""
-
     model: Model
     max_tokens: int | None = Field(None, ge=1)
     min_tokens: int | None = Field(None, ge=0, description="Minimum number of tokens (from vLLM).")

@@ -20,16 +20,12 @@ from semievol.serving.app import build
 from semievol.serving.keeper import APP, Lineup, prefix
 from semievol.trainers.base import NAMED
 
-_START_LIMIT_S = 3600  # large models take long to load
-
 
 def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> None:
     """Start the endpoint of a run, report when it is ready, and serve until interrupted."""
     folder, config = promotion.open_run(run, overrides)
     if NAMED in trainers.load(config).writes.values():
-        raise UserError(
-            f"the models of {folder.uri} are served by an endpoint already; model.json of warmup and finetune names them"
-        )
+        raise UserError(f"an endpoint serves the models of {folder.uri} already: see model.json of warmup and finetune")
     lines = keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
     key_count = len(keys.Keys.parse(lines, config.serving.keys or keys.ENVIRONMENT))
     if not key_count and not is_loopback(config.serving.host):
@@ -115,10 +111,8 @@ def _wait(keeper: Any, endpoint: Any, models: list[str], echo: Callable[[str], N
         for name, why in lineup.waiting.items():
             if why.startswith(("DEPLOY_FAILED", "CHANGED")):
                 raise UserError(f"{name} is not served: {why.lower()} (see Ray's logs of its replica)")
-        if time.monotonic() - started > _START_LIMIT_S:
-            raise UserError(
-                "not ready within an hour. Does the cluster have the CPUs and GPUs that resources.serve asks for?"
-            )
+        if time.monotonic() - started > 3600:  # large models take long to load
+            raise UserError("not ready within an hour. Does the cluster have what resources.serve asks for?")
         time.sleep(1)
 
 

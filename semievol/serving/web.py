@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -21,10 +21,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from semievol.config import RunConfig
 from semievol.serving.answer import answer
 from semievol.serving.backend import CHAT, COMPLETIONS, Backend, Unavailable
-from semievol.serving.gate import error_response
+from semievol.serving.gate import error_response, refused
 from semievol.serving.protocol import MAX_QUESTIONS, Answer, ChatRequest, CompletionRequest, ErrorBody, Question
 
-_JSON = "application/json"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 413, 415, 429, 503, 504)
 }
@@ -44,7 +43,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         title="SemiEvol endpoint", version="1", docs_url=None, redoc_url=None, responses=_ERRORS, redirect_slashes=False
     )
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(StarletteHTTPException, refused)
     for kind in _FAILURES:
         app.add_exception_handler(kind, _failed)
 
@@ -68,9 +67,11 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         content |= {"model": model, "max_tokens": tokens or serving.default_max_tokens}
         payload = json.dumps(content, ensure_ascii=False).encode()
         if not body.stream:
-            return _relay(*await _in_time(backend.respond(model, path, payload), serving.timeout_s))
+            async with asyncio.timeout(serving.timeout_s):
+                return _relay(*await backend.respond(model, path, payload))
         parts = backend.stream(model, path, payload)
-        status = int(await _in_time(anext(parts), serving.timeout_s))
+        async with asyncio.timeout(serving.timeout_s):
+            status = int(await anext(parts))
         if status != 200:
             return _relay(status, b"".join([part async for part in parts]))  # type: ignore[misc]
         return StreamingResponse(_to_the_end(parts), media_type="text/event-stream")
@@ -103,7 +104,8 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         """Answer one question or a list: the parsed answer, its confidence, and the nearest labeled rows."""
         questions = body if isinstance(body, list) else [body]
         names = [resolve(question.model, request) for question in questions]
-        answers = await _in_time(answer(backend, config, questions, names), serving.timeout_s)
+        async with asyncio.timeout(serving.timeout_s):
+            answers = await answer(backend, config, questions, names)
         return answers if isinstance(body, list) else answers[0]
 
     @app.get("/health")
@@ -127,11 +129,6 @@ def _card(name: str, model: str) -> dict[str, Any]:
     return card if name == model else card | {"root": model}
 
 
-async def _in_time(work: Awaitable[Any], seconds: float) -> Any:
-    async with asyncio.timeout(seconds):  # Python 3.11's wait_for can swallow a cancellation
-        return await work
-
-
 async def _to_the_end(parts: AsyncIterator[int | bytes]) -> AsyncIterator[bytes]:
     """Yield the stream. If the replica dies, yield an error event in place of the rest: the status is sent already."""
     try:
@@ -145,7 +142,7 @@ async def _to_the_end(parts: AsyncIterator[int | bytes]) -> AsyncIterator[bytes]
 def _relay(status: int, content: bytes) -> Response:
     """Return the engine's response. Of an error, keep only the status and the message."""
     if status == 200:
-        return Response(content, media_type=_JSON)
+        return Response(content, media_type="application/json")
     if status == 503:
         raise Unavailable
     if status >= 500:
@@ -158,39 +155,27 @@ def _relay(status: int, content: bytes) -> Response:
     return error_response(status, text, "invalid_request_error")
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(_: Request, error: Any) -> JSONResponse:
     """Return the place and message of the first problem, without the input, which may be a prompt."""
-    assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part)[:64] for part in first["loc"] if part != "body")
-    place = place.encode("ascii", "replace").decode()
-    message = str(first["msg"])[:200].encode("ascii", "replace").decode()
+    place, message = (text.encode("ascii", "replace").decode() for text in (place, first["msg"][:200]))
     return error_response(400, f"{place or 'body'}: {message}", "invalid_request_error", param=place or None)
-
-
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, StarletteHTTPException)
-    text = str(error.detail).encode("ascii", "replace").decode()
-    response = error_response(error.status_code, text, "invalid_request_error")
-    response.headers.update(error.headers or {})
-    return response
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
     kind = next(kind for kind in _FAILURES if isinstance(error, kind))
     status, message, name = _FAILURES[kind]
-    return error_response(status, message, name, **({} if kind is Exception else {"retry_after": "1"}))
+    return error_response(status, message, name, None if kind is Exception else {"Retry-After": "1"})
 
 
 def _content_policy(page: str) -> str:
     """Return a policy that allows only the page's own style and script, and requests to this endpoint."""
-
-    def hashes(tag: str) -> str:
-        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = (base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks)
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
-
+    allowed = {"script": "", "style": ""}
+    for tag, block in re.findall(r"<(script|style)>(.*?)</\1>", page, re.DOTALL):
+        digest = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
+        allowed[tag] += f" 'sha256-{digest}'"
     return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
+        f"default-src 'none'; script-src{allowed['script']}; style-src{allowed['style']}; connect-src 'self'; "
         f"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
