@@ -84,7 +84,8 @@ def count_answers(out: str, *, paid: list[str]) -> tuple[Counter[str], Counter[s
     `failed:NAME` counts the rows to which a collaborator gave an error in place of responses. The tokens of the
     collaborators in `paid` also count as `paid_prompt_tokens` and `paid_output_tokens`.
     """
-    totals, reasons = Counter[str](), Counter[str]()
+    totals: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     columns = ["answer", "agreement", "justified", *_TOKENS, "responses", "quarantine_reason"]
     for counted, why in summarize(out, columns, _count, paid=paid):
         totals.update(counted)
@@ -99,8 +100,9 @@ def _count(block: pa.Table, paid: list[str]) -> tuple[dict[str, int], dict[str, 
     responses = block["responses"].combine_chunks()
     given, row_of = pc.list_flatten(responses), pc.list_parent_indices(responses)
     erroneous = pc.struct_field(given, "error").is_valid()
+    rows = pa.array(range(len(block)), pa.int64())
     marks = (erroneous, pc.struct_field(given, "cut"))
-    failed, cut = (pc.is_in(pa.array(range(len(block))), value_set=row_of.filter(marked)) for marked in marks)
+    failed, cut = (pc.is_in(rows, value_set=row_of.filter(marked)) for marked in marks)
     at_endpoint = given.filter(pc.is_in(pc.struct_field(given, "collaborator"), value_set=pa.array(paid, pa.string())))
     counted = {name: block[name] for name in _TOKENS} | {
         "in_part": pc.and_(answered, failed),
