@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from semievol.config.schema import RunConfig
-from semievol.config.training import OpenAITrainer
+from semievol.config.training import TrainConfig
 
 # All that a trainer of kind openai reads of warmup and finetune. The keys of lora are looked at one by one.
 _READ_BY_OPENAI = {"epochs", "batch_size", "context", "k", "start_from", "include_labeled", "lora"}
@@ -16,7 +16,14 @@ def problems(config: RunConfig) -> Iterator[str]:
     yield from _task(config)
     yield from _collaborators(config)
     yield from _endpoints(config)
-    yield from _openai_trainer(config) if isinstance(config.trainer, OpenAITrainer) else _batches(config)
+    for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
+        if config.trainer.kind == "openai":
+            yield from _trained_by_openai(key, train)
+        elif train.batch_size % (per_step := train.per_device_batch_size * config.resources.train.workers):
+            yield (
+                f"{key}.batch_size: must be a multiple of {key}.per_device_batch_size x resources.train.workers = "
+                f"{per_step}, is {train.batch_size}"
+            )
     warmup, split, gpus = config.warmup, config.engine.split, config.resources.label.num_gpus
     if warmup.context != "none" and not 0 < warmup.k <= config.retrieve.k:
         yield f"warmup.k: must be from 1 to retrieve.k = {config.retrieve.k}, is {warmup.k}"
@@ -74,21 +81,10 @@ def _endpoints(config: RunConfig) -> Iterator[str]:
         )
 
 
-def _openai_trainer(config: RunConfig) -> Iterator[str]:
-    for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
-        if train.epochs != int(train.epochs):
-            yield f"{key}.epochs: must be a whole number for trainer.kind: openai, is {train.epochs:g}"
-        for group, section in ((key, train), (f"{key}.lora", train.lora)):
-            for name in section.model_dump(exclude=_READ_BY_OPENAI, exclude_defaults=True):
-                default = type(section).model_fields[name].default
-                yield f"{group}.{name}: trainer.kind: openai does not read it; leave it at its default, {default}"
-
-
-def _batches(config: RunConfig) -> Iterator[str]:
-    for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
-        per_step = train.per_device_batch_size * config.resources.train.workers
-        if train.batch_size % per_step:
-            yield (
-                f"{key}.batch_size: must be a multiple of {key}.per_device_batch_size x resources.train.workers = "
-                f"{per_step}, is {train.batch_size}"
-            )
+def _trained_by_openai(key: str, train: TrainConfig) -> Iterator[str]:
+    if train.epochs != int(train.epochs):
+        yield f"{key}.epochs: must be a whole number for trainer.kind: openai, is {train.epochs:g}"
+    for group, section in ((key, train), (f"{key}.lora", train.lora)):
+        for name in section.model_dump(exclude=_READ_BY_OPENAI, exclude_defaults=True):
+            default = type(section).model_fields[name].default
+            yield f"{group}.{name}: trainer.kind: openai does not read it; leave it at its default, {default}"

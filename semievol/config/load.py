@@ -18,11 +18,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
-    """Read a YAML config, apply `key=value` overrides, and check it.
-
-    Raises:
-        UserError: the file is missing or wrong; the message has a line for each problem.
-    """
+    """Read a YAML config, apply `key=value` overrides, and check it. A UserError has a line for each problem."""
     if not Path(path).is_file():
         raise UserError(f"config file not found: {path}")
     return loads(Path(path).read_text("utf-8"), overrides, path)

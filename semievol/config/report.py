@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,11 +20,7 @@ _WORDS = {
 def problems(
     error: ValidationError, kind: type[BaseModel], path: str, overrides: list[tuple[str, Any]], missing: set[str]
 ) -> str:
-    """Return all problems, one a line: where the value was given, the key, and what would be right.
-
-    Args:
-        overrides: their texts, each with the config that it makes.
-    """
+    """Return all problems, one a line: where the value was given (`overrides`: texts and what they make), the key, why."""
     from omegaconf import OmegaConf
 
     schema = kind.model_json_schema()
@@ -92,21 +89,20 @@ def _message(problem: Any, key: str, node: dict[str, Any]) -> str:
 
 
 def _unknown(key: str, name: str, properties: dict[str, Any]) -> str:
-    if near := _nearest(name, list(properties)):
-        return f"unknown key '{key}'; did you mean '{key.removesuffix(name)}{near}'?"
     kind = properties.get("kind", {}).get("const")  # it decides which keys there are
-    return f"unknown key '{key}'; valid keys {f'with kind: {kind}' if kind else 'here'}: {', '.join(properties)}"
+    valid = f"; valid keys {f'with kind: {kind}' if kind else 'here'}: {', '.join(properties)}"
+    return f"unknown key '{key}'" + (_hint(name, properties, key.removesuffix(name)) or valid)
 
 
 def _one_of(given: Any, choices: list[Any]) -> str:
-    near = _nearest(str(given), list(map(str, choices)))
-    hint = f"; did you mean '{near}'?" if near else ""
-    return f"must be one of {', '.join(map(str, choices))}, is {_shown(given)}{hint}"
+    names = list(map(str, choices))
+    return f"must be one of {', '.join(names)}, is {_shown(given)}{_hint(str(given), names)}"
 
 
 def _shown(given: Any) -> str:
     return f"'{given}'" if isinstance(given, str) else "null" if given is None else str(given)
 
 
-def _nearest(name: str, names: list[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None)
+def _hint(name: str, names: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return "".join(f"; did you mean '{prefix}{found}'?" for found in near)

@@ -21,20 +21,19 @@ def with_kind(default: str) -> BeforeValidator:
     return BeforeValidator(lambda given: {"kind": default} | given if isinstance(given, dict) else given)
 
 
-def _folder_name(name: str) -> str:
-    if not re.fullmatch(r"[\w][\w.-]*", name):
-        raise ValueError(f"'{name}' names a folder: letters, digits, . _ -")
-    return name
+def _matches(pattern: str, problem: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"'{text}' {problem}")
+        return text
+
+    return AfterValidator(check)
 
 
-def _base_url(url: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
-        raise ValueError(f"'{url}' is not the base URL of an API, as in http://host:8000/v1")
-    return url
-
-
-FolderName = Annotated[str, AfterValidator(_folder_name)]
-BaseURL = Annotated[str, AfterValidator(_base_url)]
+FolderName = Annotated[str, _matches(r"[\w][\w.-]*", "names a folder: letters, digits, . _ -")]
+BaseURL = Annotated[
+    str, _matches(r"https?://[^/\s]+(/\S*)?", "is not the base URL of an API, as in http://host:8000/v1")
+]
 Share = Annotated[float, Field(ge=0, le=1)]  # both ends included
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 ShareAboveZero = Annotated[float, Field(gt=0, le=1)]

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from copy import deepcopy
-from operator import attrgetter
 from typing import Any
 
 from semievol.config import RunConfig
 from semievol.data import storage
 
-_PLACES = ("storage", "data.labeled", "data.unlabeled", "data.test")
-
 
 def absolute(config: RunConfig) -> RunConfig:
     """Return the config with absolute local paths: workers run in other folders than the driver."""
-    resolved = deepcopy(config)
+    resolved = config.model_copy(deep=True)
     for _, owner, name in _paths(resolved):
         setattr(owner, name, storage.absolute(getattr(owner, name)))
     return resolved
@@ -46,9 +42,9 @@ def models(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
 
 
 def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
-    for key in _PLACES:
-        owner, _, name = key.rpartition(".")
-        yield key, attrgetter(owner)(config) if owner else config, name
+    yield "storage", config, "storage"
+    for name in ("labeled", "unlabeled", "test"):
+        yield f"data.{name}", config.data, name
     for key, owner, name in models(config):
         model = getattr(owner, name)
         if is_path(model) or "://" in model:

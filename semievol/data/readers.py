@@ -7,10 +7,10 @@ A file that cannot be read raises an error that names it.
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -57,8 +57,8 @@ def columns(uri: str) -> list[str]:
         if form == ".csv":
             return _header(csv.reader(_lines(uri)))
         # A JSON row may omit keys, so collect those of the first hundred rows.
-        rows = [row for _, row in itertools.islice(_jsonl(uri), 100) if isinstance(row, dict)]
-        return list(dict.fromkeys(key for row in rows for key in row))
+        rows = (row for _, row in islice(_jsonl(uri), 100) if isinstance(row, dict))
+        return list(dict.fromkeys(chain.from_iterable(rows)))
     except _UNREADABLE as error:
         raise UserError(f"{uri}: cannot be read: {error}") from None
 
@@ -118,7 +118,7 @@ def _csv(uri: str) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
         if not fields:
             continue  # a blank line
         if len(fields) != len(header):
-            yield (reader.line_num, Broken(f"{len(fields)} fields, the header has {len(header)}", ",".join(fields)))
+            yield reader.line_num, Broken(f"{len(fields)} fields, the header has {len(header)}", ",".join(fields))
         else:
             yield reader.line_num, dict(zip(header, fields, strict=True))
 
@@ -143,18 +143,17 @@ def _parquet(uri: str, wanted: Collection[str] | None) -> Iterator[tuple[int, di
     filesystem, path = storage.resolve(uri)
     with filesystem.open_input_file(path) as file:
         batches = pq.ParquetFile(file).iter_batches(batch_size=1024, columns=wanted and list(wanted))
-        yield from enumerate(itertools.chain.from_iterable(map(_rows, batches)), start=1)
+        yield from enumerate(chain.from_iterable(map(_rows, batches)), start=1)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:
     try:
         yield from batch.to_pylist()
     # Arrow does not check that text is UTF-8, and a date may be in the year 10000.
-    except (ValueError, OverflowError):
-        for i in range(len(batch)):
-            try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield Broken("not valid UTF-8", repr(error.object))
-            except (ValueError, OverflowError) as error:
-                yield Broken(f"a value that Python cannot hold: {error}", "")
+    except (ValueError, OverflowError) as error:
+        if len(batch) > 1:
+            yield from chain.from_iterable(_rows(batch.slice(i, 1)) for i in range(len(batch)))
+        elif isinstance(error, UnicodeDecodeError):
+            yield Broken("not valid UTF-8", repr(error.object))
+        else:
+            yield Broken(f"a value that Python cannot hold: {error}", "")

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,7 @@ def join(uri: str, *parts: str) -> str:
 def resolve(uri: str) -> tuple[FileSystem, str]:
     """Return the filesystem of a URI and the path inside it.
 
-    The first use of a bucket checks that it can be opened. Credentials and endpoint come from the environment of the
-    process, so every node has its own and a job carries none.
+    The first use of a bucket checks that it can be opened. Credentials come from the environment of the process.
     """
     if "://" not in uri:
         return LocalFileSystem(), absolute(uri)
@@ -81,26 +81,20 @@ def _bucket(scheme: str, name: str, path: str) -> FileSystem:
     if root not in _buckets:
         filesystem, _ = FileSystem.from_uri(root)
         # Look at the path first: a policy may allow only a prefix of the bucket.
-        if filesystem.get_file_info(path).type == FileType.NotFound and not _exists_or_hidden(filesystem, name):
-            raise UserError(f"{root}: there is no such bucket; create it, or correct its name")
+        if filesystem.get_file_info(path).type == FileType.NotFound:
+            with suppress(OSError):  # a policy hides the bucket itself
+                if filesystem.get_file_info(name).type == FileType.NotFound:
+                    raise UserError(f"{root}: there is no such bucket; create it, or correct its name")
         _buckets[root] = filesystem
     return _buckets[root]
 
 
-def _exists_or_hidden(filesystem: FileSystem, bucket: str) -> bool:
-    try:
-        return bool(filesystem.get_file_info(bucket).type != FileType.NotFound)
-    except OSError:
-        return True  # a policy hides the bucket itself
-
-
 def _refusal(uri: str, error: Exception) -> UserError:
     """Return a store's error as a `UserError` that says what to do."""
-    reason = str(error)
     for sign, remedy in _REMEDIES.items():
-        if sign in reason:
-            return UserError(f"{uri}: {remedy} ({reason})")
-    return UserError(f"storage URI '{uri}' cannot be opened: {reason}")
+        if sign in str(error):
+            return UserError(f"{uri}: {remedy} ({error})")
+    return UserError(f"storage URI '{uri}' cannot be opened: {error}")
 
 
 def find(pattern: str) -> list[FileEntry]:
@@ -157,12 +151,9 @@ def read_text(uri: str) -> str:
 
 def sha256(uri: str) -> str:
     """Return the SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
     filesystem, path = resolve(uri)
-    with filesystem.open_input_stream(path, compression=None) as stream:  # the raw bytes, also of .gz
-        while piece := stream.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
+    with filesystem.open_input_stream(path, compression=None, buffer_size=1 << 22) as stream:  # raw, also of .gz
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_bytes(uri: str, content: bytes) -> None:

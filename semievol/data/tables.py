@@ -107,11 +107,7 @@ class BadRow(Exception):
 
 
 def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column: str | None, max_bytes: int) -> Row:
-    """Return an input row as a `Row` of the task; the answer is None if `answer_column` is None.
-
-    Raises:
-        BadRow: the row is not valid.
-    """
+    """Return an input row as a `Row` of the task, or raise `BadRow`; without `answer_column` it has no answer."""
     question = _text(raw.get(columns.question), columns.question, max_bytes)
     if not question:
         raise BadRow(f"column '{columns.question}' is empty")
@@ -126,17 +122,13 @@ def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column
             raise BadRow(f"column '{answer_column}' is empty")
         row.answer = task.gold(text, row)
         if row.answer is None:
-            problem = f"is not an answer to the row: '{text[:60]}'; expected {task.expects(row)}"
-            raise BadRow(f"column '{answer_column}' {problem}")
+            expected = f"'{text[:60]}'; expected {task.expects(row)}"
+            raise BadRow(f"column '{answer_column}' is not an answer to the row: {expected}")
     return row
 
 
 def cell_text(raw: dict[str, Any], column: str | None, max_bytes: int) -> str:
-    """Return a cell as text, "" if there is none; a list (several right answers) becomes a JSON list.
-
-    Raises:
-        BadRow: the cell is not valid text.
-    """
+    """Return a cell as text, "" if there is none; a list (several right answers) becomes a JSON list."""
     value = raw.get(column) if column else None
     if isinstance(value, list):
         value = json.dumps(value, ensure_ascii=False, default=str)

@@ -81,10 +81,8 @@ def engine_figures(actors: list[dict[str, float]]) -> dict[str, float]:
 def count_answers(out: str, *, paid: list[str]) -> tuple[Counter[str], Counter[str]]:
     """Return totals over the answered rows, and how many rows were quarantined for which reason.
 
-    `failed:NAME` counts the rows to which a collaborator gave an error in place of responses.
-
-    Args:
-        paid: the collaborators whose tokens are also counted as `paid_prompt_tokens` and `paid_output_tokens`.
+    `failed:NAME` counts the rows to which a collaborator gave an error in place of responses. The tokens of the
+    collaborators in `paid` also count as `paid_prompt_tokens` and `paid_output_tokens`.
     """
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -99,21 +97,19 @@ def _count(block: pa.Table, paid: list[str]) -> tuple[dict[str, int], dict[str, 
     import pyarrow.compute as pc
 
     answered = pc.is_valid(block["answer"])
-    unanimous = pc.and_(answered, pc.and_(pc.equal(block["agreement"], 1.0), pc.invert(block["justified"])))
     responses = block["responses"].combine_chunks()
     given, row_of = pc.list_flatten(responses), pc.list_parent_indices(responses)
     erroneous = pc.struct_field(given, "error").is_valid()
     rows = pa.array(range(len(block)), pa.int64())
-    failed, cut = (
-        pc.is_in(rows, value_set=row_of.filter(marked)) for marked in (erroneous, pc.struct_field(given, "cut"))
-    )
+    marks = (erroneous, pc.struct_field(given, "cut"))
+    failed, cut = (pc.is_in(rows, value_set=row_of.filter(marked)) for marked in marks)
     at_endpoint = given.filter(pc.is_in(pc.struct_field(given, "collaborator"), value_set=pa.array(paid, pa.string())))
     counted = {name: block[name] for name in _TOKENS} | {
         "in_part": pc.and_(answered, failed),
         "cut": cut,
         "answered": answered,
         "quarantined": pc.invert(answered),
-        "unanimous": unanimous,
+        "unanimous": pc.and_(answered, pc.and_(pc.equal(block["agreement"], 1.0), pc.invert(block["justified"]))),
         "justified": pc.and_(answered, block["justified"]),
         "paid_prompt_tokens": pc.struct_field(at_endpoint, "prompt_tokens"),
         "paid_output_tokens": pc.struct_field(at_endpoint, "tokens"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -67,21 +68,15 @@ class Labeler:
     """Adds responses to rows, and after the last pass a verdict; runs in the process of its engine."""
 
     def __init__(
-        self,
-        engine: Engine | None,
-        labeling: Labeling,
-        progress: Any,
-        *,
-        start_s: float = 0.0,
-        unusable: UserError | None = None,
+        self, engine: Engine | UserError | None, labeling: Labeling, progress: Any, *, start_s: float = 0.0
     ) -> None:
-        self._engine = engine  # None if the pass needs none, or if it is unusable
-        self._unusable = unusable
+        self._unusable = engine if isinstance(engine, UserError) else None  # why there is no engine
+        self._engine = None if isinstance(engine, UserError) else engine
         self._start_s = start_s  # how long the engine took to start, if it was started for this
-        self._counted_before = dict(engine.figures) if engine else {}
+        self._counted_before = dict(self._engine.figures) if self._engine else {}
         self._name = uuid.uuid4().hex
         self._labeling, self._work, self._panel = labeling, labeling.work, labeling.panel
-        self._task = labeling.panel.task
+        self._task = self._panel.task
         self._embedder: Embedder | None = None  # once answers have to be compared by it
         self._members = [self._panel.collaborators[i] for i in self._work.members]
         shows_examples = any(who.k for who in self._members)
@@ -141,10 +136,9 @@ class Labeler:
         """Return the likelihood of the true response, for the first collaborator; None if the engine cannot tell."""
         who, response = self._members[0], self._task.respond(gold)
         asked = self._prompt(who, row, [solved for solved, _ in neighbors[: who.k]])
-        try:
+        with suppress(RequestRefused):
             return await self._engine.likelihood(asked, response) if self._engine else None
-        except RequestRefused:
-            return None
+        return None
 
     def _prompt(self, who: Collaborator, asked: Row, examples: list[Row]) -> Messages:
         return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
@@ -192,15 +186,14 @@ class Labeler:
             return [Response(who.name, error=str(error))]
 
     async def _justify(self, row: Row, candidates: list[str]) -> Response | None:
-        """Ask greedily for the model's best judgement. Return None if it refuses."""
+        """Ask greedily for the model's best judgement. Return None if it refuses: then the majority stands."""
 
         def prompt(asked: Row, _: list[Row]) -> Messages:
             return prompts.justification(self._task, asked, candidates)
 
-        try:
+        with suppress(RequestRefused):
             return (await self._respond(Collaborator(name="justification", temperature=0.0), row, [], prompt, 0))[0]
-        except RequestRefused:
-            return None  # the answers are there; the majority stands
+        return None
 
     async def _respond(
         self, who: Collaborator, row: Row, examples: list[Row], prompt: Prompt, seed: int

@@ -22,7 +22,6 @@ from semievol.config import EngineConfig, PoolResources
 from semievol.engines import Engine, EngineDied, RequestRefused
 from semievol.errors import UserError
 from semievol.inference.labeler import Labeler, Labeling, Pass
-from semievol.method.prompts import Messages
 from semievol.runtime import cluster
 
 Factory = Callable[[str, EngineConfig], Engine]
@@ -35,23 +34,22 @@ class EnginePool:
 
     def __init__(self, factory: Factory = engines.load) -> None:
         self._factory = factory
-        self._connection = ""
-        self._key: tuple[Any, ...] = ()
+        self._key: tuple[Any, ...] = ()  # the cluster first
         self._keeper: Any = None
 
     def keeper(self, work: Pass, config: EngineConfig, resources: PoolResources) -> Any:
         """Return the actor (`EngineKeeper`) that keeps the engines of a pass. A `Relay` that claims one starts it."""
         import ray
 
-        key = (work.model, work.endpoint, repr(config), repr(resources))
-        if self._keeper is not None and key == self._key and cluster.connection() == self._connection:
+        key = (cluster.connection(), work.model, work.endpoint, repr(config), repr(resources))
+        if self._keeper is not None and key == self._key:
             with suppress(ray.exceptions.RayActorError):  # lost with its node
                 ray.get(self._keeper.begin.remote())
                 return self._keeper
         self.release()
         keeper = ray.remote(EngineKeeper).options(num_cpus=0, scheduling_strategy=cluster.drivers_node())
         self._keeper = keeper.remote(work.model, self._factory, config, resources)
-        self._key, self._connection = key, cluster.connection()
+        self._key = key
         return self._keeper
 
     def release(self) -> None:
@@ -59,7 +57,7 @@ class EnginePool:
         import ray
 
         keeper, self._keeper = self._keeper, None
-        if keeper is not None and ray.is_initialized() and cluster.connection() == self._connection:
+        if keeper is not None and ray.is_initialized() and cluster.connection() == self._key[0]:
             try:
                 with suppress(ray.exceptions.RayError):
                     ray.get(keeper.close.remote())
@@ -172,7 +170,7 @@ class EngineActor:
     ) -> pa.Table:
         """Answer rows as `Labeler.answer` does, in the pass of this name."""
         if name != self._name or self._labeler is None:
-            self._labeler = Labeler(self._engine, labeling, progress, start_s=self._start_s, unusable=self._unusable)
+            self._labeler = Labeler(self._unusable or self._engine, labeling, progress, start_s=self._start_s)
             self._name = name
             self._start_s = 0.0  # the next stage finds it started
         try:
@@ -182,11 +180,10 @@ class EngineActor:
 
     async def check(self) -> None:
         """Return if the engine can answer something; the actor dies if it cannot."""
-        question: Messages = [{"role": "user", "content": "1"}]
         try:
             with suppress(RequestRefused, UserError):
                 if self._engine:
-                    await self._engine.generate(question, temperature=0.0, seed=0, max_tokens=1)
+                    await self._engine.generate([{"role": "user", "content": "1"}], temperature=0, seed=0, max_tokens=1)
         except EngineDied:
             os._exit(1)
 

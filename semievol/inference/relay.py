@@ -56,9 +56,8 @@ class Relay:
             async with self._suspects:
                 self._asking += 1
             try:
-                return [await self._asked(batch)]
-            except _EngineLost:
-                continue
+                with suppress(_EngineLost):
+                    return [await self._asked(batch)]
             finally:
                 async with self._quiet:
                     self._asking -= 1
@@ -88,7 +87,7 @@ class Relay:
             except _EngineLost as error:
                 problem = str(error)
         if self._gone:
-            return await self._asked(row)
+            return self._schema.empty_table()
         self._refused_in_a_row += 1
         if self._refused_in_a_row > _REFUSED_IN_A_ROW or not await self._well():
             self._gone = True
@@ -107,7 +106,6 @@ class Relay:
         return False
 
     async def _asked(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
-        """Let the engine answer rows."""
         if self._gone:
             return self._schema.empty_table()
         return await self._survives(lambda engine: self._in_time(engine, batch, refused))

@@ -13,22 +13,17 @@ from semievol.config import TrainConfig
 from semievol.errors import UserError
 from semievol.trainers.base import TrainSpec
 
-# Arguments of SFTConfig that a key of `warmup` and `finetune` sets.
+# Keys of `warmup` and `finetune`: the argument of SFTConfig that each one sets, and those that would change its meaning.
 _SFT_KEYS = {
-    "num_train_epochs": "epochs",
-    "max_steps": "epochs",
-    "learning_rate": "learning_rate",
-    "lr_scheduler_type": "scheduler",
-    "warmup_steps": "warmup_ratio",
-    "weight_decay": "weight_decay",
-    "per_device_train_batch_size": "per_device_batch_size",
-    "gradient_accumulation_steps": "batch_size",
-    "auto_find_batch_size": "per_device_batch_size",
-    "max_length": "max_length",
-    "truncation_mode": "max_length",
-    "deepspeed": "zero_stage",
-    "fsdp": "zero_stage",
-    "fsdp_config": "zero_stage",
+    "epochs": ("num_train_epochs", "max_steps"),
+    "learning_rate": ("learning_rate",),
+    "scheduler": ("lr_scheduler_type",),
+    "warmup_ratio": ("warmup_steps",),  # below 1 it is a share of the steps
+    "weight_decay": ("weight_decay",),
+    "per_device_batch_size": ("per_device_train_batch_size", "auto_find_batch_size"),
+    "batch_size": ("gradient_accumulation_steps",),
+    "max_length": ("max_length", "truncation_mode"),
+    "zero_stage": ("deepspeed", "fsdp", "fsdp_config"),
 }
 # Of two names of an argument TRL ignores the old one where both are given.
 _SFT_OTHERS = {
@@ -52,15 +47,13 @@ def check(extras: Mapping[str, Mapping[str, Any]]) -> None:
 
     Args:
         extras: by their keys, `trainer.extra` and `warmup.lora.extra`.
-
-    Raises:
-        UserError: one is refused.
     """
     from peft import LoraConfig
     from trl import SFTConfig
 
     own = {key: {name: key.removesuffix("extra") + ours for name, ours in _LORA_KEYS.items()} for key in extras}
-    own["trainer.extra"] = {name: f"warmup.{key} and finetune.{key}" for name, key in _SFT_KEYS.items()} | _SFT_OTHERS
+    sft_keys = {name: f"warmup.{key} and finetune.{key}" for key, names in _SFT_KEYS.items() for name in names}
+    own["trainer.extra"] = sft_keys | _SFT_OTHERS
     for key, extra in extras.items():
         target: Any = SFTConfig if key == "trainer.extra" else LoraConfig
         names = [field.name for field in dataclasses.fields(target)]
@@ -88,32 +81,25 @@ def refused(key: str, extra: Mapping[str, Any], target: str, *errors: type[Excep
 
 
 def sft(spec: TrainSpec, extra: Mapping[str, Any], world: int, scratch: str, use_gpu: bool) -> Any:
-    """Return TRL's SFTConfig for `world` workers, with `trainer.extra`.
-
-    Raises:
-        UserError: SFTConfig does not take a value of `extra`.
-    """
+    """Return TRL's SFTConfig for `world` workers, with `trainer.extra`."""
     from trl import SFTConfig
 
     config = spec.config
-    defaults = {"activation_checkpointing": use_gpu, "bf16": use_gpu, "logging_steps": 5, "report_to": []}
+    arguments: dict[str, Any] = {"activation_checkpointing": use_gpu, "bf16": use_gpu}
+    arguments |= {"logging_steps": 5, "report_to": []} | dict(extra)
+    arguments |= {names[0]: getattr(config, key) for key, names in _SFT_KEYS.items()}
+    arguments |= {
+        "gradient_accumulation_steps": config.batch_size // (config.per_device_batch_size * world),
+        "deepspeed": deepspeed_config(config.zero_stage),
+    }
     with refused("trainer.extra", extra, "SFTConfig", *_REFUSALS):
         return SFTConfig(
-            **(defaults | dict(extra)),
+            **arguments,
             output_dir=scratch,
             seed=spec.seed,
             data_seed=spec.seed,
-            num_train_epochs=config.epochs,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type=config.scheduler,
-            warmup_steps=config.warmup_ratio,  # below 1 it is a share of the steps
-            weight_decay=config.weight_decay,
-            per_device_train_batch_size=config.per_device_batch_size,
-            gradient_accumulation_steps=config.batch_size // (config.per_device_batch_size * world),
-            max_length=config.max_length,
             dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens already (semievol.trainers.render)
             use_cpu=not use_gpu,
-            deepspeed=deepspeed_config(config.zero_stage),
             save_strategy="no",
             disable_tqdm=True,
             include_num_input_tokens_seen=True,
@@ -135,19 +121,12 @@ def deepspeed_config(zero_stage: int) -> dict[str, Any]:
 
 
 def lora(stage: str, config: TrainConfig) -> Any:
-    """Return PEFT's LoraConfig.
-
-    Raises:
-        UserError: LoraConfig does not take a value of `lora.extra`.
-    """
+    """Return PEFT's LoraConfig."""
     from peft import LoraConfig
 
-    with refused(f"{stage}.lora.extra", config.lora.extra, "LoraConfig", *_REFUSALS):
-        return LoraConfig(
-            **config.lora.extra,
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules="all-linear" if config.lora.targets == ["all-linear"] else config.lora.targets,
-            task_type="CAUSAL_LM",
-        )
+    keys = config.lora
+    arguments = keys.extra | {name: getattr(keys, key) for name, key in _LORA_KEYS.items()}
+    if keys.targets == ["all-linear"]:
+        arguments["target_modules"] = "all-linear"
+    with refused(f"{stage}.lora.extra", keys.extra, "LoraConfig", *_REFUSALS):
+        return LoraConfig(**arguments, task_type="CAUSAL_LM")

@@ -33,12 +33,7 @@ class LocalTrainer:
         self._resources, self._extras = resources, extras
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
-        """Fine-tune and return the metrics of rank 0: steps, final loss, the loss curve, tokens, seconds.
-
-        Raises:
-            UserError: a library does not take what an `extra` says.
-            ray.train.TrainingFailedError: a worker raised, or workers were lost more often than is retried.
-        """
+        """Fine-tune and return the metrics of rank 0: steps, final loss, the loss curve, tokens, seconds."""
         from ray.train import WorkerGroupError
 
         job = Job(stage, spec, self._resources.num_gpus > 0, self._extras)

@@ -1,8 +1,7 @@
 """Fine-tuning at an OpenAI-compatible endpoint, through its files and fine-tuning API: upload, create, poll.
 
 A job costs money, so one fine-tuning makes one job, whatever breaks off in between. `job.json` in the stage's folder
-says how far it has come: a random token and the uploaded file, then the job. The token is in the job's metadata and suffix,
-and an attempt that finds no job in job.json looks for it among the endpoint's jobs before it makes one.
+says how far it has come: a random token and the uploaded file, then the job. The token is in the job too (`_find`).
 """
 
 from __future__ import annotations
@@ -43,11 +42,7 @@ class OpenAITrainer:
         self._config, self._engine, self._run = config, engine, run
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
-        """Fine-tune `spec.base`, and return the metrics; resumes what was begun.
-
-        Raises:
-            UserError: the endpoint is away or refuses the key, the file or the job, or the job failed there.
-        """
+        """Fine-tune `spec.base`, and return the metrics; resumes what was begun."""
         from openai import APIError, OpenAI
 
         config, engine = self._config, self._engine
@@ -114,27 +109,21 @@ def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:
 
 
 def _write_jsonl(rows: str, path: Path) -> None:
-    """Write the usable rows in the chat format of the API, with a batch in memory at a time."""
-    import pyarrow.parquet as pq
+    """Write the usable rows in the chat format of the API, with a few batches in memory at a time."""
+    from pyarrow import dataset
 
-    with path.open("wb") as out:
-        for entry in storage.find(rows):
-            filesystem, name = storage.resolve(entry.uri)
-            parts = pq.ParquetFile(name, filesystem=filesystem)
-            for batch in parts.iter_batches(1024, columns=["prompt", "completion", "quarantine_reason"]):
-                for row in batch.to_pylist():
-                    if row["quarantine_reason"] is None:
-                        messages = {"messages": [*row["prompt"], *row["completion"]]}
-                        out.write(json.dumps(messages, ensure_ascii=False).encode() + b"\n")
+    filesystem, folder = storage.resolve(rows)
+    parts, usable = dataset.dataset(folder, filesystem=filesystem), dataset.field("quarantine_reason").is_null()
+    with path.open("w", encoding="utf-8", newline="") as out:
+        for batch in parts.to_batches(["prompt", "completion"], usable, batch_size=1024):
+            for row in batch.to_pylist():
+                print(json.dumps({"messages": [*row["prompt"], *row["completion"]]}, ensure_ascii=False), file=out)
 
 
 def _create(
     client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: configuration.OpenAITrainer, run: str
 ) -> str:
-    """Return the id of the one job of this token.
-
-    A request may have been heard although its answer was lost, so we look among the endpoint's jobs before each try.
-    """
+    """Return the id of the one job of this token. A request may have been heard although its answer was lost."""
     from openai import APIConnectionError, InternalServerError, RateLimitError
 
     hyperparameters: dict[str, Any] = {"n_epochs": int(spec.config.epochs), "batch_size": spec.config.batch_size}

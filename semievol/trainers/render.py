@@ -74,11 +74,7 @@ def _source_rows(source: Source) -> int:
     """Count the rows that have to come out of rendering."""
     if not source.selected_only:
         return storage.count_rows(source.uri)
-    return sum(summarize(source.uri, ["selected"], _count_selected))
-
-
-def _count_selected(block: pa.Table) -> int:
-    return len(block.filter(block["selected"]))
+    return sum(summarize(source.uri, ["selected"], lambda block: len(block.filter(block["selected"]))))
 
 
 def _render(source: Source, spec: TrainSpec, task: Task, model: str | None) -> None:
@@ -106,7 +102,9 @@ def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, ma
     rendered: list[dict[str, Any]] = []
     for record in batch.to_pylist():
         row, completion = to_row(record), prompts.completion(task, record["answer"])
-        shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if _shows_examples(source, record) else []
+        # With `mixed` every other row shows examples: the model must still answer without.
+        shows = source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
+        shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if shows else []
         for shorter, fewer in prompts.shorter(row, shown):
             prompt = prompts.messages(task, shorter, examples=fewer)
             tokens = template.exchange(prompt, completion) if template else {}
@@ -123,11 +121,6 @@ def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, ma
 def _template(model: str) -> ChatTemplate:
     """Return the chat template of a model, loaded once in each process."""
     return ChatTemplate(load_tokenizer(storage.local_copy(model) if "://" in model else model))
-
-
-def _shows_examples(source: Source, record: dict[str, Any]) -> bool:
-    """Tell whether a row gets examples. With `mixed` every other row does: the model must still answer without."""
-    return source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
 
 
 def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:

@@ -38,8 +38,7 @@ def work(given: dict[str, Any]) -> None:
     base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
     _check_targets(base, spec.config.lora)
     if not job.use_gpu:
-        _score_responses_only()
-        _compile_nothing()
+        _adapt_to_cpus()
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
         trainer = _sft_trainer(job, base, world, scratch)
         if rank == 0:
@@ -76,17 +75,14 @@ def _extra_refused(job: Job, *errors: type[Exception]) -> AbstractContextManager
     return arguments.refused(f"trainer.extra and {job.stage}.lora.extra", extra, "TRL", *errors)
 
 
-def _score_responses_only() -> None:
-    """Project responses only, as TRL 1.16 does only where it has Triton (trl.trainer.utils.add_fused_lm_head)."""
+def _adapt_to_cpus() -> None:
+    """Change what TRL and DeepSpeed would do where there is no GPU."""
+    import deepspeed
     from trl.trainer import utils
 
+    # TRL 1.16 projects responses only, and not prompts, just where it has Triton (add_fused_lm_head).
     utils._use_triton = lambda device: True
-
-
-def _compile_nothing() -> None:
-    """Keep DeepSpeed 0.19 from compiling a shared-memory all-reduce at its start, which only inference calls."""
-    import deepspeed
-
+    # DeepSpeed 0.19 would compile a shared-memory all-reduce at its start, which only inference calls.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 

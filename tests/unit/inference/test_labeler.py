@@ -62,7 +62,7 @@ def test_a_missing_key_ends_the_stage_and_not_the_actor(tmp_path: Path) -> None:
     row = {"row_id": 1, "question": "say=A row=1", "options": ["x", "y"], "context": None, "answer": "A"}
     with pytest.raises(UserError) as missing:
         OpenAIEngine("gpt", EngineConfig(kind="openai", endpoint="http://192.0.2.1/v1", api_key_env="NO_SUCH_KEY"))
-    without = {"engine": None, "unusable": missing.value, "endpoint": "http://192.0.2.1/v1"}
+    without = {"engine": missing.value, "endpoint": "http://192.0.2.1/v1"}
     assert answered(tmp_path, MultipleChoice(), [row], stop=stop, **without) == []
     assert len(problems) == 1  # and the row is asked again when it is mended
     assert (
