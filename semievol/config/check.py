@@ -20,20 +20,16 @@ def problems(config: RunConfig) -> Iterator[str]:
         if config.trainer.kind == "openai":
             yield from _trained_by_openai(key, train)
         elif train.batch_size % (per_step := train.per_device_batch_size * config.resources.train.workers):
-            yield (
-                f"{key}.batch_size: must be a multiple of {key}.per_device_batch_size x resources.train.workers = "
-                f"{per_step}, is {train.batch_size}"
-            )
+            product = f"{key}.per_device_batch_size x resources.train.workers = {per_step}"
+            yield f"{key}.batch_size: must be a multiple of {product}, is {train.batch_size}"
     warmup, split, gpus = config.warmup, config.engine.split, config.resources.label.num_gpus
     if warmup.context != "none" and not 0 < warmup.k <= config.retrieve.k:
         yield f"warmup.k: must be from 1 to retrieve.k = {config.retrieve.k}, is {warmup.k}"
     if config.select.confidence == "token_entropy" and not config.engine.top_logprobs:
         yield "select.confidence: token_entropy (the default) needs engine.top_logprobs; nll and vote_entropy do not"
     if gpus not in (0, split) and not 0 < gpus < split == 1:
-        yield (
-            f"resources.label.num_gpus: is {gpus:g}, where engine.extra splits a model over {split} GPUs of a node "
-            "(tensor_parallel_size x pipeline_parallel_size)"
-        )
+        over = f"{split} GPUs of a node (tensor_parallel_size x pipeline_parallel_size)"
+        yield f"resources.label.num_gpus: is {gpus:g}, where engine.extra splits a model over {over}"
 
 
 def _task(config: RunConfig) -> Iterator[str]:

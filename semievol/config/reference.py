@@ -41,16 +41,18 @@ def _group(schema: dict[str, Any], node: dict[str, Any], key: str, shown: dict[s
     rows, inside = [], []
     for name, value in node["properties"].items():
         full = f"{key}.{name}" if key else name
-        required = name in node.get("required", []) and "const" not in value
         meaning = _plain(value.get("description", ""), " ")
-        for kind, place in _groups(value):
+        groups = list(_groups(value))
+        for kind, place in groups:
             if place in shown:
                 meaning = f"As `{shown[place]}`."
             else:
                 shown[place] = full
                 inside.append((f"{full}, kind: {kind}" if kind else full, full, place))
-        if meaning or not any(_groups(value)):
-            default = "required" if required else _default(value)
+        if meaning or not groups:
+            default = f"`{json.dumps(value['default'])}`" if "default" in value and not groups else ""
+            if name in node.get("required", []) and "const" not in value:
+                default = "required"
             rows.append(f"| `{full}` | {_type(value)} | {default} | {meaning} |")
     if rows:
         yield "\n".join([_TABLE, *rows])
@@ -78,10 +80,6 @@ def _type(value: dict[str, Any]) -> str:
         return f"list of {_type(value['items'])}s"
     bounds = [f"{sign} {value[name]:g}" for name, sign in _BOUNDS.items() if name in value]
     return " ".join([value["type"], ", ".join(bounds)]).strip()
-
-
-def _default(value: dict[str, Any]) -> str:
-    return f"`{json.dumps(value['default'])}`" if "default" in value and not any(_groups(value)) else ""
 
 
 def _plain(text: str, joint: str) -> str:

@@ -76,10 +76,8 @@ def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
 
 def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:
     """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason."""
-    ids, splits = group["row_id"].to_pylist(), group["split"].to_pylist()
-    sources, positions = group["source"].to_pylist(), group["position"].to_pylist()
-    answers, reasons = group["answer"].to_pylist(), group["reason"].to_pylist()
-    known = group["known"].to_pylist()
+    names = ("row_id", "split", "source", "position", "answer", "reason", "known")
+    ids, splits, sources, positions, answers, reasons, known = (group[name].to_pylist() for name in names)
     given: dict[tuple[int, str], set[str]] = {}  # (row id, split) -> its answers
     for i, key in enumerate(ids):
         if reasons[i] is None:

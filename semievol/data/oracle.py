@@ -9,11 +9,7 @@ from semievol.data import storage
 
 
 def true_answers(uri: str, ids: npt.NDArray[np.int64]) -> list[str | None]:
-    """Return the true answer of each row id, or None where none is known.
-
-    Args:
-        uri: the oracle/ folder of the ingest stage; it holds at least one row.
-    """
+    """Return the true answer of each row id, or None, from the oracle/ folder of ingest, which is not empty."""
     known = storage.read_table(uri).sort_by("row_id")
     known_ids, answers = known["row_id"].to_numpy(), known["oracle"].to_pylist()
     places = np.minimum(np.searchsorted(known_ids, ids), len(known_ids) - 1)

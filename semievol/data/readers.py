@@ -41,10 +41,9 @@ def format_of(uri: str) -> str:
     for known in FORMATS:
         if name.endswith(known) or (known == ".jsonl" and name.endswith(".ndjson")):
             return known
-    raise UserError(
-        f"{uri}: not the name of a data file. Names end in {', '.join(FORMATS)} or .ndjson; .gz, .zst or .bz2 may "
-        f"follow. To leave other files out, use a glob, for example FOLDER/*.csv"
-    )
+    names = f"Names end in {', '.join(FORMATS)} or .ndjson; .gz, .zst or .bz2 may follow"
+    way_out = "To leave other files out, use a glob, for example FOLDER/*.csv"
+    raise UserError(f"{uri}: not the name of a data file. {names}. {way_out}")
 
 
 def columns(uri: str) -> list[str]:
@@ -66,8 +65,7 @@ def columns(uri: str) -> list[str]:
 def read(uri: str, wanted: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     """Yield (number, row) for every row. The number is the line it ends on (CSV, JSONL) or the row (Parquet), from 1.
 
-    Args:
-        wanted: columns to read from Parquet, as others may be large or of types that Python cannot hold; None: all.
+    Of Parquet only the `wanted` columns are read: others may be large or of types that Python cannot hold.
     """
     form = format_of(uri)
     try:

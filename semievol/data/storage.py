@@ -59,10 +59,9 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
     if "://" not in uri:
         return LocalFileSystem(), absolute(uri)
     if "?" in uri or "@" in uri:
-        raise UserError(
-            f"storage URI '{uri.split('@')[-1].split('?')[0]}': a URI must not hold options or credentials, because the "
-            f"run folder records it. Set the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
-        )
+        why = "a URI must not hold options or credentials, because the run folder records it"
+        way_out = "Set the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
+        raise UserError(f"storage URI '{uri.split('@')[-1].split('?')[0]}': {why}. {way_out}")
     scheme, _, path = uri.partition("://")
     try:
         if scheme in _BUCKETS:

@@ -1,4 +1,4 @@
-"""Trainers behind one small interface: DeepSpeed on the workers of a cluster, or the fine-tuning API of an endpoint."""
+"""What every trainer is given, what it offers, and where it writes."""
 
 from __future__ import annotations
 

@@ -61,10 +61,8 @@ class OpenAITrainer:
         if job.status != "succeeded" or not job.fine_tuned_model:
             storage.delete_file(record)
             why = job.error.message if job.error and job.error.message else "without a reason"
-            raise UserError(
-                f"stage {stage}: job {job.id} at {endpoint.url} {job.status}: {why}. Correct that, and run the same "
-                "command again: it makes a new job"
-            )
+            problem = f"stage {stage}: job {job.id} at {endpoint.url} {job.status}: {why}"
+            raise UserError(f"{problem}. Correct that, and run the same command again: it makes a new job")
         storage.write_text(storage.join(spec.out, NAMED), json.dumps({"model": job.fine_tuned_model} | begun))
         last = _last_step(client, job.id)
         return {
@@ -83,14 +81,11 @@ def _refused(error: APIError, stage: str, spec: TrainSpec, endpoint: ApiEndpoint
 
     if isinstance(error, APIStatusError) and error.status_code in (400, 413, 422):
         storage.delete_file(record)  # there is no job, and the file is of no use
-        return UserError(
-            f"stage {stage}: {endpoint.url} does not take the training file or the job for '{spec.base}': "
-            f"{endpoint.said(error)}. Correct that, and run the same command again"
-        )
-    return UserError(
-        f"stage {stage}: trainer.endpoint: {endpoint.problem(error, spec.base)}. A job that was made goes on there; run "
-        f"the same command again, and it is found by {record}"
-    )
+        problem = f"does not take the training file or the job for '{spec.base}': {endpoint.said(error)}"
+        return UserError(f"stage {stage}: {endpoint.url} {problem}. Correct that, and run the same command again")
+    problem = f"stage {stage}: trainer.endpoint: {endpoint.problem(error, spec.base)}"
+    way_out = f"A job that was made goes on there; run the same command again, and it is found by {record}"
+    return UserError(f"{problem}. {way_out}")
 
 
 def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:

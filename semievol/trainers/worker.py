@@ -104,9 +104,8 @@ def _dataset(rows: str, scratch: str) -> Any:
 
     files = sorted(map(str, Path(storage.local_copy(rows)).glob("*.parquet")))
     usable, columns = pc.field("quarantine_reason").is_null(), ["row_id", "input_ids", "labels"]
-    dataset = load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=scratch, filters=usable, columns=columns
-    )
+    settings: dict[str, Any] = {"cache_dir": scratch, "filters": usable, "columns": columns}
+    dataset = load_dataset("parquet", data_files=files, split="train", **settings)
     return dataset.sort("row_id").select_columns(columns[1:])
 
 
@@ -117,10 +116,9 @@ def _check_targets(base: str, lora: LoraConfig) -> None:
     tied = AutoConfig.from_pretrained(base, trust_remote_code=False).tie_word_embeddings
     trained = {*lora.targets, *(lora.extra.get("modules_to_save") or ())}
     if tied and (both := {"embed_tokens", "lm_head"} & trained):
-        raise UserError(
-            f"lora.targets: {', '.join(sorted(both))} is tied in this model (tie_word_embeddings), so an adapter on it "
-            "cannot be merged. Take it out of warmup.lora and finetune.lora (targets, extra.modules_to_save)"
-        )
+        why = "is tied in this model (tie_word_embeddings), so an adapter on it cannot be merged"
+        way_out = "Take it out of warmup.lora and finetune.lora (targets, extra.modules_to_save)"
+        raise UserError(f"lora.targets: {', '.join(sorted(both))} {why}. {way_out}")
 
 
 def _progress_callback(progress: Any) -> Any:
