@@ -1,4 +1,4 @@
-"""What the commands share: arguments that mean the same everywhere, and how a command ends."""
+"""The arguments that several commands share, and how a command fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks across sections. A section checks itself what concerns it alone."""
+"""Checks across sections. Each section's own checks are in its class."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
         if who.kind == "neighbors" and config.retrieve.by != "embedding":
             yield f"{key}.kind: neighbors vote by cosine, not by {config.retrieve.by}"
         if who.kind == "neighbors" and not config.task.transfers:
-            yield f"{key}.kind: with task.kind: {config.task.kind} the answer of another row says nothing on this one"
+            yield f"{key}.kind: with task.kind: {config.task.kind} answers do not transfer between rows"
 
 
 def _endpoints(config: RunConfig) -> Iterator[str]:
     trainer, engine = config.trainer.kind, config.engine.kind
     if (trainer == "openai") != (engine == "openai"):
         yield (
-            f"trainer.kind: {trainer} with engine.kind: {engine}: what one makes the other cannot ask. Use openai for "
+            f"trainer.kind: {trainer} with engine.kind: {engine}: the engine cannot load what the trainer makes. Use openai for "
             "both, or deepspeed with vllm (also where a collaborator has its own endpoint)"
         )
     asked = ["engine.kind: openai"] if engine == "openai" else []

@@ -1,4 +1,4 @@
-"""From YAML and overrides to a checked config: OmegaConf reads, merges and interpolates, pydantic validates."""
+"""Load a config from YAML and overrides: OmegaConf reads, merges and interpolates, pydantic validates."""
 
 from __future__ import annotations
 

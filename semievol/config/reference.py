@@ -1,4 +1,4 @@
-"""The JSON Schema of a run's config, and the reference in Markdown that is made of it (`semievol schema`)."""
+"""Generate the JSON Schema and the Markdown reference of a run's config (`semievol schema`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a config, in one text for the person who wrote it."""
+"""Turn pydantic's errors in a config into one message for the person who wrote it."""
 
 from __future__ import annotations
 

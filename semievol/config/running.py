@@ -1,4 +1,4 @@
-"""Settings of what a run runs on: engines, the resources of the cluster, the endpoint, and limits."""
+"""Settings for execution: engines, cluster resources, the serving endpoint, and limits."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class EngineConfig(Section):
     endpoint: BaseURL = "https://api.openai.com/v1"
     """The base URL, for `kind: openai`."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The variable that holds the key of an endpoint, a collaborator's own too. No key is ever in a config."""
+    """The environment variable with the endpoint's key, also a collaborator's. A config never holds a key."""
     concurrency: PositiveInt = 32
     """Requests in flight to an endpoint, of each labeler."""
     timeout_s: PositiveFloat = 120.0
     """Seconds that an endpoint has for a request."""
     retries: NonNegativeInt = 10
-    """Retries at an endpoint after 429, 5xx and lost connections: after 0.5 s, up to 8 s, or what Retry-After says."""
+    """Retries after 429, 5xx or a lost connection. Waits grow from 0.5 s to 8 s, unless Retry-After sets them."""
     price_per_million: PriceConfig = PriceConfig()
     dtype: str = "auto"
     """Default: the model's own; float32 on a CPU that cannot multiply bfloat16."""
@@ -46,7 +46,7 @@ class EngineConfig(Section):
     max_num_seqs: PositiveInt = 128
     """Prompts that vLLM answers at a time."""
     start_timeout_s: PositiveFloat = 3600.0
-    """Seconds after which an engine that is still loading hangs. It is then started again, three times in all."""
+    """Seconds that an engine may take to load. After that it is restarted; it is started at most three times."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 5
     """Next tokens that `select.confidence: token_entropy` is computed from."""
     kv_cache_gib: PositiveFloat = 1.0
@@ -69,7 +69,7 @@ class EngineConfig(Section):
 
     @property
     def output_extra(self) -> Options:
-        """The part of `extra` that answers depend on, without what only changes the speed."""
+        """Return the part of `extra` that affects answers, without speed options."""
         return {key: value for key, value in self.extra.items() if key not in _SPEED}
 
 
@@ -109,7 +109,7 @@ class ResourcesConfig(Section):
     """What the run asks of the cluster. On a GPU cluster set `num_gpus`; the rest of the config stays the same."""
 
     local_num_cpus: PositiveInt | None = None
-    """CPUs that a local Ray declares. Default: the cores, or what the widest stage needs."""
+    """CPUs declared to a local Ray. Default: all cores, or more if a stage needs more."""
     embed: PoolResources = PoolResources()
     label: PoolResources = PoolResources()
     train: TrainResources = TrainResources()
@@ -127,14 +127,14 @@ class ServingConfig(Section):
     keys: str | None = None
     """A file or URI with one `NAME:sha256:HEX` a line. Default: the variable SEMIEVOL_API_KEYS."""
     rate: str = "6000/minute"
-    """Requests of a key per second, minute, hour or day."""
+    """Rate limit per key: N/second, minute, hour or day."""
     concurrency: PositiveInt = 256
-    """Requests of a key at a time."""
+    """Concurrent requests per key."""
     max_body_bytes: PositiveInt = 1_048_576
     max_tokens: PositiveInt = 2048
     """Tokens of one response at most."""
     default_max_tokens: PositiveInt = 256
-    """Tokens of one response where the request does not say."""
+    """Tokens per response if the request sets no limit."""
     max_n: PositiveInt = 8
     """Responses to one request at most."""
     timeout_s: PositiveFloat = 120.0
@@ -156,7 +156,7 @@ class ServingConfig(Section):
     def _check(self) -> ServingConfig:
         for name in self.models:
             if not re.fullmatch(r"base|warm|evolved|round-\d+", name):
-                raise ValueError(f"models: must be of base, warm, evolved and round-N, and one is '{name}'")
+                raise ValueError(f"models: must be base, warm, evolved or round-N, got '{name}'")
         if not len(set(self.models)) == len(self.models) > 0:
             raise ValueError("models: name at least one, and none twice")
         if not re.fullmatch(r"[1-9]\d*/(second|minute|hour|day)", self.rate):
@@ -170,7 +170,7 @@ class LimitsConfig(Section):
     """When bad data stops the run."""
 
     max_bad_fraction: Share = 0.1
-    """Quarantined rows of a stage, as a share of the rows that came in."""
+    """Highest share of a stage's input rows that may be quarantined."""
     max_row_bytes: PositiveInt = 1_000_000
     """A longer row is quarantined."""
     bad_shards: Literal["stop", "quarantine"] = "stop"

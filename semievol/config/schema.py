@@ -1,4 +1,4 @@
-"""The config of a whole run. `docs/reference/config.md` is made of it (`semievol schema --markdown`)."""
+"""The config of a whole run. `docs/reference/config.md` is generated from it (`semievol schema --markdown`)."""
 
 from __future__ import annotations
 

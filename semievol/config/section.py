@@ -1,4 +1,4 @@
-"""What the sections of a config share: strict keys, documented values, and types that several of them use."""
+"""The base class of all sections of a config, and the types that several of them use."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Files and rows: storage by URI, readers, Arrow tables, row ids, validation."""

@@ -201,7 +201,7 @@ class PromptBatches:
 
 
 def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    """Give the futures of a step their results or exceptions, from another thread: wake their loop once for all."""
+    """Set the results or exceptions of a step's futures from another thread; wake each event loop only once."""
 
     def settle(pairs: list[tuple[asyncio.Future[Any], Any]]) -> None:
         for future, outcome in pairs:
@@ -254,7 +254,7 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
         import torch
 
         options |= {
-            # Prefills with a seed of vLLM's own cannot be split on a CPU, so every prompt must fit one step.
+            # On a CPU, vLLM cannot split the prefill of a seeded request, so each prompt must fit one step.
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, max_model_len),
             "enforce_eager": True,

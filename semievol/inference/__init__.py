@@ -1,0 +1,1 @@
+"""Bulk inference: collaborators answer every row of a folder."""

@@ -1,6 +1,6 @@
-"""The labeler: one engine with one set of weights answers rows for all its collaborators, and justifies.
+"""Label rows: one engine with one set of weights answers for its collaborators and self-justifies.
 
-Where collaborators have several weights, rows pass through one labeler after another (`semievol.inference.bulk`). Each
+If collaborators use different weights, rows pass through one labeler after another (`semievol.inference.bulk`). Each
 adds its responses; the last one gives the verdict.
 """
 
@@ -86,9 +86,9 @@ class Labeler:
         self.finished = 0  # rows
 
     async def answer(self, batch: pa.Table, refused: str | None = None) -> pa.Table:
-        """Return the rows with their responses, without those that another attempt has to ask.
+        """Add responses to the rows and return them, without rows that must be retried later.
 
-        `refused` says why the engine must not be asked these rows; it goes into their responses.
+        `refused` is the reason not to send these rows to the engine; responses record it.
         """
         records = sorted(batch.to_pylist(), key=self._shown)
         asked = await asyncio.gather(*(self._label_if_usable(record, refused) for record in records))
@@ -107,7 +107,7 @@ class Labeler:
         return tuple(reversed((record.get("neighbor_ids") or [])[:k]))  # as they stand in the prompt: nearest last
 
     async def _label_if_usable(self, record: dict[str, Any], refused: str | None) -> dict[str, Any] | None:
-        """Return None for a row that another attempt has to ask: the endpoint is away or refuses everything."""
+        """Label a row. Return None, to retry it later, if the endpoint is down or rejects every request."""
         if self._unusable:
             return None
         try:
@@ -171,7 +171,7 @@ class Labeler:
     async def _ask(
         self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]], refused: str | None
     ) -> list[Response]:
-        """Return the responses of one collaborator; none if it is neighbors whose answers mean nothing for this row."""
+        """Return one collaborator's responses: an empty list if no neighbor's answer applies to this row."""
         who = self._panel.collaborators[number]
         nearest = neighbors[: who.k]
         if who.kind == "neighbors":
@@ -186,7 +186,7 @@ class Labeler:
             return [Response(who.name, error=str(error))]
 
     async def _justify(self, row: Row, candidates: list[str]) -> Response | None:
-        """Ask greedily for the model's best judgement. Return None if it refuses: then the majority stands."""
+        """Ask the model to decide, at temperature 0. Return None if it refuses; then the majority wins."""
 
         def prompt(asked: Row, _: list[Row]) -> Messages:
             return prompts.justification(self._task, asked, candidates)

@@ -1,6 +1,6 @@
 """Live engines: actors that hold a model each, and outlive the stage that needed them first.
 
-Evaluation and labeling with the same weights ask the same engines, until something else wants their memory.
+Evaluation and labeling with the same weights ask the same engines, until their memory is needed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The paper, without Ray or torch: prompts, confidence, selection, metrics."""

@@ -1,0 +1,1 @@
+"""Figures for people: the summary of a run, tables, plots of a study."""

@@ -1,0 +1,1 @@
+"""Find the nearest labeled rows: embeddings, FAISS, BM25."""

@@ -1,0 +1,1 @@
+"""A run: its folder, rounds, steps, driver, lease, promotion, checks, and submission."""

@@ -122,7 +122,7 @@ class Pipeline:
         step = steps[select.STAGE.name, number]
         with lease.held(self.folder.uri, self._echo) as owner:
             self._connect(owner, ())
-            # Use the fingerprints of the labels on disk: under changed settings, those of a later round would differ.
+            # Use the fingerprints of the labels on disk: with changed settings, a later round's would not match.
             read = [manifest.fingerprint for key in step.inputs.values() if (manifest := self.folder.manifest(*key))]
             self.folder.fingerprints[step.key] = self._fingerprints.of_step(step, read)
             manifest = self._runner.run(step)
@@ -212,13 +212,13 @@ class Pipeline:
             self.folder.record(one.number, one.files, finished=finished)
 
     def _require(self, one: Round) -> None:
-        """Refuse a round that must be read again if its files are missing or changed."""
+        """Raise if a round must be read again and its files are missing or changed."""
         if any(step.stage.reads_files and self._runner.done(step) for step in self._steps_of(one)):
             return
         here = set(self._listing)
         gone = [file.uri for file in one.files if file not in here and storage.find(file.uri) != [file]]
         if gone:
             raise UserError(
-                f"round {one.number} would have to be read again, as the config or the labeled or test rows have changed, and "
+                f"round {one.number} would have to be read again, as the config or labeled or test rows have changed, but "
                 f"{len(gone):,} of its unlabeled files are gone or changed, {gone[0]} first. Bring them back, or use another name="
             )

@@ -1,0 +1,1 @@
+"""Ray without the method: the cluster, rows with commits, progress, addresses."""

@@ -1,4 +1,4 @@
-"""Rows through Ray: an actor pool with row-level commits, and reductions of many files to something small."""
+"""Process rows with Ray: an actor pool that commits rows, and reductions of many files to a small result."""
 
 from __future__ import annotations
 

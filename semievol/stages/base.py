@@ -1,4 +1,4 @@
-"""What a stage is, what it is given, and what it gives back.
+"""The interface of a stage: declaration, context, result.
 
 A stage is one file of this folder: it declares a `Stage`, which the registry (`semievol.stages`) finds. Rounds, fingerprints,
 plan, verify and report ask the declaration and name no stage.

@@ -1,8 +1,8 @@
 """Ingest: labeled, unlabeled and test rows from files into validated, content-addressed Parquet; nothing is lost.
 
-Each file is parsed by one task; rows meet by `row_id` in a hash shuffle, so that duplicates are folded and rows that
-are in the test set too are held back from training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
-A later round reads only the unlabeled files that have arrived since; the rows of earlier rounds meet them by id alone.
+One task parses each file. A hash shuffle by `row_id` groups equal rows, so that duplicates are merged and rows that
+are also in the test set are kept out of training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
+A later round reads only the unlabeled files that have arrived since; it compares them with earlier rows by id only.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from semievol.data.tables import BadRow, cell_text, fill, row_id, validate
 from semievol.errors import UserError
 from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult
 
-_BUCKET_BYTES = 64 << 20  # input bytes a shuffle bucket: one bucket is folded in the memory of one task
+_BUCKET_BYTES = 64 << 20  # input bytes per shuffle bucket; one task folds one bucket in memory
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
 Source = tuple[str, storage.FileEntry]  # a split and a file of it
 
 
 def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.FileEntry]]:
-    """Return the input files of each split, and refuse what can be known to be wrong before anything starts.
+    """Check the input files of each split (presence, format, columns) and return them.
 
     Args:
-        begun: the run has rows already, so no unlabeled file needs to be there any more.
+        begun: the run already has rows, so the unlabeled files may be gone.
     """
     found = {}
     for split in SPLITS:
@@ -51,7 +51,7 @@ def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.
 
 
 def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> None:
-    """Refuse files of unknown formats, and a first readable file without the columns that the config names."""
+    """Raise if a format is unknown, or if the first readable file does not have the config's columns."""
     columns = config.data.columns
     for file in files:
         readers.format_of(file.uri)
@@ -135,7 +135,7 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
 
 
 def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
-    """Return the files to read, and the Parquet files of what earlier rounds have kept, which is known by its ids."""
+    """Return the files to read, and the Parquet files that earlier rounds wrote, for comparison by row id."""
     if ctx.inputs:
         earlier = [(split, storage.join(uri, split)) for uri in ctx.inputs.values() for split in SPLITS]
         known = [(split, file) for split, uri in earlier for file in storage.find(uri)]
@@ -146,7 +146,7 @@ def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
 
 
 def _count_file(out: str, number: int) -> str:
-    """Return the URI of what the parser of a file counts before the shuffle, so that a loss on the way would show."""
+    """Return the URI of a file's row count before the shuffle; a later comparison reveals lost rows."""
     return storage.join(out, "_read", f"{number:06d}.json")
 
 
@@ -156,7 +156,7 @@ def _kind(reason: str) -> str:
 
 
 def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> Iterator[pa.Table]:
-    """Yield the rows of an input file as tables of `PARSED`; how many there were goes into a file of its own."""
+    """Yield the rows of an input file as tables of `PARSED`, and write their number to a separate file."""
     split, uri = str(batch["split"][0]), str(batch["uri"][0])
     if batch["known"][0]:
         yield _known(uri, split, buckets)
@@ -178,10 +178,9 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
 
 
 def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
-    """Yield the rows of a file; where it cannot be read to its end, and that is to be no error, a last one that says so.
+    """Yield the rows of a file. With `bad_shards: quarantine`, an unreadable rest is yielded as one last `Broken`.
 
-    A store that fails for a moment does not break a shard: reading resumes where it failed, until it fails there again
-    and again.
+    A brief failure of the store does not break a shard: reading resumes where it failed, with two retries per row.
     """
     wanted = [column for column in config.data.columns.model_dump().values() if column]
     waits_s = _WAITS_S if "://" in uri else ()
@@ -200,7 +199,7 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
                 continue
             if config.limits.bad_shards == "stop":
                 raise
-            storage.sha256(uri)  # raises where it is the store that fails: such a shard is not broken
+            storage.sha256(uri)  # raises if the store fails: then the shard is not broken
             yield given + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
             return
 
@@ -232,7 +231,7 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
         "answer": row.answer,
     }
     if split == "unlabeled" and columns.oracle:
-        # A bad oracle costs the measurement of this row, not the row: the method never sees it.
+        # Keep a row whose oracle is bad, but do not measure it: the method never sees oracles.
         try:
             oracle = cell_text(raw, columns.oracle, limit)
             record["oracle"] = task.gold(oracle, row) if oracle else None
@@ -256,7 +255,7 @@ def _verify(checks: RowChecks) -> None:
 STAGE = Stage(
     name="ingest",
     run=run,
-    # What earlier rounds have kept, which new rows meet by their ids.
+    # The rows of earlier rounds, to find duplicates by row id.
     inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},
     verify=_verify,
     settings=("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes", "limits.bad_shards"),

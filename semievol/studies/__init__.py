@@ -1,0 +1,1 @@
+"""Studies: methods x seeds on one data set."""

@@ -1,4 +1,4 @@
-"""What a row asks for: how its question is put, how a response is read, when two answers are the same, what is right.
+"""The kinds of task: how to ask a question, read a response, compare two answers, and score an answer.
 
 A new kind of task is a subclass of `Task` in a module of this folder. `KINDS` finds it by its `kind`.
 """

@@ -1,4 +1,4 @@
-"""Short free text: a name, a date, a few words (DROP)."""
+"""The task kind `free_text`: a name, a date, a few words (DROP)."""
 
 from __future__ import annotations
 

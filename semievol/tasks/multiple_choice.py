@@ -1,4 +1,4 @@
-"""Multiple choice: one of 2 to 10 options."""
+"""The task kind `multiple_choice`: one of 2 to 10 options."""
 
 from __future__ import annotations
 

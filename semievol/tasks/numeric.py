@@ -1,4 +1,4 @@
-"""Numeric: a number, right within a relative tolerance (ConvFinQA, GSM8K)."""
+"""The task kind `numeric`: a number, right within a relative tolerance (ConvFinQA, GSM8K)."""
 
 from __future__ import annotations
 

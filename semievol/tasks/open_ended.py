@@ -1,4 +1,4 @@
-"""Open-ended responses: an explanation, a summary, a letter. There is nothing to extract."""
+"""The task kind `open_ended`: an explanation, a summary, a letter. There is nothing to extract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every trainer is given, what it offers, and where it writes."""
+"""The interface of trainers: their input, their methods, and the names of their files."""
 
 from __future__ import annotations
 

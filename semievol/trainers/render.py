@@ -1,4 +1,4 @@
-"""Rows of a task to rows that a trainer takes: chat messages, and the tokens that they are to the base model."""
+"""Render a task's rows for a trainer, as chat messages and as tokens of the base model."""
 
 from __future__ import annotations
 

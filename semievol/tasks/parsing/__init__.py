@@ -1,0 +1,1 @@
+"""Read numbers and stated answers out of text."""

@@ -1,4 +1,4 @@
-"""Numbers as people write them, to decimal strings.
+"""Convert numbers as people write them to decimal strings.
 
 English notation: a point before decimals, commas (or ', or narrow blanks) between groups of three digits. What can only
 be another notation is read as that: 12,5 and 1.234,56 (decimal comma), 12,34,567 (lakhs).

@@ -1,4 +1,4 @@
-"""What the kinds of task share in reading a response: where it states its answer, LaTeX, and refusals."""
+"""Read responses, for all kinds of task: find the stated answer, convert LaTeX, detect refusals."""
 
 from __future__ import annotations
 
