@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from semievol.config.schema import RunConfig
 from semievol.config.training import TrainConfig
@@ -11,14 +12,14 @@ from semievol.config.training import TrainConfig
 _READ_BY_OPENAI = {"epochs", "batch_size", "context", "k", "start_from", "include_labeled", "lora"}
 
 
-def problems(config: RunConfig) -> Iterator[str]:
-    """Yield what does not fit together. Each message begins with a key."""
+def problems(config: RunConfig, preset: dict[str, Any]) -> Iterator[str]:
+    """Yield what does not fit together. Each message begins with a key. `preset` has the settings of the config's preset."""
     yield from _task(config)
     yield from _collaborators(config)
     yield from _endpoints(config)
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
         if config.trainer.kind == "openai":
-            yield from _trained_by_openai(key, train)
+            yield from _trained_by_openai(key, train, preset.get(key, {}))
         elif train.batch_size % (per_step := train.per_device_batch_size * config.resources.train.workers):
             product = f"{key}.per_device_batch_size x resources.train.workers = {per_step}"
             yield f"{key}.batch_size: must be a multiple of {product}, is {train.batch_size}"
@@ -77,10 +78,11 @@ def _endpoints(config: RunConfig) -> Iterator[str]:
         )
 
 
-def _trained_by_openai(key: str, train: TrainConfig) -> Iterator[str]:
+def _trained_by_openai(key: str, train: TrainConfig, preset: dict[str, Any]) -> Iterator[str]:
     if train.epochs != int(train.epochs):
         yield f"{key}.epochs: must be a whole number for trainer.kind: openai, is {train.epochs:g}"
     for group, section in ((key, train), (f"{key}.lora", train.lora)):
-        for name in section.model_dump(exclude=_READ_BY_OPENAI, exclude_defaults=True):
+        for name, value in section.model_dump(exclude=_READ_BY_OPENAI, exclude_defaults=True).items():
             default = type(section).model_fields[name].default
-            yield f"{group}.{name}: trainer.kind: openai does not read it; leave it at its default, {default}"
+            if value != preset.get(name):
+                yield f"{group}.{name}: trainer.kind: openai does not read it; leave it at its default, {default}"

@@ -24,10 +24,23 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     return loads(Path(path).read_text("utf-8"), overrides, path)
 
 
+def of_run(text: str, overrides: list[str] | None, path: str) -> RunConfig:
+    """Like `loads`, from the config.yaml of a run. Versions before 0.4 wrote there the keys of all kinds of a group."""
+    from omegaconf import OmegaConf
+
+    given: Any = OmegaConf.create(text)
+    for name, field in RunConfig.model_fields.items():
+        if field.discriminator and name in given:
+            kinds = {kind.model_fields["kind"].default: kind for kind in get_args(field.annotation)}
+            known = kinds[given[name].kind].model_fields
+            given[name] = {key: value for key, value in given[name].items() if key in known}
+    return loads(OmegaConf.to_yaml(given), overrides, path)
+
+
 def loads(text: str, overrides: list[str] | None, path: str) -> RunConfig:
-    """Like `load`, from the text of a config; `path` stands in messages."""
+    """Like `load`, from the text of a config; messages name `path`."""
     config = structured(RunConfig, text, overrides, path)
-    if found := list(check.problems(config)):
+    if found := list(check.problems(config, _preset(config.preset))):
         raise UserError("\n".join(f"{path}: {problem}" for problem in found))
     return config
 
@@ -79,11 +92,14 @@ def to_yaml(config: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))
 
 
-def _preset(name: Any) -> str:
+def _preset(name: Any) -> Any:
     """Return the settings of a preset; an unknown one is reported with the other problems."""
+    from omegaconf import OmegaConf
+
     if name == "default" or name not in get_args(RunConfig.model_fields["preset"].annotation):
-        return "{}"
-    return files("semievol").joinpath("config", "presets", f"{name}.yaml").read_text("utf-8")
+        return {}
+    text = files("semievol").joinpath("config", "presets", f"{name}.yaml").read_text("utf-8")
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 @cache

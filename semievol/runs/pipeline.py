@@ -151,14 +151,10 @@ class Pipeline:
 
     def _gained(self) -> bool | None:
         """Tell whether the last round is better than the one before it; None while it is not finished."""
-        gained = None
         for step in self._steps_of(self.rounds[-1]):
-            manifest = self._runner.done(step)
-            if manifest is None:
-                return None
-            if step.stage.gained:
-                gained = step.stage.gained(manifest.metrics)
-        return gained
+            if step.stage.gained and (manifest := self._runner.done(step)):
+                return step.stage.gained(manifest.metrics)
+        return None
 
     def _steps_of(self, one: Round) -> list[Step]:
         return [step for step in self._steps if step.round == one]

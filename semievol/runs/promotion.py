@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from semievol import stages
-from semievol.config import RunConfig, loads
+from semievol.config import RunConfig, of_run
 from semievol.data import storage
 from semievol.errors import UserError
 from semievol.runs.folder import RunFolder, now
@@ -40,7 +40,7 @@ def open_run(run: str, overrides: list[str] | None = None) -> tuple[RunFolder, R
     file = storage.join(folder.uri, "config.yaml")
     if not storage.exists(file):
         raise UserError(f"no run at '{run}' (no config.yaml in it). Name the folder <storage>/<name> of a run")
-    return folder, loads(storage.read_text(file), overrides, file)
+    return folder, of_run(storage.read_text(file), overrides, file)
 
 
 def history(folder: RunFolder) -> list[Promotion]:

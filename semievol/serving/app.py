@@ -27,7 +27,7 @@ from semievol.stages import index
 from semievol.tasks import Row
 
 _POLL_S = 1.0
-log = logging.getLogger("semievol.engines.endpoint")
+log = logging.getLogger("semievol.endpoint")
 
 
 def build(args: dict[str, Any]) -> Any:
@@ -72,8 +72,9 @@ class Endpoint:
         from semievol.serving.web import build as build_web
 
         logger = logging.getLogger("semievol")  # to the replica's log without a prefix
-        logger.addHandler(logging.StreamHandler())
-        logger.setLevel(logging.INFO)
+        if not logger.handlers:
+            logger.addHandler(logging.StreamHandler())
+            logger.setLevel(logging.INFO)
         self._following = asyncio.ensure_future(self._follow())
         return Gate(build_web(self, self._config), self._keys, self._config.serving)
 

@@ -26,7 +26,7 @@ PUBLIC = {"/", "/health"}  # need no key: a page without data, and the health ch
 ANONYMOUS = "anonymous"
 _KINDS = {401: "authentication_error", 403: "forbidden", 429: "rate_limit_error"}
 _CLIENT_LEFT = 499  # in the access log: the client disconnected before a response
-log = logging.getLogger("semievol.engines.endpoint")
+log = logging.getLogger("semievol.endpoint")
 access_log = logging.getLogger("semievol.access")
 
 
@@ -66,7 +66,7 @@ class Gate:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen["status"] = message["status"]
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
             else:
                 seen["bytes"] += len(message.get("body", b""))
             await send(message)
@@ -80,6 +80,9 @@ class Gate:
             await response(scope, receive, watched)
         except Exception as error:  # noqa: BLE001 - Serve would log its message, which may quote a prompt
             log.error("unexpected %s in the endpoint", type(error).__name__)
+            if seen["status"] == _CLIENT_LEFT:  # nothing is sent yet
+                response = await refused(None, HTTPException(500, "Something is wrong in the endpoint."))
+                await response(scope, receive, watched)
         finally:
             record: dict[str, Any] = {  # without body, query string or headers
                 "key": caller,

@@ -21,7 +21,7 @@ from semievol.runs.folder import RunFolder
 APP = "semievol"
 _POLL_S = 1.0
 _DRAIN_S = 10.0  # between removing a model from the lineup and deleting it; longer than an endpoint's poll
-log = logging.getLogger("semievol.engines.endpoint")
+log = logging.getLogger("semievol.endpoint")
 
 
 @dataclass

@@ -33,7 +33,7 @@ _FAILURES: dict[type[Exception], tuple[int, str, str]] = {
     # The gate logs only its type: messages of validation and decoding errors quote their input.
     Exception: (500, "The endpoint failed on this request; its log names the error.", "server_error"),
 }
-log = logging.getLogger("semievol.engines.endpoint")
+log = logging.getLogger("semievol.endpoint")
 
 
 def build(backend: Backend, config: RunConfig) -> FastAPI:

@@ -59,15 +59,11 @@ def _sft_trainer(job: Job, base: str, world: int, scratch: str) -> Any:
 
     # First, as ZeRO-3 decides how weights load.
     args = arguments.sft(job.spec, job.extras["trainer.extra"], world, scratch, job.use_gpu)
+    model = _load(base, torch.bfloat16 if job.use_gpu else torch.float32)  # bf16 arithmetic is slow on a CPU
+    rows, tokenizer = _dataset(job.spec.rows, scratch), load_tokenizer(base)
+    lora = arguments.lora(job.stage, job.spec.config)
     with _extra_refused(job, ValueError, ImportError):
-        return SFTTrainer(
-            # Full precision on a CPU, where bf16 arithmetic is slow.
-            model=_load(base, torch.bfloat16 if job.use_gpu else torch.float32),
-            args=args,
-            train_dataset=_dataset(job.spec.rows, scratch),
-            processing_class=load_tokenizer(base),
-            peft_config=arguments.lora(job.stage, job.spec.config),
-        )
+        return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
 
 
 def _extra_refused(job: Job, *errors: type[Exception]) -> AbstractContextManager[None]:

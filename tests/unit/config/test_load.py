@@ -157,6 +157,13 @@ def test_other_kinds_of_task_need_no_options(path: Path) -> None:
     assert loaded.task.tolerance == 0
 
 
+def test_a_preset_may_set_what_the_trainer_does_not_read(path: Path) -> None:
+    elsewhere = ["engine.kind=openai", "trainer.kind=openai", "preset=released"]
+    assert config.load(str(path), elsewhere).finetune.learning_rate == 1e-6
+    with pytest.raises(UserError, match=r"finetune.learning_rate: trainer.kind: openai does not read it"):
+        config.load(str(path), [*elsewhere, "finetune.learning_rate=0.1"])
+
+
 def test_presets_are_where_a_config_starts_from(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     for preset, learning_rate, labeled in (("paper", 1e-4, True), ("released", 1e-6, False), ("default", 1e-4, True)):

@@ -64,6 +64,16 @@ def test_where_the_weights_of_a_name_are(run: str) -> None:
     assert promotion.promote(folder, lower, 3).accuracy == 0.4
 
 
+def test_a_run_of_a_version_before_0_4_opens(run: str) -> None:
+    file = f"{run}/config.yaml"
+    old = storage.read_text(file).replace("  kind: multiple_choice\n", "  kind: multiple_choice\n  tolerance: 0.01\n")
+    old = old.replace("  kind: deepspeed\n", "  kind: deepspeed\n  suffix: semievol\n  poll_s: 30.0\n")
+    assert "tolerance" in old and "poll_s" in old
+    storage.write_text(file, old)
+    _, settings = promotion.open_run(run, ["select.theta=0.2"])
+    assert (settings.task.kind, settings.trainer.kind, settings.select.theta) == ("multiple_choice", "deepspeed", 0.2)
+
+
 def test_a_round_that_was_trained_again_is_promoted_again(run: str) -> None:
     folder, settings = promotion.open_run(run)
     promotion.promote(folder, settings, 1)
