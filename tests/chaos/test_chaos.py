@@ -172,7 +172,8 @@ def finished(run: Run, raylets: Raylets, kills: list[str], chance: random.Random
         if (stage := run.stage()) not in seen:
             seen.append(stage)
             # Some stages end within seconds; labeling takes half a minute, and asks its engines from its tenth second on.
-            strike = time.monotonic() + chance.uniform(0, 25 if stage == "label" else chance.choice([0.5, 2, 8, 20]))
+            longest = chance.choice([0.5, 2, 8, 20] if FULL else [0.5, 2])
+            strike = time.monotonic() + chance.uniform(0, (25 if FULL else 10) if stage == "label" else longest)
         if pending and time.monotonic() > strike:
             victim = next((v for v in chance.sample(pending, len(pending)) if run.kill(v, raylets, chance)), None)
             if victim:

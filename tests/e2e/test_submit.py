@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -74,8 +75,15 @@ def end_node(node: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("ray")
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short: Ray's sockets in it have at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster(short_folder: Path) -> Iterator[Cluster]:
+    folder = short_folder
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SEMIEVOL_"))}
     plain |= {"HOME": str(folder), "HF_TOKEN": SECRET}  # no ~/.ray/auth_token of this machine
     plain |= {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))}  # what torch compiled

@@ -60,7 +60,7 @@ def test_both_trainings_and_what_comes_of_them(
     assert {exchange["messages"][-1]["content"] for exchange in uploaded} == {"Answer: B"}
     assert openai_server.jobs["job-1"]["model"] == "ft:gpt-4o-mini:job-0"
 
-    result = evaluate.run_model(at("evaluate/evolved"))
+    result = evaluate.run(at("evaluate/evolved"))
     assert result.metrics["accuracy"] == 1.0
     asked = {body["model"] for path, body in openai_server.calls if path == "POST /chat/completions"}
     assert asked == {"ft:ft:gpt-4o-mini:job-0:job-1"}

@@ -74,7 +74,7 @@ def test_the_ceiling_selects_every_row_whose_truth_is_known(run_config: RunConfi
     result = select.run(ctx)
     assert (result.rows.came_in, result.rows.out) == (4, 4)
     assert (result.metrics["selected"], result.metrics["ceiling"]) == (3, True)
-    assert "no result" in result.headline
+    assert "not a result" in result.headline
     table = storage.read_table(f"{tmp_path}/out/rows")
     assert table.schema.equals(SELECTED)
     rows = {row["row_id"]: row for row in table.to_pylist()}
