@@ -56,9 +56,8 @@ from semievol.data.tables import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, vali
 from semievol.engines import Completion
 from semievol.engines.vllm import PromptBatches, VLLMEngine, engine_environment, engine_options
 from semievol.inference.labeler import Labeler, Labeling, Panel, Pass
-from semievol.method import prompts
 from semievol.method.confidence import sampling_seed
-from semievol.method.prompts import Messages
+from semievol.method.prompts import Messages, Prompts
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
 
@@ -146,7 +145,7 @@ def rows_of(data: str, count: int) -> list[Row]:
 
 
 def id_of(row: Row) -> int:
-    return row_id(row.question, row.options, row.context)
+    return row_id(row)
 
 
 # Ours: bulk inference on a local Ray, as the label stage asks for it.
@@ -167,7 +166,7 @@ class FixedLength(VLLMEngine):
             time.sleep(0.1)
 
     async def _warm_up(self) -> None:
-        asked = (prompts.messages(TASK, row) for row in rows_of(WARM_UP, 50))
+        asked = (Prompts(TASK).messages(row) for row in rows_of(WARM_UP, 50))
         sampled = {"temperature": TEMPERATURE, "seed": 0, "max_tokens": TOKENS, "n": SAMPLES}
         await asyncio.gather(*(self.generate(prompt, **sampled) for prompt in asked))
 
@@ -259,7 +258,7 @@ def table_of(rows: list[Row]) -> pa.Table:
 
 def panel(**more: Any) -> Panel:
     who = Collaborator(name="warm", k=0, samples=SAMPLES, temperature=TEMPERATURE)
-    return Panel(TASK, (who,), "", EmbeddingConfig(), max_tokens=TOKENS, **more)
+    return Panel(Prompts(TASK), (who,), "", EmbeddingConfig(), max_tokens=TOKENS, **more)
 
 
 def run_config(folder: str) -> RunConfig:
@@ -276,7 +275,7 @@ def actors(rows: list[Row], count: int) -> dict[str, Any]:
 
 
 def chats(rows: list[Row]) -> list[list[dict[str, str]]]:
-    return [prompts.messages(TASK, row) for row in rows]
+    return [Prompts(TASK).messages(row) for row in rows]
 
 
 def sampling(rows: list[Row], bare: bool) -> list[Any]:
@@ -327,7 +326,7 @@ def sequential(rows: list[Row]) -> dict[str, Any]:
         for row, *answers in zip(rows, *said, strict=True):
             different = list(dict.fromkeys(answer for answer in answers if answer is not None))
             if len(different) > 1:
-                judged.append(prompts.justification(TASK, row, different))
+                judged.append(Prompts(TASK).justification(row, different))
         work.write_text(json.dumps(judged))
         one_pass(work, 0.0, 0)
     return {"justified": round(len(judged) / len(rows), 4)}

@@ -21,7 +21,7 @@ from pathlib import Path
 from semievol.config import Columns, EngineConfig
 from semievol.data.tables import validate
 from semievol.engines import Engine, load
-from semievol.method.prompts import messages
+from semievol.method.prompts import Prompts
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
 
@@ -33,13 +33,13 @@ SAMPLES, CONFIDENT = 4, 0.9
 async def score(engine: Engine, row: Row) -> tuple[str, float]:
     """The likeliest answer and its share."""
     choices = TASK.choices(row) or []
-    shares = await engine.score(messages(TASK, row), [TASK.respond(choice) for choice in choices])
+    shares = await engine.score(Prompts(TASK).messages(row), [TASK.respond(choice) for choice in choices])
     return max(zip(choices, shares, strict=True), key=lambda pair: pair[1])
 
 
 async def sampled(engine: Engine, row: Row) -> tuple[str, float]:
     """The majority's answer ("" where none can be parsed) and its share."""
-    done = await engine.generate(messages(TASK, row), temperature=1.0, seed=0, max_tokens=16, n=SAMPLES)
+    done = await engine.generate(Prompts(TASK).messages(row), temperature=1.0, seed=0, max_tokens=16, n=SAMPLES)
     answers = [TASK.parse(one.text, row) or "" for one in done]
     answer = max(dict.fromkeys(answers), key=answers.count)
     return answer, answers.count(answer) / SAMPLES

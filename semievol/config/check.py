@@ -54,6 +54,8 @@ def _task(config: RunConfig) -> Iterator[str]:
 def _collaborators(config: RunConfig) -> Iterator[str]:
     for i, who in enumerate(config.label.collaborators):
         key, most = f"label.collaborators[{i}]", config.retrieve.k
+        if who.prompt not in config.prompt.styles:
+            yield f"{key}.prompt: prompt.styles has no '{who.prompt}'; it has {', '.join(config.prompt.styles)}"
         if who.k > most:
             yield f"{key}.k: must be from 0 to retrieve.k = {most}, is {who.k}"
         if who.kind == "neighbors" and config.retrieve.by != "embedding":

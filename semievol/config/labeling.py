@@ -54,8 +54,8 @@ class Collaborator(Section):
     """0 (greedy), or from 0.01 to 2."""
     samples: PositiveInt = 1
     """Responses to each row. They share their prefill."""
-    prompt: Literal["plain", "careful"] = "plain"
-    """The style of the prompt, by its name in `semievol.method.prompts.STYLES`."""
+    prompt: str = "plain"
+    """The style of the prompt, by its name in `prompt.styles`."""
 
     @model_validator(mode="after")
     def _check(self) -> Collaborator:

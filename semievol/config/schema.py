@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from semievol.config.labeling import EmbeddingConfig, EvaluateConfig, LabelConfig, RetrieveConfig, SelectConfig
+from semievol.config.prompting import PromptConfig
 from semievol.config.running import EngineConfig, LimitsConfig, ResourcesConfig, ServingConfig
 from semievol.config.section import FolderName, Section, with_kind
 from semievol.config.training import DeepSpeedTrainer, FinetuneConfig, Trainer, WarmupConfig
@@ -72,6 +73,7 @@ class RunConfig(Section):
     data: DataConfig
     task: AnyTask = MultipleChoice()
     """What kind of answer a row wants; the kind decides which other keys there are."""
+    prompt: PromptConfig = PromptConfig()
     model: ModelConfig
     embedding: EmbeddingConfig = EmbeddingConfig()
     trainer: Trainer = DeepSpeedTrainer()
@@ -86,6 +88,28 @@ class RunConfig(Section):
     serving: ServingConfig = ServingConfig()
     resources: ResourcesConfig = ResourcesConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    @property
+    def warmup_prompt(self) -> dict[str, Any]:
+        """Return what the prompts of the warm-up depend on."""
+        return self.prompt.output_settings(examples=self.warmup.context != "none")
+
+    @property
+    def label_prompt(self) -> dict[str, Any]:
+        """Return what the prompts of the collaborators depend on."""
+        asked = [c for c in self.label.collaborators if c.kind == "model"]
+        styles = {c.prompt: self.prompt.styles[c.prompt] for c in asked}
+        return self.prompt.output_settings(examples=any(c.k for c in asked)) | {"styles": styles}
+
+    @property
+    def evaluate_prompt(self) -> dict[str, Any]:
+        """Return what the prompts of the test rows depend on."""
+        return self.prompt.output_settings(examples=self.evaluate.k > 0)
+
+    @property
+    def finetune_prompt(self) -> dict[str, Any]:
+        """Return what the prompts of the final training depend on."""
+        return self.prompt.output_settings(examples=False)
 
     @property
     def serving_gpus(self) -> float:

@@ -67,7 +67,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
 
 def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
     """Add the stage to quarantined rows, and the text of those that only a comparison with other rows rejected."""
-    records = rows.select(["question", "options", "context", "answer"]).to_pylist()
+    records = rows.select(["question", "options", "context", "history", "fields", "answer"]).to_pylist()
     pairs = zip(rows["raw"].to_pylist(), records, strict=True)
     raw = pa.array([printable(json.dumps(record)) if text is None else text for text, record in pairs], pa.string())
     rows = rows.set_column(rows.schema.get_field_index("raw"), "raw", raw)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,13 +19,17 @@ from semievol.config import Columns
 from semievol.tasks import Row, Task
 
 ROW_ID = ("row_id", pa.int64())
-_TEXT = [
-    ROW_ID,
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+# What a `semievol.tasks.Row` is made of, but for its answer.
+_ROW = [
     ("question", pa.string()),
     ("options", pa.list_(pa.string())),
     ("context", pa.string()),
-    ("stratum", pa.string()),  # group for stratified selection
+    ("history", _MESSAGES),  # of a chat: the turns before the question
+    ("fields", pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))),  # columns that templates name
+    ("candidates", pa.list_(pa.string())),  # answers that the prompt lists, where retrieval chooses them
 ]
+_TEXT = [ROW_ID, *_ROW, ("stratum", pa.string())]  # stratum: a group for stratified selection
 
 UNLABELED = pa.schema(_TEXT)
 LABELED = pa.schema([*_TEXT, ("answer", pa.string())])  # also the schema of test rows
@@ -72,13 +77,15 @@ PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT, ("likelihood", 
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
 # Rendered training rows: chat messages in TRL's prompt / completion format, and their tokens for the trained model.
 # Labels are -100 where no loss is taken. Tokens are null if a row is too long, or if an endpoint trains.
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TOKENS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
 TRAINING = pa.schema([ROW_ID, ("prompt", _MESSAGES), ("completion", _MESSAGES), *_TOKENS])
 
 
-def row_id(question: str, options: list[str], context: str | None) -> int:
-    """Return a 64-bit id of the content: equal questions, options and contexts have equal ids in any file or run.
+ROW_COLUMNS = ["row_id", *(name for name, _ in _ROW)]  # what `to_row` reads, but for the answer
+
+
+def row_id(row: Row) -> int:
+    """Return a 64-bit id of the content, without the answer: equal rows have equal ids in any file or run.
 
     Unicode is NFC-normalised and white space collapses to one blank, so a re-export does not change ids.
     """
@@ -86,7 +93,10 @@ def row_id(question: str, options: list[str], context: str | None) -> int:
     def canonical(text: str) -> str:
         return " ".join(unicodedata.normalize("NFC", text).split())
 
-    content = [canonical(question), [canonical(option) for option in options], canonical(context or "")]
+    content: list[Any] = [canonical(row.question), list(map(canonical, row.options)), canonical(row.context or "")]
+    if row.history or row.fields:
+        content.append([[turn["role"], canonical(turn["content"])] for turn in row.history])
+        content.append(sorted([name, canonical(value)] for name, value in row.fields.items()))
     digest = hashlib.blake2b(json.dumps(content, ensure_ascii=False).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
@@ -99,21 +109,44 @@ def fill(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
 
 def to_row(record: dict[str, Any]) -> Row:
     """Return a record of any of these tables as a task row."""
-    return Row(record["question"], record["options"], record["context"], record.get("answer"))
+    fields = {field["name"]: field["value"] for field in record.get("fields") or ()}
+    history, candidates = record.get("history") or [], record.get("candidates")
+    return Row(
+        record["question"], record["options"], record["context"], record.get("answer"), history, fields, candidates
+    )
+
+
+def to_record(row: Row) -> dict[str, Any]:
+    """Return a task row as a record of these tables, with its id."""
+    fields = [{"name": name, "value": value} for name, value in row.fields.items()]
+    return {"row_id": row_id(row)} | vars(row) | {"fields": fields}
 
 
 class BadRow(Exception):
     """A row cannot be used; the message is the reason that quarantine records."""
 
 
-def validate(raw: dict[str, Any], columns: Columns, task: Task, *, answer_column: str | None, max_bytes: int) -> Row:
-    """Return an input row as a `Row` of the task, or raise `BadRow`; without `answer_column` it has no answer."""
+def validate(
+    raw: dict[str, Any],
+    columns: Columns,
+    task: Task,
+    *,
+    answer_column: str | None,
+    max_bytes: int,
+    fields: Sequence[str] = (),
+) -> Row:
+    """Return an input row as a `Row` of the task, or raise `BadRow`; without `answer_column` it has no answer.
+
+    Args:
+        fields: further columns to keep, for the prompt's templates.
+    """
     question = _text(raw.get(columns.question), columns.question, max_bytes)
     if not question:
         raise BadRow(f"column '{columns.question}' is empty")
     context = _text(raw.get(columns.context), columns.context, max_bytes) if columns.context else ""
     options = _options(raw.get(columns.options), columns.options, max_bytes) if columns.options else []
-    row = Row(question=question, options=options, context=context or None, answer=None)
+    more = {name: cell_text(raw, name, max_bytes) for name in fields}
+    row = Row(question=question, options=options, context=context or None, answer=None, fields=more)
     if problem := task.problem(row):
         raise BadRow(problem)
     if answer_column is not None:

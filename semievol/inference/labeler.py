@@ -21,11 +21,11 @@ from semievol.data import storage
 from semievol.data.tables import to_row
 from semievol.engines import Engine, PromptTooLong, RequestRefused
 from semievol.errors import UserError
-from semievol.method import confidence, prompts
+from semievol.method import confidence
 from semievol.method.confidence import Response
-from semievol.method.prompts import Messages
+from semievol.method.prompts import Messages, Prompts, shorter
 from semievol.retrieval.embedding import Embedder, Similar
-from semievol.tasks import Row, Task
+from semievol.tasks import Row
 
 Prompt = Callable[[Row, list[Row]], Messages]  # of a row and its solved examples
 
@@ -34,7 +34,7 @@ Prompt = Callable[[Row, list[Row]], Messages]  # of a row and its solved example
 class Panel:
     """The collaborators who answer the same rows, and how they do it."""
 
-    task: Task
+    prompts: Prompts
     collaborators: tuple[Collaborator, ...]
     labeled: str  # URI of the rows that solved examples are taken from
     embedding: EmbeddingConfig  # compares answers that have no exact form
@@ -76,7 +76,7 @@ class Labeler:
         self._counted_before = dict(self._engine.figures) if self._engine else {}
         self._name = uuid.uuid4().hex
         self._labeling, self._work, self._panel = labeling, labeling.work, labeling.panel
-        self._task = self._panel.task
+        self._prompts, self._task = self._panel.prompts, self._panel.prompts.task
         self._embedder: Embedder | None = None  # once answers have to be compared by it
         self._members = [self._panel.collaborators[i] for i in self._work.members]
         shows_examples = any(who.k for who in self._members)
@@ -141,7 +141,7 @@ class Labeler:
         return None
 
     def _prompt(self, who: Collaborator, asked: Row, examples: list[Row]) -> Messages:
-        return prompts.messages(self._task, asked, examples=examples, style=who.prompt, order=who.order)
+        return self._prompts.messages(asked, examples=examples, style=who.prompt, order=who.order)
 
     async def _verdict(self, row: Row, responses: list[Response], refused: str | None) -> dict[str, Any]:
         same = self._same(responses)
@@ -189,7 +189,7 @@ class Labeler:
         """Ask the model to decide, at temperature 0. Return None if it refuses; then the majority wins."""
 
         def prompt(asked: Row, _: list[Row]) -> Messages:
-            return prompts.justification(self._task, asked, candidates)
+            return self._prompts.justification(asked, candidates)
 
         with suppress(RequestRefused):
             return (await self._respond(Collaborator(name="justification", temperature=0.0), row, [], prompt, 0))[0]
@@ -219,9 +219,9 @@ async def _fitting(
     ask: Callable[[Messages], Awaitable[Any]], prompt: Prompt, row: Row, examples: list[Row]
 ) -> tuple[Any, bool]:
     """Ask with the longest prompt that fits the window. Return the response, and whether the row itself had to be cut."""
-    for shorter, fewer in prompts.shorter(row, examples):
+    for fitting, fewer in shorter(row, examples):
         try:
-            return await ask(prompt(shorter, fewer)), shorter is not row
+            return await ask(prompt(fitting, fewer)), fitting is not row
         except PromptTooLong as error:
             refused = error
     raise refused

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from semievol.config import RunConfig
-from semievol.method import prompts
+from semievol.method.prompts import Messages, Prompts
 from semievol.serving.backend import CHAT, Backend, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question
 from semievol.tasks import Row
@@ -46,7 +46,9 @@ async def _answer(
 ) -> Answer:
     task = config.task
     examples = [labeled for labeled, _ in nearest] if config.serving.in_context else []
-    response, entropy = await _respond(backend, config, model, prompts.messages(task, row, examples=examples))
+    response, entropy = await _respond(
+        backend, config, model, Prompts(task, config.prompt).messages(row, examples=examples)
+    )
     confidence = math.exp(-entropy)
     threshold = config.serving.min_confidence if question.min_confidence is None else question.min_confidence
     parsed = task.parse(response, row)
@@ -68,7 +70,7 @@ async def _answer(
     )
 
 
-async def _respond(backend: Backend, config: RunConfig, model: str, messages: prompts.Messages) -> tuple[str, float]:
+async def _respond(backend: Backend, config: RunConfig, model: str, messages: Messages) -> tuple[str, float]:
     """Return the response and its entropy: the mean negative log-probability of its tokens (paper, section 3.3)."""
     body: dict[str, Any] = {
         "model": model,

@@ -6,6 +6,7 @@ plan, verify and report ask the declaration and name no stage.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,10 +18,13 @@ from semievol.data import storage
 from semievol.data.row_checks import RowChecks
 from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
+from semievol.method.prompts import Prompts
 from semievol.runtime.progress import Emit
 from semievol.runtime.rows import RowJob
+from semievol.tasks import Task
 from semievol.trainers.base import Trainer, trained
 
+LABELS = "labels.json"  # what ingest has found: the labels of the labeled rows, with their counts
 Key = tuple[str, int]  # a stage's name and its round
 
 
@@ -158,6 +162,17 @@ class StageContext:
     @property
     def row_job(self) -> RowJob:
         return RowJob(self.name, self.out, self.emit, self.config.label.rows_per_commit)
+
+    @property
+    def task(self) -> Task:
+        """Return the kind of task, with the labels that ingest has found."""
+        found = storage.join(self.inputs["ingest"], LABELS) if "ingest" in self.inputs else None
+        known = json.loads(storage.read_text(found)) if found and storage.exists(found) else {}
+        return self.config.task.learned(known)
+
+    @property
+    def prompts(self) -> Prompts:
+        return Prompts(self.task, self.config.prompt)
 
     def weights(self, model: str) -> str:
         """Return what an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id.

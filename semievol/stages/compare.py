@@ -30,7 +30,7 @@ Integers = npt.NDArray[np.int64]
 def run(ctx: StageContext) -> StageResult:
     rival = "previous" if "evaluate/previous" in ctx.inputs else "warm"
     models = dict.fromkeys([*MODELS, rival])
-    by_row = {model: scores_by_row(ctx.input(f"evaluate/{model}"), ctx.config.task) for model in models}
+    by_row = {model: scores_by_row(ctx.input(f"evaluate/{model}"), ctx.task) for model in models}
     ids = sorted(by_row["base"])
     assert all(sorted(of) == ids for of in by_row.values()), "the models answered different rows, so none can be paired"
     given = {model: np.array([of[i] for i in ids]) for model, of in by_row.items()}
@@ -61,7 +61,7 @@ def measure_pseudo_labels(ctx: StageContext) -> dict[str, Any] | None:
     total: Counter[str] = Counter()
     levels = {name: np.zeros((2, _LEVELS), dtype=np.int64) for name in CONFIDENCES}
     columns = ["row_id", "answer", "selected", *CONFIDENCES]
-    for counts, occurring in summarize(ctx.input("select"), columns, _count, oracle=oracle, task=ctx.config.task):
+    for counts, occurring in summarize(ctx.input("select"), columns, _count, oracle=oracle, task=ctx.task):
         total.update(counts)
         for name, (at, rows) in occurring.items():
             levels[name][:, at] += rows

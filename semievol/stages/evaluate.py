@@ -40,7 +40,7 @@ def run(ctx: StageContext) -> StageResult:
     totals, reasons = count_answers(out, paid=[])
     refused = totals["failed:greedy"]  # no wrong answers: the model was never heard
     ctx.check_bad_fraction(refused, len(scored), (f"{n:,} rows: {reason}" for reason, n in reasons.most_common()))
-    correct = float(scores(ctx.config.task, scored["answer"].to_pylist(), scored["gold"].to_pylist()).sum())
+    correct = float(scores(ctx.task, scored["answer"].to_pylist(), scored["gold"].to_pylist()).sum())
     unparsable = scored["answer"].null_count
     low, high = wilson_interval(correct, len(scored), config.confidence_level)
     metrics = {
@@ -81,7 +81,13 @@ def _declare(model: str, **more: Any) -> Stage:
         f"evaluate/{model}",
         run=run,
         verify=lambda checks: checks.same_rows("ingest", "test"),
-        settings=(*ENGINE_SETTINGS, "evaluate.max_tokens", "evaluate.k", "evaluate.confidence_level"),
+        settings=(
+            *ENGINE_SETTINGS,
+            "evaluate_prompt",
+            "evaluate.max_tokens",
+            "evaluate.k",
+            "evaluate.confidence_level",
+        ),
         pool="label",
         evaluates=model,
         **more,

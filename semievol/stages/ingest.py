@@ -21,7 +21,7 @@ from semievol.config import LimitsConfig, RunConfig
 from semievol.data import readers, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
-from semievol.data.tables import BadRow, cell_text, fill, row_id, validate
+from semievol.data.tables import BadRow, cell_text, fill, to_record, validate
 from semievol.errors import UserError
 from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult
 
@@ -59,7 +59,7 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
     if not here:
         raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are not rows")
     wanted = [columns.question, columns.context, columns.stratum]
-    wanted += [getattr(columns, key) for key in config.task.needs]
+    wanted += [*(getattr(columns, key) for key in config.task.needs), *config.prompt.columns]
     wanted += [columns.oracle if split == "unlabeled" else columns.answer]
     for column in filter(None, wanted):
         if column not in here:
@@ -182,7 +182,7 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
 
     A brief failure of the store does not break a shard: reading resumes where it failed, with two retries per row.
     """
-    wanted = [column for column in config.data.columns.model_dump().values() if column]
+    wanted = [*filter(None, config.data.columns.model_dump().values()), *config.prompt.columns]
     waits_s = _WAITS_S if "://" in uri else ()
     given, failures = 0, 0
     while True:
@@ -217,19 +217,13 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
     task, columns, limit = config.task, config.data.columns, config.limits.max_row_bytes
     answer_column = None if split == "unlabeled" else columns.answer
     try:
-        row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit)
+        more = config.prompt.columns
+        row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit, fields=more)
         stratum = cell_text(raw, columns.stratum, limit)
     except BadRow as bad:
         text = json.dumps(raw, ensure_ascii=False, default=str)
         return {"row_id": None, "reason": str(bad), "raw": printable(text)}
-    record = {
-        "row_id": row_id(row.question, row.options, row.context),
-        "question": row.question,
-        "options": row.options,
-        "context": row.context,
-        "stratum": stratum or None,
-        "answer": row.answer,
-    }
+    record = to_record(row) | {"stratum": stratum or None}
     if split == "unlabeled" and columns.oracle:
         # Keep a row whose oracle is bad, but do not measure it: the method never sees oracles.
         try:
@@ -258,7 +252,15 @@ STAGE = Stage(
     # The rows of earlier rounds, to find duplicates by row id.
     inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},
     verify=_verify,
-    settings=("data.columns", "data.exclude_test_overlap", "task", "limits.max_row_bytes", "limits.bad_shards"),
+    version=2,
+    settings=(
+        "data.columns",
+        "prompt.columns",
+        "data.exclude_test_overlap",
+        "task",
+        "limits.max_row_bytes",
+        "limits.bad_shards",
+    ),
     reads_files=True,
     scope=Scope.NEW_ROWS,
     figures=lambda metrics: {"data": metrics},

@@ -72,7 +72,7 @@ def ask(
         source=source,
         out=ctx.rows,
         schema=schema,
-        panel=Panel(config.task, tuple(collaborators), labeled, config.embedding, seed=config.seed, **how),
+        panel=Panel(ctx.prompts, tuple(collaborators), labeled, config.embedding, seed=config.seed, **how),
         passes=passes,
         engine=config.engine,
         resources=config.resources.label,
@@ -126,7 +126,7 @@ STAGE = Stage(
     after=("evaluate/warm",),
     settings=(
         *(*ENGINE_SETTINGS, "seed", "engine.top_logprobs"),
-        *("label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
+        *("label_prompt", "label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
     ),
     models=("collaborators",),
     pool="label",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -11,12 +11,22 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass
 class Row:
-    """A question as the method sees it. `answer` is canonical, and None on unlabeled rows."""
+    """A question as the method sees it.
+
+    Attributes:
+        answer: canonical; None on unlabeled rows.
+        history: of a chat, the turns before the question, with `role` and `content`; a system message is the first.
+        fields: further columns of the input that the prompt's templates name.
+        candidates: the answers that the prompt lists, likeliest first; None where the kind of task decides.
+    """
 
     question: str
     options: list[str]
     context: str | None
     answer: str | None
+    history: list[dict[str, str]] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)
+    candidates: list[str] | None = None
 
 
 class Task(BaseModel, ABC):
@@ -29,6 +39,7 @@ class Task(BaseModel, ABC):
         closed: All answers of a row are known beforehand, and `choices` returns them.
         needs: Keys of `data.columns` without which rows cannot be asked.
         transfers: The answer of a solved row can mean something for another row.
+        scored: `label.mode: auto` and `evaluate.mode: auto` score all answers, and generate none.
         instruction: The last paragraph of the user message. It says how to answer.
     """
 
@@ -39,12 +50,17 @@ class Task(BaseModel, ABC):
     closed: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     transfers: ClassVar[bool] = False
+    scored: ClassVar[bool] = False
     instruction: ClassVar[str] = ""
 
     @property
     def cosine(self) -> float | None:
         """The cosine of their embeddings from which two answers agree; None where `same` decides."""
         return None
+
+    def learned(self, labels: dict[str, int]) -> Task:
+        """Return the task that knows the answers of the labeled rows, given with their counts; others need no such thing."""
+        return self
 
     def problem(self, row: Row) -> str | None:
         """Return why this row cannot be asked, or None."""
@@ -59,10 +75,14 @@ class Task(BaseModel, ABC):
         return "a text"
 
     def ask(self, row: Row) -> str:
-        """Return the user message: the question, and then a last paragraph that says how to answer."""
+        """Return the question as the model reads it, with all that belongs to it."""
         # The options of a row whose kind of task has none are part of the question.
         parts = [row.context, row.question, "\n".join(f"- {option}" for option in row.options)]
-        return "\n\n".join(filter(None, parts)) + f"\n\n{self.instruction}"
+        return "\n\n".join(filter(None, parts))
+
+    def instruct(self, row: Row) -> str:
+        """Return the last paragraph of the user message, which says how to answer. `prompt.instruction` replaces it."""
+        return self.instruction
 
     def respond(self, answer: str) -> str:
         """Return the assistant message that gives this answer: what models are trained to say."""

@@ -72,7 +72,7 @@ class MultipleChoice(Task):
     def ask(self, row: Row) -> str:
         listed = "\n".join(f"{letter}. {option}" for letter, option in _lettered(row).items())
         context = f"{row.context}\n\n" if row.context else ""
-        return f"{context}{row.question}\n\n{listed}\n\n{self.instruction}"
+        return f"{context}{row.question}\n\n{listed}"
 
     def parse(self, response: str, row: Row) -> str | None:
         text = without_latex(unicodedata.normalize("NFKC", response))

@@ -11,15 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from semievol.data import storage
-from semievol.data.tables import TRAINING, to_row
+from semievol.data.tables import ROW_COLUMNS, TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
-from semievol.method import prompts
+from semievol.method.prompts import Prompts, shorter
 from semievol.runtime.rows import summarize
-from semievol.tasks import Task
 from semievol.trainers.base import TrainSpec
 
 _RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
-_COLUMNS = ["row_id", "question", "options", "context", "answer"]
+_COLUMNS = [*ROW_COLUMNS, "answer"]
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,16 @@ class Rendered:
         return [f"{n:,} rows: {reason}" for reason, n in self.reasons.most_common()]
 
 
-def render(sources: Sequence[Source], spec: TrainSpec, task: Task, *, tokens: bool) -> Rendered:
+def render(sources: Sequence[Source], spec: TrainSpec, prompts: Prompts, *, tokens: bool) -> Rendered:
     """Write `spec.rows`, in parallel.
 
     Args:
         tokens: whether the rows hold the base model's tokens. If so, a prompt that does not fit `max_length` is cut by
-            `prompts.shorter`, and quarantined if it does not fit then either.
+            `semievol.method.prompts.shorter`, and quarantined if it does not fit then either.
     """
     storage.delete(spec.rows)  # of an attempt that was cut off
     for source in sources:
-        _render(source, spec, task, spec.base if tokens else None)
+        _render(source, spec, prompts, spec.base if tokens else None)
     reasons: Counter[str] = Counter()
     usable = cut = 0
     for fit, were_cut, why in summarize(spec.rows, ["cut", "quarantine_reason"], _count):
@@ -77,7 +76,7 @@ def _source_rows(source: Source) -> int:
     return sum(summarize(source.uri, ["selected"], lambda block: len(block.filter(block["selected"]))))
 
 
-def _render(source: Source, spec: TrainSpec, task: Task, model: str | None) -> None:
+def _render(source: Source, spec: TrainSpec, prompts: Prompts, model: str | None) -> None:
     import ray
 
     filesystem, path = storage.resolve(source.uri)
@@ -88,11 +87,11 @@ def _render(source: Source, spec: TrainSpec, task: Task, model: str | None) -> N
         _messages,
         batch_size=1024,
         batch_format="pyarrow",
-        fn_kwargs={"source": source, "task": task, "model": model, "max_length": spec.config.max_length},
+        fn_kwargs={"source": source, "prompts": prompts, "model": model, "max_length": spec.config.max_length},
     ).write_parquet(out_path, filesystem=out_filesystem)
 
 
-def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, max_length: int) -> pa.Table:
+def _messages(batch: pa.Table, source: Source, prompts: Prompts, model: str | None, max_length: int) -> pa.Table:
     template = _template(model) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
@@ -101,18 +100,18 @@ def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, ma
         solved = {record["row_id"]: to_row(record) for record in storage.read_table(source.uri, _COLUMNS).to_pylist()}
     rendered: list[dict[str, Any]] = []
     for record in batch.to_pylist():
-        row, completion = to_row(record), prompts.completion(task, record["answer"])
+        row, completion = to_row(record), prompts.completion(record["answer"])
         # With `mixed` every other row shows examples: the model must still answer without.
         shows = source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
         shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if shows else []
-        for shorter, fewer in prompts.shorter(row, shown):
-            prompt = prompts.messages(task, shorter, examples=fewer)
+        for fitting, fewer in shorter(row, shown):
+            prompt = prompts.messages(fitting, examples=fewer)
             tokens = template.exchange(prompt, completion) if template else {}
             fits = len(tokens.get("input_ids", ())) <= max_length
             if fits:
                 break
         reason = None if fits else f"over max_length = {max_length} tokens of prompt and response"
-        ids = {"row_id": record["row_id"], "cut": shorter is not row, "quarantine_reason": reason}
+        ids = {"row_id": record["row_id"], "cut": fitting is not row, "quarantine_reason": reason}
         rendered.append(ids | {"prompt": prompt, "completion": completion} | (tokens if fits else {}))
     return pa.Table.from_pylist(rendered, schema=_RENDERED)
 

@@ -8,7 +8,7 @@ import pytest
 
 from semievol.config import EngineConfig
 from semievol.engines import Completion, Engine, EngineDied, PromptTooLong, RequestRefused, load
-from semievol.method.prompts import messages
+from semievol.method.prompts import Prompts
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
 from tests.support.shared import MODEL, needs_model
@@ -16,7 +16,7 @@ from tests.support.shared import MODEL, needs_model
 pytestmark = needs_model
 TASK = MultipleChoice()
 ROW = Row("Profit rose by a third.", ["negative", "neutral", "positive"], None, None)
-PROMPT = messages(TASK, ROW)
+PROMPT = Prompts(TASK).messages(ROW)
 RESPONSES = [TASK.respond(choice) for choice in TASK.choices(ROW) or []]
 
 
@@ -80,7 +80,10 @@ def test_samples_share_a_request_and_repeat(engine: Engine) -> None:
     with pytest.raises(PromptTooLong):
         asyncio.run(
             engine.generate(
-                messages(TASK, Row("word " * 600, ["x", "y"], None, None)), temperature=0.0, seed=0, max_tokens=8
+                Prompts(TASK).messages(Row("word " * 600, ["x", "y"], None, None)),
+                temperature=0.0,
+                seed=0,
+                max_tokens=8,
             )
         )
 

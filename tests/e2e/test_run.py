@@ -170,12 +170,12 @@ def test_the_evolved_model_loads_everywhere_and_answers_in_its_template(finished
     adapted = PeftModel.from_pretrained(warm, f"{trained['finetune']}/adapter")
     row = select_rows(finished)[0]
     from semievol.data.tables import to_row
-    from semievol.method.prompts import messages
+    from semievol.method.prompts import Prompts
     from semievol.tasks.multiple_choice import MultipleChoice
 
     task = MultipleChoice()
     prompt = tokenizer.apply_chat_template(
-        messages(task, to_row(row)), add_generation_prompt=True, return_tensors="pt", return_dict=True
+        Prompts(task).messages(to_row(row)), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     with torch.no_grad():
         one, other = (model(**prompt).logits[0, -1].softmax(-1) for model in (merged, adapted))

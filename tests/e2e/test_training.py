@@ -13,7 +13,7 @@ from semievol.data import storage
 from semievol.data.tables import LABELED
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.errors import UserError
-from semievol.method.prompts import completion, messages
+from semievol.method.prompts import Prompts
 from semievol.runtime import cluster
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
@@ -33,7 +33,7 @@ def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:
     questions = ["Profit rose by a third.", "Sales fell.", "هل ارتفع الربح؟ 📈"]
     rows = [Row(question, ["negative", "neutral", "positive"], None, None) for question in questions]
     exchanges = [
-        {"prompt": messages(task, row), "completion": completion(task, answer)}
+        {"prompt": Prompts(task).messages(row), "completion": Prompts(task).completion(answer)}
         for row, answer in zip(rows, "CAC", strict=True)
     ]
     trainer = SFTTrainer(

@@ -14,6 +14,7 @@ from semievol.errors import UserError
 from semievol.runtime import cluster
 from semievol.stages import ingest
 from semievol.stages.base import Rows, StageContext
+from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.tasks.numeric import Numeric
 from tests.support.malformed import FILES, UNREADABLE
@@ -65,7 +66,7 @@ def test_every_row_has_a_fate(run_config: RunConfig, tmp_path: Path) -> None:
     kept = storage.read_table(f"{tmp_path}/out/unlabeled")
     assert kept.schema == UNLABELED  # no oracle, no answer: the method cannot see them
     assert set(kept["question"].to_pylist()) == {"u1", "u2", "u3", "u4"}
-    assert set(kept["row_id"].to_pylist()) == {row_id(q, OPTIONS, None) for q in ("u1", "u2", "u3", "u4")}
+    assert set(kept["row_id"].to_pylist()) == {row_id(Row(q, OPTIONS, None, None)) for q in ("u1", "u2", "u3", "u4")}
     labeled_rows = storage.read_table(f"{tmp_path}/out/labeled")
     assert labeled_rows.schema == LABELED
     assert dict(zip(labeled_rows["question"].to_pylist(), labeled_rows["answer"].to_pylist(), strict=True)) == {

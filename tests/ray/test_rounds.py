@@ -18,6 +18,7 @@ from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
 from semievol.reports import summary
 from semievol.runs import pipeline
+from semievol.tasks import Row
 from tests.support.engines import RuleEngine, requests
 from tests.support.training import CopyTrainer
 
@@ -33,7 +34,7 @@ def rows(numbers: range) -> list[dict[str, Any]]:
 
 
 def ids(numbers: range) -> set[int]:
-    return {row_id(row["question"], OPTIONS, None) for row in rows(numbers)}
+    return {row_id(Row(row["question"], OPTIONS, None, None)) for row in rows(numbers)}
 
 
 def put(file: Path, content: list[dict[str, Any]]) -> None:

@@ -11,9 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "semievol"
 PURE = {"errors", "tasks", "config", "method"}
-PURE_MAY = {"numpy", "pyarrow", "omegaconf", "yaml", "pydantic", "scipy", "sklearn", "rouge_score", "semievol"} | set(
-    sys.stdlib_module_names
-)
+PURE_MAY = {
+    "numpy",
+    "pyarrow",
+    "omegaconf",
+    "yaml",
+    "pydantic",
+    "scipy",
+    "sklearn",
+    "rouge_score",
+    "jinja2",
+    "semievol",
+} | set(sys.stdlib_module_names)
 HEAVY = {
     *("ray", "torch", "vllm", "deepspeed", "transformers", "trl", "peft", "datasets", "faiss", "sentence_transformers"),
     *("matplotlib", "bm25s", "openai", "scipy", "sklearn"),

@@ -76,7 +76,7 @@ def test_any_row_is_valid_or_bad_and_never_an_error(raw: dict) -> None:
         assert row.question
         assert 2 <= len(row.options) <= 10
         assert row.answer in "ABCDEFGHIJ"[: len(row.options)]
-        assert -(2**63) <= row_id(row.question, row.options, row.context) < 2**63
+        assert -(2**63) <= row_id(row) < 2**63
 
 
 def test_rows_of_a_kind_without_options() -> None:
@@ -99,12 +99,16 @@ def test_rows_of_a_kind_without_options() -> None:
 
 
 def test_row_id_is_of_the_content() -> None:
-    one = row_id("Café?", ["a", "b"], None)
-    assert one == row_id("Cafe\u0301?", ["a", "b"], "")  # NFC, and no context is the empty context
-    assert one == row_id("  Café?\n", [" a", "b"], None)
-    assert one != row_id("Café?", ["b", "a"], None)
-    assert one != row_id("Café?", ["a", "b"], "context")
-    assert row_id("ab", ["c", "d"], None) != row_id("a", ["bc", "d"], None)
+    one = row_id(Row("Café?", ["a", "b"], None, None))
+    assert one == row_id(Row("Cafe\u0301?", ["a", "b"], "", None))  # NFC, and no context is the empty context
+    assert one == row_id(Row("  Café?\n", [" a", "b"], None, None))
+    assert one != row_id(Row("Café?", ["b", "a"], None, None))
+    assert one != row_id(Row("Café?", ["a", "b"], "context", None))
+    assert row_id(Row("ab", ["c", "d"], None, None)) != row_id(Row("a", ["bc", "d"], None, None))
+    chat = [{"role": "user", "content": "Hello."}]
+    assert one != row_id(Row("Café?", ["a", "b"], None, None, history=chat))
+    assert one != row_id(Row("Café?", ["a", "b"], None, None, fields={"subject": "coffee"}))
+    assert one == row_id(Row("Café?", ["a", "b"], None, "A", candidates=["a"]))  # neither answer nor candidates count
     assert one == 5328458425808638400  # frozen: ids are stable across versions of this code
 
 

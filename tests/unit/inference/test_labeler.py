@@ -13,6 +13,7 @@ from semievol.data.tables import LABELED_RETRIEVED, PREDICTED
 from semievol.engines.openai import OpenAIEngine
 from semievol.errors import UserError
 from semievol.inference.labeler import Labeler, Labeling, Panel, Pass
+from semievol.method.prompts import Prompts
 from semievol.tasks import Task
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.tasks.open_ended import OpenEnded
@@ -25,7 +26,7 @@ def answered(
     silent = SimpleNamespace(remote=lambda *_: None)
     labeling = Labeling(
         work=Pass("m", labeler.pop("endpoint", None), (0,), last=True),
-        panel=Panel(task, (Collaborator(name="greedy", k=0, temperature=0.0),), "", EmbeddingConfig()),
+        panel=Panel(Prompts(task), (Collaborator(name="greedy", k=0, temperature=0.0),), "", EmbeddingConfig()),
         schema=PREDICTED,
         key="label.collaborators[0].endpoint",
     )

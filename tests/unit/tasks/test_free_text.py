@@ -140,7 +140,7 @@ def test_same_is_equality_and_not_containment() -> None:
 def test_no_options_no_choices() -> None:
     assert not task.closed and not task.needs
     assert task.choices(ROW) is None
-    assert task.ask(ROW).startswith("Who?\n\nAnswer with")
+    assert task.ask(ROW) == "Who?" and task.instruct(ROW).startswith("Answer with")
     assert "- she\n- he" in task.ask(Row("Who?", ["she", "he"], None, None))
 
 

@@ -113,7 +113,7 @@ def test_no_options_no_choices_no_transfer() -> None:
     assert task.choices(ROW) is None
     assert task.transfer("x", ROW, ROW) is None
     assert task.in_words("x", ROW) == "x"
-    assert task.ask(Row("Why?", ["a", "b"], "A text.", None)).startswith("A text.\n\nWhy?\n\n- a\n- b\n\n")
+    assert task.ask(Row("Why?", ["a", "b"], "A text.", None)) == ("A text.\n\nWhy?\n\n- a\n- b")
 
 
 @given(ROWS, ROWS, TEXTS, TEXTS)
