@@ -55,6 +55,12 @@ def config(s3: str, tmp_path_factory: pytest.TempPathFactory) -> str:
           unlabeled: {s3}/data/unlabeled*.csv
           test: {s3}/data/test.csv
           columns: {{oracle: answer}}
+        prompt:
+          system: You read the news of companies.
+          template: |-
+            Text: {{{{ question }}}}
+            {{% for option in options %}}{{{{ "ABC"[loop.index0] }}}}. {{{{ option }}}}
+            {{% endfor %}}{{{{ instruction }}}}
         warmup: {{epochs: 1, learning_rate: 2e-3}}
         label:
           rows_per_commit: 10
@@ -139,6 +145,15 @@ def test_every_stage_is_recorded_and_nothing_is_lost(finished: str, capsys: pyte
     assert json.loads(storage.read_text(f"{finished}/status.json"))["state"] == "finished"
     resolved = storage.read_text(f"{finished}/config.yaml")
     assert SECRET not in resolved and str(Path.home()) not in resolved
+
+
+def test_training_shows_the_system_prompt_and_the_template(finished: str) -> None:
+    for stage in ("warmup", "finetune"):
+        for row in storage.read_table(f"{finished}/round-0/{stage}/rows").to_pylist():
+            system, user = row["prompt"]
+            assert system == {"role": "system", "content": "You read the news of companies."}
+            listed = "A. negative\nB. neutral\nC. positive\nAnswer with the letter of the correct option."
+            assert user["content"].startswith("Text: ") and user["content"].endswith(f"\n{listed}")
 
 
 def test_pseudo_labels_have_what_the_method_needs(finished: str) -> None:
