@@ -80,6 +80,9 @@ async def _respond(backend: Backend, config: RunConfig, model: str, messages: Me
         "logprobs": True,
     }
     status, content = await backend.respond(model, CHAT, json.dumps(body, ensure_ascii=False).encode())
+    if status == 400:  # the window may leave less than that; without a limit the model answers in what it leaves
+        del body["max_tokens"]
+        status, content = await backend.respond(model, CHAT, json.dumps(body, ensure_ascii=False).encode())
     if status == 400:
         reason = json.loads(content).get("error", {}).get("message", "no reason given")
         raise HTTPException(400, f"The model refuses the question: {reason}")

@@ -60,13 +60,17 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return  # websockets are not served
-        started = time.perf_counter()
+        method, started = scope["method"], time.perf_counter()
+        path = "/" + "/".join(filter(None, scope["path"].split("/")))  # as of a base URL with a slash at its end
+        scope = {**scope, "path": path, "method": "GET" if method == "HEAD" else method}
         seen = {"status": _CLIENT_LEFT, "bytes": 0}
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen["status"] = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             else:
                 seen["bytes"] += len(message.get("body", b""))
             await send(message)
@@ -86,7 +90,7 @@ class Gate:
         finally:
             record: dict[str, Any] = {  # without body, query string or headers
                 "key": caller,
-                "method": scope["method"],
+                "method": method,
                 "path": scope["path"][:200],
                 "model": scope.get("semievol.model"),
                 "ms": round((time.perf_counter() - started) * 1000, 1),

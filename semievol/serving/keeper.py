@@ -135,25 +135,23 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
 
     from semievol.serving.model_server import ModelServer
 
-    gpus = config.serving_gpus
+    serving, gpus = config.serving, config.serving_gpus
     bundle = {"CPU": config.resources.serve.num_cpus} | ({"GPU": gpus} if gpus else {})
     llm_config = LLMConfig(
         model_loading_config={"model_id": name, "model_source": weights},
         placement_group_config={"bundle_per_worker": bundle},
         deployment_config={
-            "autoscaling_config": {"min_replicas": config.serving.replicas, "max_replicas": config.serving.replicas},
-            "graceful_shutdown_timeout_s": config.serving.timeout_s,
+            "autoscaling_config": {"min_replicas": serving.replicas, "max_replicas": serving.replicas},
+            "graceful_shutdown_timeout_s": serving.timeout_s,
             "health_check_period_s": 2,
         },
         engine_kwargs=dict(config.engine.extra),  # Serve reads the degrees of parallelism from it
         runtime_env={"env_vars": engine_environment(config.engine)},
         log_engine_metrics=False,
     )
-    model: Any = build_llm_deployment(
-        llm_config,
-        deployment_cls=ModelServer,
-        bind_kwargs={"weights": weights, "engine_config": config.engine.model_dump()},
-    )
+    arguments = {"weights": weights, "engine_config": config.engine.model_dump()}
+    arguments |= {"default_max_tokens": min(serving.default_max_tokens, serving.max_tokens)}
+    model: Any = build_llm_deployment(llm_config, deployment_cls=ModelServer, bind_kwargs=arguments)
     serve.run_many(
         [serve.RunTarget(model, name=app, route_prefix=None)],
         wait_for_ingress_deployment_creation=False,

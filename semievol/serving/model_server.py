@@ -37,7 +37,9 @@ class _Engine(VLLMEngine):
 class ModelServer(LLMServer):
     """An LLMServer with two methods that pass an HTTP body to vLLM's app."""
 
-    async def __init__(self, llm_config: LLMConfig, weights: str, engine_config: dict[str, Any]) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, llm_config: LLMConfig, weights: str, engine_config: dict[str, Any], default_max_tokens: int
+    ) -> None:
         """Fetch the weights (a folder, a URI or a Hugging Face id) to this node, then start the engine."""
         path = await asyncio.to_thread(storage.local_copy, weights) if "://" in weights else weights
         # Build a new LLMConfig, because it caches values that are derived from its fields.
@@ -50,6 +52,10 @@ class ModelServer(LLMServer):
         )
         await super().__init__(local_config, engine_cls=_Engine)
         self._app = await self.engine.build_asgi_app()
+        for route in (self._app.state.openai_serving_chat, self._app.state.openai_serving_completion):
+            # Without max_tokens in the request, vLLM takes the least of this and what the prompt leaves of the window.
+            # Its option for that, `override_generation_config`, would be a limit for requests with max_tokens too.
+            route.default_sampling_params["max_tokens"] = default_max_tokens
         # If so, the model was trained with system text at the head of the user message (see `without_system`).
         tokenizer = await asyncio.to_thread(load_tokenizer, path)
         self._merges = bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system

@@ -18,11 +18,19 @@ from pydantic import Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
-from semievol.config import RunConfig
+from semievol.config import RunConfig, ServingConfig
 from semievol.serving.answer import answer
 from semievol.serving.backend import CHAT, COMPLETIONS, Backend, Unavailable
 from semievol.serving.gate import error_response, refused
-from semievol.serving.protocol import MAX_QUESTIONS, Answer, ChatRequest, CompletionRequest, ErrorBody, Question
+from semievol.serving.protocol import (
+    MAX_PROMPTS,
+    MAX_QUESTIONS,
+    Answer,
+    ChatRequest,
+    CompletionRequest,
+    ErrorBody,
+    Question,
+)
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 413, 415, 429, 503, 504)
@@ -43,7 +51,7 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
         title="SemiEvol endpoint", version="1", docs_url=None, redoc_url=None, responses=_ERRORS, redirect_slashes=False
     )
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(StarletteHTTPException, refused)
+    app.add_exception_handler(StarletteHTTPException, _refused)
     for kind in _FAILURES:
         app.add_exception_handler(kind, _failed)
 
@@ -58,14 +66,8 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
 
     async def forward(body: ChatRequest | CompletionRequest, request: Request, path: str) -> Response:
         model = resolve(body.model, request)
-        n, tokens = body.n or 1, getattr(body, "max_completion_tokens", None) or body.max_tokens
-        if n > serving.max_n:
-            raise HTTPException(400, f"n: {n} is over this endpoint's limit of {serving.max_n}.")
-        if (tokens or 0) > serving.max_tokens:
-            raise HTTPException(400, f"max_tokens: {tokens} is over this endpoint's limit of {serving.max_tokens}.")
-        content = body.model_dump(exclude_unset=True, exclude_none=True, exclude={"user", "max_completion_tokens"})
-        content |= {"model": model, "max_tokens": tokens or serving.default_max_tokens}
-        payload = json.dumps(content, ensure_ascii=False).encode()
+        _check_limits(body, serving)
+        payload = json.dumps(_content(body, model, serving), ensure_ascii=False).encode()
         if not body.stream:
             async with asyncio.timeout(serving.timeout_s):
                 return _relay(*await backend.respond(model, path, payload))
@@ -124,6 +126,27 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
     return app
 
 
+def _check_limits(body: ChatRequest | CompletionRequest, serving: ServingConfig) -> None:
+    n, prompts, responses = body.n or 1, getattr(body, "prompts", 1), max(MAX_PROMPTS, serving.max_n)
+    if n > serving.max_n:
+        raise HTTPException(400, f"n: {n} is over this endpoint's limit of {serving.max_n}.")
+    if n * prompts > responses:
+        raise HTTPException(
+            400, f"prompt: {n} responses to each of {prompts} prompts are over the limit of {responses}."
+        )
+    for name in ("max_completion_tokens", "max_tokens", "min_tokens"):
+        if (tokens := getattr(body, name) or 0) > serving.max_tokens:
+            raise HTTPException(400, f"{name}: {tokens} is over this endpoint's limit of {serving.max_tokens}.")
+
+
+def _content(body: ChatRequest | CompletionRequest, model: str, serving: ServingConfig) -> dict[str, Any]:
+    """Return the body for the model. If it sets no limit, the model's server does, as it knows what the window leaves."""
+    dropped = {"user", "max_completion_tokens"} | (set() if body.stream else {"stream_options"})
+    content = body.model_dump(exclude_unset=True, exclude_none=True, exclude=dropped)
+    tokens, least = body.max_completion_tokens or body.max_tokens, body.min_tokens or 0
+    return content | {"model": model, "max_tokens": tokens or (least if least > serving.default_max_tokens else None)}
+
+
 def _card(name: str, model: str) -> dict[str, Any]:
     card = {"id": name, "object": "model", "created": 0, "owned_by": "semievol"}
     return card if name == model else card | {"root": model}
@@ -155,9 +178,19 @@ def _relay(status: int, content: bytes) -> Response:
     return error_response(status, text, "invalid_request_error")
 
 
-async def _invalid(_: Request, error: Any) -> JSONResponse:
+async def _refused(request: Request, error: Any) -> JSONResponse:
+    if error.detail == "Not Found":  # Starlette's, of an unknown route
+        error.detail = f"There is no route {request.url.path[:128]}; the API's base URL ends with /v1."
+    return await refused(request, error)
+
+
+async def _invalid(request: Request, error: Any) -> JSONResponse:
     """Return the place and message of the first problem, without the input, which may be a prompt."""
     first = error.errors()[0]
+    kind = request.headers.get("content-type", "")
+    if first["loc"] == ("body",) and "json" not in kind:
+        message = "body: is not sent as JSON; set the header 'Content-Type: application/json'."
+        return error_response(400, message, "invalid_request_error")
     place = ".".join(str(part)[:64] for part in first["loc"] if part != "body")
     place, message = (text.encode("ascii", "replace").decode() for text in (place, first["msg"][:200]))
     return error_response(400, f"{place or 'body'}: {message}", "invalid_request_error", param=place or None)

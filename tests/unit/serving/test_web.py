@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,41 +14,10 @@ from semievol.serving.backend import CHAT, Unavailable
 from semievol.serving.gate import Gate
 from semievol.serving.keys import Keys, add
 from semievol.serving.web import build
-from semievol.tasks import Row
+from tests.support.endpoints import FakeBackend
 
 QUESTION = {"question": "Profit rose.", "options": ["negative", "positive"]}
 ASK = {"model": "evolved", "messages": [{"role": "user", "content": "a secret prompt"}]}
-
-
-class FakeBackend:
-    """Answers "Answer: B" with two tokens of known probability; `failure` is raised instead when set."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-        self.failure: Exception | None = None
-        self.status = 200
-        self.body: dict[str, Any] | None = None
-
-    def models(self) -> dict[str, str]:
-        return {"base": "base", "evolved": "round-1", "round-1": "round-1"}
-
-    async def respond(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
-        self.seen.append({"to": model, "path": path} | json.loads(body))
-        if self.failure:
-            raise self.failure
-        logprobs = {"content": [{"logprob": -0.2}, {"logprob": -0.4}]}
-        choice = {"message": {"content": "Answer: B"}, "logprobs": logprobs}
-        return self.status, json.dumps(self.body or {"model": model, "choices": [choice]}).encode()
-
-    async def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:
-        yield self.status
-        yield b'data: {"a": 1}\n\n'
-        if self.failure:
-            raise self.failure
-        yield b"data: [DONE]\n\n"
-
-    async def neighbors(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
-        return [[(Row("Sales grew.", ["negative", "positive"], None, "B"), 0.9)] for _ in rows]
 
 
 @pytest.fixture
@@ -73,10 +42,12 @@ def run_config(*overrides: str) -> RunConfig:
 def test_chat_goes_to_the_model_behind_the_alias(client_of: Callable[..., TestClient], backend: FakeBackend) -> None:
     client = client_of()
     assert client.post(CHAT, json=ASK).json()["model"] == "round-1"
-    assert backend.seen[-1] == ASK | {"to": "round-1", "path": CHAT, "model": "round-1", "max_tokens": 256}
+    assert backend.seen[-1] == ASK | {"to": "round-1", "path": CHAT, "model": "round-1", "max_tokens": None}
     client.post(CHAT, json=ASK | {"max_completion_tokens": 7, "user": "u", "stop": ["x"], "seed": 3, "n": 2})
     assert backend.seen[-1].items() >= {"max_tokens": 7, "stop": ["x"], "seed": 3, "n": 2}.items()
     assert not {"user", "max_completion_tokens"} & set(backend.seen[-1])
+    client.post(CHAT, json=ASK | {"min_tokens": 300})  # over what the model's server would set for a missing limit
+    assert backend.seen[-1]["max_tokens"] == 300
     streamed = client.post(CHAT, json=ASK | {"stream": True})
     assert streamed.headers["content-type"].startswith("text/event-stream")
     assert streamed.text.endswith("data: [DONE]\n\n")
@@ -112,6 +83,8 @@ def test_the_task_route_says_answer_confidence_and_neighbours(
         (ASK | {"chat_template": "{{ 7 * 7 }}"}, 400, "chat_template"),
         (ASK | {"n": 9}, 400, "n: 9 is over this endpoint's limit of 8"),
         (ASK | {"max_tokens": 10**9}, 400, "max_tokens"),
+        (ASK | {"max_completion_tokens": 10**9}, 400, "max_completion_tokens: 1000000000 is over"),
+        (ASK | {"min_tokens": 10**9}, 400, "min_tokens: 1000000000 is over"),
         (ASK | {"temperature": -1}, 400, "temperature"),
         (ASK | {"seed": 2**80}, 400, "seed"),
         (ASK | {"\ud800": 1}, 400, "unicode"),
@@ -159,6 +132,7 @@ def test_failures_of_the_engine_are_told_apart(
     assert refused.status_code == 400 and refused.json()["error"]["message"] == 'too "long"'
     said = client.post("/v1/answer", json=QUESTION).json()["error"]["message"]
     assert said == 'The model refuses the question: too "long"'
+    assert [body.get("max_tokens") for body in backend.seen[-2:]] == [16, None]  # what the window leaves may do
     backend.status = 500
     assert "long" not in client.post(CHAT, json=ASK).text
     bad = client.post("/v1/answer", json=[QUESTION, QUESTION | {"options": ["one"]}])
