@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from semievol.method.prompts import Messages
 from semievol.tasks import Row
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -12,6 +13,10 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 class Unavailable(Exception):
     """The model's replica died or is not ready yet; the request can be sent again."""
+
+
+class Refused(Exception):
+    """The model refuses this request; the message says why."""
 
 
 class Backend(Protocol):
@@ -22,6 +27,9 @@ class Backend(Protocol):
 
     async def respond(self, model: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Return status and body of a response. Raises Unavailable."""
+
+    async def score(self, model: str, messages: Messages, responses: list[str]) -> list[float]:
+        """Return the probabilities of responses relative to each other. Raises Unavailable, and Refused with the reason."""
 
     def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:
         """Yield the status, then the parts of the body. Raises Unavailable."""

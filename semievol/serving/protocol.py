@@ -188,6 +188,7 @@ class Question(_Body):
     question: Annotated[str, Field(min_length=1, max_length=4_000_000)]
     options: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, max_length=64)
     context: Text | None = None
+    fields: dict[str, Text] = Field(default_factory=dict, description="Columns that the prompt's template names.")
     model: Model = "evolved"
     min_confidence: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Abstain below this; default: the endpoint's threshold."
@@ -200,16 +201,48 @@ class Neighbor(BaseModel):
     similarity: float = Field(description="Cosine of the embeddings, or the BM25 score.")
 
 
+class Share(BaseModel):
+    answer: str
+    text: str = Field(description="The answer in words.")
+    share: float = Field(description="Its probability among all answers, which sum to 1.")
+
+
 class Answer(BaseModel):
     answer: str | None = Field(description="Null if the model abstains or its response has no answer.")
     text: str | None = Field(description="The chosen option in words.")
-    confidence: float = Field(description="exp(-entropy): the geometric mean of the response's token probabilities.")
-    entropy: float = Field(description="Mean negative log-probability of the response's tokens, in nats.")
+    confidence: float = Field(
+        description="exp(-entropy): the share of the answer, or the geometric mean of the response's token probabilities."
+    )
+    entropy: float = Field(
+        description="In nats: minus the logarithm of the answer's share, or the mean over the response's tokens."
+    )
+    distribution: list[Share] = Field(description="The likeliest answers, where the model scores all; else empty.")
     abstained: bool
     response: str = Field(description="The text that the model returned.")
     model: str = Field(description="The model that answered, with aliases resolved.")
     examples_in_prompt: bool
     neighbors: list[Neighbor] = Field(description="The nearest labeled rows, nearest first.")
+
+
+class Example(BaseModel):
+    """A labeled row, to try the endpoint with."""
+
+    question: str
+    options: list[str]
+    context: str | None
+    fields: dict[str, str]
+
+
+class TaskCard(BaseModel):
+    """GET /v1/task"""
+
+    kind: str = Field(description="The kind of task, such as classification.")
+    asks: list[str] = Field(description="What a question has besides its text: options, context.")
+    fields: list[str] = Field(description="Columns that the prompt's template names.")
+    labels: list[str] | None = Field(description="All answers, where they are the same for every question.")
+    descriptions: dict[str, str] = Field(description="Of labels, where the config has them.")
+    multiple: bool = Field(description="A question can have several labels.")
+    example: Example | None
 
 
 class ErrorDetail(BaseModel):

@@ -44,8 +44,14 @@ _FAILURES: dict[type[Exception], tuple[int, str, str]] = {
 log = logging.getLogger("semievol.endpoint")
 
 
-def build(backend: Backend, config: RunConfig) -> FastAPI:
-    """Return the app, without the `Gate` in front of it."""
+def build(backend: Backend, config: RunConfig, example: Row | None = None) -> FastAPI:
+    """Return the app, without the `Gate` in front of it.
+
+    Args:
+        config: its task knows the labels.
+        example: a labeled row that the page offers to try.
+    """
+    card = _task_card(config, example)
     serving = config.serving
     app = FastAPI(
         title="SemiEvol endpoint", version="1", docs_url=None, redoc_url=None, responses=_ERRORS, redirect_slashes=False
@@ -110,6 +116,11 @@ def build(backend: Backend, config: RunConfig) -> FastAPI:
             answers = await answer(backend, config, questions, names)
         return answers if isinstance(body, list) else answers[0]
 
+    @app.get("/v1/task")
+    async def task_card() -> TaskCard:
+        """Describe the task: what a question is made of, and the labels."""
+        return card
+
     @app.get("/health")
     async def health() -> Response:
         """Return 200 if every model of `serving.models` is ready, else 503."""
@@ -145,6 +156,21 @@ def _content(body: ChatRequest | CompletionRequest, model: str, serving: Serving
     content = body.model_dump(exclude_unset=True, exclude_none=True, exclude=dropped)
     tokens, least = body.max_completion_tokens or body.max_tokens, body.min_tokens or 0
     return content | {"model": model, "max_tokens": tokens or (least if least > serving.default_max_tokens else None)}
+
+
+def _task_card(config: RunConfig, example: Row | None) -> TaskCard:
+    task, columns = config.task, config.data.columns
+    labels = task.choices(Row("", [], None, None)) or None  # the same for every row
+    asks = [name for name in ("options", "context") if name in task.needs or (name == "context" and columns.context)]
+    return TaskCard(
+        kind=task.kind,
+        asks=asks,
+        fields=config.prompt.columns,
+        labels=labels,
+        descriptions={label: text for label in labels or () if (text := task.describe(label))},
+        multiple=task.multiple,
+        example=example and Example(**{name: getattr(example, name) for name in Example.model_fields}),
+    )
 
 
 def _card(name: str, model: str) -> dict[str, Any]:
