@@ -113,8 +113,11 @@ def test_a_long_prompt_without_max_tokens_gets_what_the_window_leaves(client: op
     assert ask(words, extra_body=endless).usage.completion_tokens == left
     assert ask(words, extra_body=endless, stream=False, max_completion_tokens=left).usage.completion_tokens == left
     assert ask(100, extra_body={"min_tokens": 256}).usage.completion_tokens == 256  # serving.default_max_tokens
-    plain = client.completions.create(model="evolved", prompt=["profit " * words, "A"], extra_body={"min_tokens": 30})
-    assert plain.usage and 60 <= plain.usage.completion_tokens <= left + 20 + 256
+    text = "profit " * words
+    used = client.completions.create(model="evolved", prompt=text, max_tokens=1).usage.prompt_tokens  # type: ignore[union-attr]
+    for prompt, most in ((text, min(window - used, 256)), ("Sales", 256), (["Sales", "A"], 512), ([text, "A"], 512)):
+        plain = client.completions.create(model="evolved", prompt=prompt, extra_body={"min_tokens": 40})
+        assert plain.usage and 40 < plain.usage.completion_tokens <= most
     with pytest.raises(openai.BadRequestError, match="max_tokens"):
         ask(words, max_tokens=left + 1)
     question = {"question": "profit " * (words - 40), "options": ["down", "up"]}

@@ -172,3 +172,37 @@ def test_endpoints_of_a_config() -> None:
         configured("label.collaborators=[{name: a, endpoint: 'host:8'}]")
     with pytest.raises(UserError, match=r"engine.price_per_million.input: must be at least 0, is -1"):
         configured("engine.price_per_million.input=-1")
+
+
+def test_a_key_does_not_follow_a_redirect_to_another_host(
+    openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    elsewhere = OpenAIServer().start()
+    try:
+        to = {"location": f"{elsewhere.url}/chat/completions"}
+        openai_server.fault = lambda path, body: JSONResponse({}, 307, to)
+        ask(openai_server, say("A"), retries=0)
+        assert openai_server.keys == {"Bearer sk-secret"} and elsewhere.keys <= {""}
+    finally:
+        elsewhere.stop()
+
+
+def test_proxies(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = OpenAIServer().start()
+    try:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        [[answer]] = ask(openai_server, say("A"))  # an endpoint on this machine
+        assert answer.text == "Answer: A" and not proxy.calls
+        proxy.fault = lambda path, body: HTMLResponse("<h1>Denied</h1>", 403)
+        engine = load("m", EngineConfig(kind="openai", endpoint="http://api.internal/v1", retries=0))
+        with pytest.raises(
+            UserError, match=rf"go through the proxy of http_proxy \(127.0.0.1:{proxy.port}\).*NO_PROXY"
+        ):
+            asyncio.run(engine.generate(say("A"), temperature=0.0, seed=1, max_tokens=8))
+    finally:
+        proxy.stop()
