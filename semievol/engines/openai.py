@@ -116,7 +116,7 @@ class OpenAIEngine:
             room = self._room
             try:
                 reply = await self._create_twice(request | {"max_tokens": request["max_tokens"] + room})
-                cut = ends_in_thought(reply)
+                cut = ends_in_thought(reply, wanted="max_completion_tokens" in self._parameters.of(request))
             except APIError as error:
                 if reply is not None and _too_long(error):  # the window has no more
                     self._room = self._most_room = room // 2
@@ -155,7 +155,8 @@ class OpenAIEngine:
             if error.status_code not in _MAY_BE_PARAMETERS or _too_long(error) or _OVER_LIMIT.search(error.message):
                 raise
             if not parameters.known(request):
-                refused = await parameters.find(request)
+                # Rate limits may pass; what is always a 500 is retried less often.
+                refused = await parameters.find(request, 2 if error.status_code >= 500 else self._client.max_retries)
                 parameters.settle(request, refused)
                 if refused is None:
                     raise
@@ -171,7 +172,7 @@ class OpenAIEngine:
     async def _send(self, options: Request) -> ChatCompletion:
         return self._checked(await self._client.chat.completions.create(model=self._model, **options))
 
-    async def _accepts(self, options: Request, retries: int = 2) -> bool:
+    async def _accepts(self, options: Request, retries: int) -> bool:
         """Tell whether the endpoint answers a request, whatever the answer."""
         from openai import APIStatusError
 

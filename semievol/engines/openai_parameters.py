@@ -25,10 +25,10 @@ Kind = tuple[Any, ...]
 class Parameters:
     """What an endpoint does not take, for each kind of request: its parameters, and its temperature.
 
-    `accepts` asks the endpoint, and tells whether it takes the parameters of a request.
+    `accepts` asks the endpoint with a number of retries, and tells whether it takes the parameters of a request.
     """
 
-    def __init__(self, accepts: Callable[[Request], Awaitable[bool]]) -> None:
+    def __init__(self, accepts: Callable[[Request, int], Awaitable[bool]]) -> None:
         self._accepts = accepts
         self._refused: dict[Kind, frozenset[str]] = {}
 
@@ -55,14 +55,14 @@ class Parameters:
         names |= _OPTIONAL[0] if names & _OPTIONAL[0] else set()
         return frozenset(names & self.of(request).keys())
 
-    async def find(self, request: Request) -> frozenset[str] | None:
+    async def find(self, request: Request, retries: int) -> frozenset[str] | None:
         """Return what is refused of a request that was refused; None if the parameters are not the reason."""
         bare, asked = {"messages": _HELLO, _BUDGET: request[_BUDGET]}, request | {"messages": _HELLO}
-        refused = self._refused_of(request) & {_BUDGET}
-        if await self._accepts(_without(bare, refused)):
-            if await self._accepts(self.of(asked)):
+        refused = self._refused_of(request) & _RENAMED
+        if await self._accepts(_without(bare, refused), retries):
+            if await self._accepts(self.of(asked), retries):
                 return None
-        elif not refused and await self._accepts(_without(bare, _RENAMED)):
+        elif not refused and await self._accepts(_without(bare, _RENAMED), retries):
             refused = _RENAMED
         else:
             return None
@@ -70,7 +70,7 @@ class Parameters:
         for names in _OPTIONAL:
             if names <= asked.keys() - taken:
                 more = {name: value for name, value in asked.items() if name in taken | names}
-                taken |= names if await self._accepts(_without(more, refused)) else set()
+                taken |= names if await self._accepts(_without(more, refused), retries) else set()
         return frozenset(asked.keys() - taken) | refused
 
     def _refused_of(self, request: Request) -> frozenset[str]:

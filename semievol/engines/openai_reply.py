@@ -26,12 +26,16 @@ def completions(reply: ChatCompletion) -> list[Completion]:
     ]
 
 
-def ends_in_thought(reply: ChatCompletion) -> bool:
-    """Tell whether the limit of tokens cut a choice while the model was thinking, so that it has no answer."""
+def ends_in_thought(reply: ChatCompletion, *, wanted: bool) -> bool:
+    """Tell whether the limit of tokens cut a choice while the model was thinking, so that it has no answer.
+
+    Args:
+        wanted: the endpoint wants max_completion_tokens, which models that think do.
+    """
     details = reply.usage and reply.usage.completion_tokens_details
-    counted = bool(details and details.reasoning_tokens)
+    thinks = wanted or bool(details and details.reasoning_tokens)
     cut = [choice for choice in reply.choices if choice.finish_reason == "length" and not _text(choice)]
-    return any(counted or _thought(choice) for choice in cut)
+    return any(thinks or _thought(choice) for choice in cut)
 
 
 def _thought(choice: Choice) -> bool:

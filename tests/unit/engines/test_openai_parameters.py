@@ -229,6 +229,27 @@ def test_replies_without_an_answer(openai_server: OpenAIServer, choices: Any) ->
     assert isinstance(done, RequestRefused) if not choices else done[0].text == ""
 
 
+@pytest.mark.parametrize("sign", ["max_completion_tokens", "reasoning_content", "<think>", "usage"])
+def test_what_tells_a_cut_thought(openai_server: OpenAIServer, sign: str) -> None:
+    message = {"reasoning_content": "A?"} if sign == "reasoning_content" else {}
+    message |= {"role": "assistant", "content": "<think>A?" if sign == "<think>" else None}
+    choice = {"index": 0, "message": message, "finish_reason": "length"}
+    usage = {"completion_tokens_details": {"reasoning_tokens": 16}} if sign == "usage" else None
+
+    def cut(path: str, body: dict[str, Any]) -> Fault | Response | None:
+        if sign == "max_completion_tokens" and "max_tokens" in body:
+            return Fault(400, "unsupported")
+        limit = body.get("max_tokens") or body["max_completion_tokens"]
+        return JSONResponse({"id": "c", "choices": [choice], "usage": usage}) if limit == 16 else None
+
+    openai_server.fault = cut
+    assert [row[0].text for row in ask(openai_server, 1, 2)] == ["Answer: B"] * 2
+    choice["message"] = {"role": "assistant", "content": None}
+    openai_server.fault = lambda path, body: JSONResponse({"id": "c", "choices": [choice], "usage": None})
+    assert [row[0].text for row in ask(openai_server, 1)] == [""]  # no sign of thoughts: no answer
+    assert chats(openai_server)[-1]["max_tokens"] == 16
+
+
 def test_room_for_thoughts_ends_at_the_window(openai_server: OpenAIServer) -> None:
     openai_server.thought, openai_server.window = 10**6, 3000
     answers = ask(openai_server, *range(5), concurrency=1)
