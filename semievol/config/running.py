@@ -134,9 +134,9 @@ class ServingConfig(Section):
     max_tokens: PositiveInt = 2048
     """Tokens of one response at most."""
     default_max_tokens: PositiveInt = 256
-    """Tokens per response if the request sets no limit."""
+    """Tokens per response if the request sets no limit, or what the prompt leaves of the window."""
     max_n: PositiveInt = 8
-    """Responses to one request at most."""
+    """Responses to one prompt at most."""
     timeout_s: PositiveFloat = 120.0
     """Seconds to a whole response, or to the first part of a streamed one."""
     replicas: PositiveInt = 1

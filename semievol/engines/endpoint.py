@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from semievol.config import RunConfig
 from semievol.errors import UserError
-from semievol.runtime.network import is_here
+from semievol.runtime.network import connect_directly, is_here, proxy_of
 
 if TYPE_CHECKING:
     from openai import APIError
@@ -34,6 +34,7 @@ class ApiEndpoint:
                 f"{self.url} needs a key, and the variable {self.key_variable} ({self.key_name}) is not set on this "
                 f"node: set it on every node before Ray starts there"
             )
+        connect_directly(self.url)
         return {"base_url": self.url, "api_key": key or "none", "timeout": timeout_s, "max_retries": retries}
 
     def said(self, error: APIError) -> str:
@@ -57,7 +58,13 @@ class ApiEndpoint:
             problem = f"refuses every request ({message}): correct the cause"
         else:
             problem = f"is unavailable after all retries ({message}): restart it, or, if slow, raise engine.timeout_s"
-        return UserError(f"{self.url} {problem}")
+        proxy = proxy_of(self.url)
+        hint = (
+            f". Requests to it go through the proxy of {proxy[0]} ({proxy[1]}); NO_PROXY lists hosts without it"
+            if proxy
+            else ""
+        )
+        return UserError(f"{self.url} {problem}{hint}")
 
 
 def variables(config: RunConfig) -> list[str]:

@@ -2,32 +2,37 @@
 
 The client retries on 429, 5xx and lost connections. If that does not help, or if the endpoint rejects every request (401,
 403, 404, ..), a `UserError` stops the run. A 400, 413 or 422 refuses this request only, and so does a 500 at each try while
-the endpoint answers others: one row would block the run. If a 400 or 422 names an optional parameter, the engine repeats
-the request without it, and, if that works, leaves it out of all later requests.
+the endpoint answers others: one row would block the run. What the first request of a kind is refused for may be its
+parameters; see `openai_parameters`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 from semievol.config import EngineConfig
 from semievol.engines.base import Completion, PromptTooLong, RequestRefused
 from semievol.engines.endpoint import ApiEndpoint
+from semievol.engines.openai_parameters import Parameters, Request
+from semievol.engines.openai_reply import completions, ends_in_thought
 from semievol.errors import UserError
-from semievol.method.confidence import token_entropy
 from semievol.method.prompts import Messages
 
 if TYPE_CHECKING:
     from openai import APIError
     from openai.types.chat import ChatCompletion
-    from openai.types.chat.chat_completion import Choice
 
-_LOGPROBS = {"logprobs", "top_logprobs"}
-_NAMED = re.compile(r"\b(?P<plain>top_logprobs|logprobs|seed)\b|['\"`](?P<quoted>n)['\"`]")
-_TOO_LONG = re.compile(r"context.?(length|window)|maximum (context|input)|(prompt|input) is too long", re.IGNORECASE)
+_MAY_BE_PARAMETERS = (400, 403, 404, 405, 422, 500, 501)  # by the habits of endpoints
+_TOO_LONG = re.compile(
+    r"context.?(length|window|size)|maximum (context|input)|(prompt|input|request) is too long|reduce the length|too many tokens",
+    re.IGNORECASE,
+)
+_OVER_LIMIT = re.compile(r"could not finish the message|output limit was reached", re.IGNORECASE)  # in a thought
+_ROOM, _MOST_ROOM = 1024, 32_768  # tokens
+log = logging.getLogger("semievol.engine")
 
 
 class OpenAIEngine:
@@ -43,7 +48,9 @@ class OpenAIEngine:
         self._slots = asyncio.Semaphore(config.concurrency)
         self._top_logprobs = config.top_logprobs
         self.figures: dict[str, float] = {}  # none: responses carry their token counts
-        self._unsupported: set[str] = set()  # optional parameters that the endpoint rejects
+        self._parameters = Parameters(self._accepts)
+        self._finding = asyncio.Lock()
+        self._room, self._most_room = 0, _MOST_ROOM  # tokens for thoughts
         self._unusable: UserError | None = None
 
     async def generate(
@@ -55,7 +62,7 @@ class OpenAIEngine:
         while len(done) < n:  # without support of `n`, an endpoint gives one response at a time
             samples = {"n": n - len(done)} if n - len(done) > 1 else {}
             seeded = {"seed": seed + len(done)} if temperature > 0 else {}
-            done += _completions(await self._ask(request | samples | seeded))
+            done += completions(await self._ask(request | samples | seeded))
         return done[:n]
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
@@ -70,47 +77,122 @@ class OpenAIEngine:
     def close(self) -> None:
         """Do nothing: the endpoint keeps running."""
 
-    async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
+    async def _ask(self, request: Request) -> ChatCompletion:
+        """Ask. The first request of a kind goes alone: it finds out what the endpoint takes."""
+        async with self._slots:
+            if not self._parameters.known(request):
+                async with self._finding:
+                    if not self._parameters.known(request):
+                        return await self._answered(request)
+            return await self._answered(request)
+
+    async def _answered(self, request: Request) -> ChatCompletion:
+        """Return the reply, or raise what a refusal means: for this row, or for the run."""
         from openai import APIError
 
-        async with self._slots:
-            if self._unusable:
-                raise self._unusable
-            try:
-                return await self._create_twice(request)
-            except APIError as error:
-                status = getattr(error, "status_code", None)
-                if _too_long(error):
-                    raise PromptTooLong(self._endpoint.said(error)) from None
-                if status in (400, 422) or (status == 500 and await self._answers()):
-                    raise RequestRefused(self._endpoint.said(error)) from None
-                self._unusable = self._endpoint.problem(error, self._model)
+        if self._unusable:
+            raise self._unusable
+        try:
+            return await self._with_room(request)
+        except APIError as error:
+            status = getattr(error, "status_code", None)
+            if _too_long(error):
+                raise PromptTooLong(self._endpoint.said(error)) from None
+            if (
+                _OVER_LIMIT.search(error.message)
+                or status in (400, 422)
+                or (status == 500 and await self._answers(request))
+            ):
+                raise RequestRefused(self._endpoint.said(error)) from None
+            self._unusable = self._endpoint.problem(error, self._model)
         raise self._unusable
 
-    async def _create_twice(self, request: dict[str, Any]) -> ChatCompletion:
+    async def _with_room(self, request: Request) -> ChatCompletion:
+        """Give models that think room for that, and more as long as the limit of tokens cuts their thoughts."""
+        from openai import APIError
+
+        reply: ChatCompletion | None = None
+        while True:
+            room = self._room
+            try:
+                reply = await self._create_twice(request | {"max_tokens": request["max_tokens"] + room})
+                cut = ends_in_thought(reply, wanted="max_completion_tokens" in self._parameters.of(request))
+            except APIError as error:
+                if reply is not None and _too_long(error):  # the window has no more
+                    self._room = self._most_room = room // 2
+                    return reply
+                if not _OVER_LIMIT.search(error.message) or room >= self._most_room:
+                    raise
+                cut = True
+            if reply is not None and (not cut or room >= self._most_room):
+                return reply
+            if self._room == room:  # not raised by another row
+                self._room = min(max(_ROOM, 2 * room), self._most_room)
+                log.warning(
+                    "%s thinks before it answers: requests allow %d tokens more than the answer needs",
+                    self._model,
+                    self._room,
+                )
+
+    async def _create_twice(self, request: Request) -> ChatCompletion:
         """Repeat a request that got a 500 if the endpoint answers others: it may have been the end of an outage."""
         from openai import InternalServerError
 
         try:
             return await self._create(request)
         except InternalServerError as error:
-            if error.status_code != 500 or not await self._answers():
+            if error.status_code != 500 or not await self._answers(request):
                 raise
         return await self._create(request)
 
-    async def _create(self, request: dict[str, Any]) -> ChatCompletion:
-        from openai import BadRequestError, UnprocessableEntityError
+    async def _create(self, request: Request) -> ChatCompletion:
+        from openai import APIStatusError
 
-        options: dict[str, Any] = {name: value for name, value in request.items() if name not in self._unsupported}
+        parameters = self._parameters
         try:
-            reply = await self._client.chat.completions.create(model=self._model, **options)
-        except (BadRequestError, UnprocessableEntityError) as error:
-            rejected = _rejected_parameters(error) & options.keys()
-            if not rejected or _too_long(error):
+            reply = await self._send(parameters.of(request))
+        except APIStatusError as error:
+            if error.status_code not in _MAY_BE_PARAMETERS or _too_long(error) or _OVER_LIMIT.search(error.message):
                 raise
-            reply = await self._create({name: value for name, value in options.items() if name not in rejected})
-            self._unsupported |= rejected
-        return self._checked(reply)
+            if not parameters.known(request):
+                # Rate limits may pass; what is always a 500 is retried less often.
+                refused = await parameters.find(request, 2 if error.status_code >= 500 else self._client.max_retries)
+                parameters.settle(request, refused)
+                if refused is None:
+                    raise
+                log.warning("%s does not take %s: requests go without", self._endpoint.url, ", ".join(sorted(refused)))
+                return await self._send(parameters.of(request))
+            # Behind one address there may be endpoints that take different parameters.
+            if not (named := parameters.named(f"'{error.param}' {error.message}", request)):
+                raise
+            reply = await self._send(parameters.of(request, named))
+        parameters.settle(request)
+        return reply
+
+    async def _send(self, options: Request) -> ChatCompletion:
+        return self._checked(await self._client.chat.completions.create(model=self._model, **options))
+
+    async def _accepts(self, options: Request, retries: int) -> bool:
+        """Tell whether the endpoint answers a request, whatever the answer."""
+        from openai import APIStatusError
+
+        client = self._client.with_options(max_retries=min(retries, self._client.max_retries))
+        try:
+            await client.chat.completions.create(model=self._model, **options)
+        except APIStatusError as error:
+            if error.status_code in _MAY_BE_PARAMETERS:
+                return bool(_OVER_LIMIT.search(error.message))
+            raise
+        return True
+
+    async def _answers(self, request: Request) -> bool:
+        """Tell whether the endpoint answers a trivial request."""
+        from openai import APIError
+
+        try:
+            return await self._accepts(self._parameters.hello(request), retries=0)
+        except APIError:
+            return False
 
     def _checked(self, reply: Any) -> ChatCompletion:
         """Return a valid reply. The client turns a page that does not come from an API into a string."""
@@ -120,53 +202,12 @@ class OpenAIEngine:
                 f"address, for example http://host:8000/v1"
             )
             raise self._unusable
-        if not reply.choices:
+        if not (reply and reply.choices):
             raise RequestRefused(f"{self._endpoint.url} answers without a choice")
         return reply
-
-    async def _answers(self) -> bool:
-        """Tell whether the endpoint answers a trivial request."""
-        from openai import APIError
-
-        once: Any = self._client.with_options(max_retries=0).chat.completions
-        try:
-            await once.create(model=self._model, messages=[{"role": "user", "content": "Hello"}], max_tokens=1)
-        except APIError:
-            return False
-        return True
-
-
-def _rejected_parameters(error: APIError) -> set[str]:
-    """Return the optional parameters that an error names."""
-    names = {match["plain"] or match["quoted"] for match in _NAMED.finditer(f"'{error.param}' {error.message}")}
-    return names | _LOGPROBS if names & _LOGPROBS else names
 
 
 def _too_long(error: APIError) -> bool:
     status = getattr(error, "status_code", None)
     named = status in (400, 422) and _TOO_LONG.search(error.message) is not None
     return named or status == 413 or error.code == "context_length_exceeded"
-
-
-def _completions(reply: ChatCompletion) -> list[Completion]:
-    """Return the choices of a reply. They share the tokens of its usage, for which the user pays."""
-    usage = reply.usage
-    tokens, rest = divmod(usage.completion_tokens if usage else 0, len(reply.choices))
-    prompt_tokens = usage.prompt_tokens if usage else 0
-    return [
-        Completion(choice.message.content or "", *_entropies(choice), tokens + (i < rest), 0 if i else prompt_tokens)
-        for i, choice in enumerate(reply.choices)
-    ]
-
-
-def _entropies(choice: Choice) -> tuple[float | None, float | None]:
-    """Return nll and token entropy of a response, or None without log-probabilities."""
-    tokens = (choice.logprobs.content if choice.logprobs else None) or []
-    if not tokens:
-        return None, None
-    nll = -sum(token.logprob for token in tokens) / len(tokens)
-    top = [[entry.logprob for entry in token.top_logprobs or []] for token in tokens]
-    if not all(top):
-        return nll, None
-    k = max(map(len, top))
-    return nll, token_entropy([position + [-math.inf] * (k - len(position)) for position in top])

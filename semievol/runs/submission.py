@@ -27,13 +27,14 @@ from semievol.config import RunConfig
 from semievol.data import paths, storage
 from semievol.errors import UserError
 from semievol.runs.folder import fingerprint
-from semievol.runtime.network import is_here
+from semievol.runtime.network import connect_directly, is_here, proxy_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 _RUN = "semievol_run"  # key in a job's metadata; its value is the URI of the run folder
 _SILENT_S = 120.0  # after this time without a message, assume that the connection is dead
+_TOKEN_WANTED = "authentication token"  # in Ray's answer to a request without one
 _RECONNECTS = 60  # one per second
 
 
@@ -224,17 +225,32 @@ def _url(address: str) -> str:
 
 
 def _requires_token(url: str) -> bool:
+    """Tell whether a job server wants a token. Only Ray's own words count: whatever else answers must not get it."""
     import requests
 
+    connect_directly(url)
+    proxy, fix = proxy_of(url), f"add {urlsplit(url).hostname} to NO_PROXY"
+    by_proxy = (
+        f" The request went through the proxy of {proxy[0]} ({proxy[1]}): {fix} if it should not." if proxy else ""
+    )
     try:
         answer = requests.get(f"{url}/api/version", timeout=10, allow_redirects=False)
     except requests.RequestException as error:
         raise UserError(
-            f"nothing answers at {url} ({type(error).__name__}). Check that the head runs and that its dashboard has this "
-            f"port (Ray's default is 8265), or set --address or RAY_API_SERVER_ADDRESS"
+            f"nothing answers at {url} ({type(error).__name__}).{by_proxy} Check that the head runs and that its dashboard has "
+            f"this port (Ray's default is 8265), or set --address or RAY_API_SERVER_ADDRESS"
         ) from None
-    if answer.status_code in (401, 403):
-        return True
     if answer.status_code == 200 and "ray_version" in answer.text:
         return False
-    raise UserError(f"{url} is not a Ray job server: it answers {answer.status_code} to GET /api/version")
+    if answer.status_code in (401, 403) and _TOKEN_WANTED in answer.text:
+        if proxy and url.startswith("http:"):
+            raise UserError(
+                f"{url} wants a token, and the proxy of {proxy[0]} ({proxy[1]}) would read it: {fix}, or use https"
+            )
+        return True
+    target = urlsplit(answer.headers.get("location", "")).netloc
+    raise UserError(
+        f"{url} is not a Ray job server: the {answer.status_code} to GET /api/version does not come from Ray"
+        f"{f' and leads to {target}' if target else ''}.{by_proxy} No token was sent. Check the address, and what stands before "
+        f"it (a gateway, a login page)"
+    )

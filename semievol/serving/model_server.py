@@ -20,7 +20,7 @@ from semievol.data import storage
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.vllm import engine_options, is_cpu_build
 from semievol.method.prompts import without_system
-from semievol.serving.backend import CHAT
+from semievol.serving.backend import CHAT, COMPLETIONS
 
 _CANCEL_S = 2.0  # for vLLM to abort a request
 
@@ -52,12 +52,13 @@ class ModelServer(LLMServer):
         )
         await super().__init__(local_config, engine_cls=_Engine)
         self._app = await self.engine.build_asgi_app()
-        for route in (self._app.state.openai_serving_chat, self._app.state.openai_serving_completion):
-            # Without max_tokens in the request, vLLM takes the least of this and what the prompt leaves of the window.
-            # Its option for that, `override_generation_config`, would be a limit for requests with max_tokens too.
-            route.default_sampling_params["max_tokens"] = default_max_tokens
+        # Without max_tokens in a chat, vLLM takes the least of this and what the prompt leaves of the window. Its option for
+        # that, `override_generation_config`, would limit requests with max_tokens too.
+        self._app.state.openai_serving_chat.default_sampling_params["max_tokens"] = default_max_tokens
+        self._default_max_tokens = default_max_tokens
+        self._window: int = self.engine._engine_client.model_config.max_model_len
         # If so, the model was trained with system text at the head of the user message (see `without_system`).
-        tokenizer = await asyncio.to_thread(load_tokenizer, path)
+        self._tokenizer = tokenizer = await asyncio.to_thread(load_tokenizer, path)
         self._merges = bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
@@ -79,6 +80,8 @@ class ModelServer(LLMServer):
         if path == CHAT and self._merges:
             request = json.loads(body)
             body = json.dumps(request | {"messages": without_system(request["messages"])}).encode()
+        if path == COMPLETIONS:
+            body = await asyncio.to_thread(self._limited, body)
         sent: asyncio.Queue[Any] = asyncio.Queue()
         requests = [{"type": "http.request", "body": body, "more_body": False}]
         gone = asyncio.Event()
@@ -100,6 +103,17 @@ class ModelServer(LLMServer):
             gone.set()
             await asyncio.wait([task], timeout=_CANCEL_S)
             task.cancel()
+
+    def _limited(self, body: bytes) -> bytes:
+        """Set max_tokens where a plain completion has none, for which vLLM would take 16, whatever the window leaves."""
+        request = json.loads(body)
+        if request.get("max_tokens") is not None:
+            return body
+        prompt = request["prompt"]
+        prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+        longest = max(len(p if isinstance(p, list) else self._tokenizer(p).input_ids) for p in prompts)
+        tokens = max(1, min(self._default_max_tokens, self._window - longest))
+        return json.dumps(request | {"max_tokens": tokens}).encode()
 
 
 def _scope(path: str) -> dict[str, Any]:

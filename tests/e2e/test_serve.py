@@ -79,6 +79,52 @@ def test_the_official_client(client: openai.OpenAI, endpoint: Served) -> None:
         client.with_options(api_key="sk-wrong").models.list()
 
 
+def test_what_clients_send_back_and_leave_out(client: openai.OpenAI, endpoint: Served) -> None:
+    turns: Any = [{"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}, *HELLO]
+    for follow_up in ("Why?", "And why is that?"):
+        reply = client.chat.completions.create(model="evolved", messages=turns, max_tokens=8, temperature=0)
+        turns += [reply.choices[0].message, {"role": "user", "content": follow_up}]
+    texts = [client.completions.create(model="evolved", prompt=p, max_tokens=4, temperature=0) for p in ("Sales", "A")]
+    both = client.completions.create(model="evolved", prompt=["Sales", "A"], max_tokens=4, temperature=0, n=1)
+    assert [(c.index, c.text) for c in both.choices] == [(i, reply.choices[0].text) for i, reply in enumerate(texts)]
+    assert len(client.completions.create(model="evolved", prompt=[[5, 6], [7]], max_tokens=4).choices) == 2
+    assert len(client.completions.create(model="evolved", prompt=[5, 6, 7], n=2, max_tokens=4).choices) == 2
+    with pytest.raises(openai.BadRequestError, match="vocabulary"):
+        client.completions.create(model="evolved", prompt=[10**6], max_tokens=4)
+    head = endpoint.http.head("/health", headers={"authorization": ""})
+    assert (head.status_code, head.content) == (200, b"")
+
+
+def test_a_long_prompt_without_max_tokens_gets_what_the_window_leaves(client: openai.OpenAI, endpoint: Served) -> None:
+    def ask(words: int, **options: Any) -> Any:
+        content = "profit " * words
+        return client.chat.completions.create(
+            model="evolved", messages=[{"role": "user", "content": content}], temperature=0, **options
+        )
+
+    with pytest.raises(openai.BadRequestError, match="context") as over:
+        ask(5000)
+    window = int(str(over.value).split("maximum context length")[1].split()[1])
+    one, two = (ask(words, max_tokens=1).usage.prompt_tokens for words in (100, 200))
+    words = 100 + int((window - 100 - one) / ((two - one) / 100))
+    left = window - ask(words, max_tokens=1).usage.prompt_tokens
+    assert 0 < left < 200  # less than serving.default_max_tokens
+    endless = {"min_tokens": left}  # the response goes on until a limit
+    assert ask(words, extra_body=endless).usage.completion_tokens == left
+    assert ask(words, extra_body=endless, stream=False, max_completion_tokens=left).usage.completion_tokens == left
+    assert ask(100, extra_body={"min_tokens": 256}).usage.completion_tokens == 256  # serving.default_max_tokens
+    text = "profit " * words
+    used = client.completions.create(model="evolved", prompt=text, max_tokens=1).usage.prompt_tokens  # type: ignore[union-attr]
+    for prompt, most in ((text, min(window - used, 256)), ("Sales", 256), (["Sales", "A"], 512), ([text, "A"], 512)):
+        plain = client.completions.create(model="evolved", prompt=prompt, extra_body={"min_tokens": 40})
+        assert plain.usage and 40 < plain.usage.completion_tokens <= most
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        ask(words, max_tokens=left + 1)
+    question = {"question": "profit " * (words - 40), "options": ["down", "up"]}
+    answer = endpoint.http.post("/v1/answer", json=question)
+    assert answer.status_code == 200, answer.text
+
+
 def test_the_task_route_measures_as_the_run_does(client: openai.OpenAI, endpoint: Served) -> None:
     answers = endpoint.http.post("/v1/answer", json=[QUESTION, QUESTION | {"model": "round-0"}]).json()
     assert [answer["model"] for answer in answers] == ["round-0", "round-0"]

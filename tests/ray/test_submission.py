@@ -28,6 +28,8 @@ class Server(ThreadingHTTPServer):
         self.packages: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.session = "session_of_another_machine"
+        self.wants_token = False
+        self.redirects_jobs_to = ""
 
     @property
     def url(self) -> str:
@@ -39,6 +41,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         jobs = self.server.jobs
+        if self.server.wants_token and "authorization" not in map(str.lower, self.headers):
+            return self._answer("Unauthorized: Missing authentication token", 401)
+        if self.server.redirects_jobs_to and self.path.startswith("/api/jobs"):
+            return self._answer({}, 307, Location=self.server.redirects_jobs_to + self.path)
         if self.path == "/api/version":
             return self._answer({"version": "4", "ray_version": "2.60.0", "session_name": self.server.session})
         if self.path == "/api/jobs/":
@@ -61,9 +67,11 @@ class Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers["Content-Length"]))
 
-    def _answer(self, content: Any, status: int = 200) -> None:
+    def _answer(self, content: Any, status: int = 200, **headers: str) -> None:
         self.server.headers.append(dict(self.headers))
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(json.dumps(content).encode())
 
@@ -74,6 +82,9 @@ def server() -> Iterator[Server]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+elsewhere = server
 
 
 @pytest.fixture
@@ -139,6 +150,19 @@ def test_a_cluster_on_this_machine_needs_no_token_and_takes_relative_paths(
     assert done.returncode == 0, done.stderr
     [job] = server.jobs.values()
     assert job["metadata"] == {"semievol_run": f"{Path.cwd()}/runs/x"}
+
+
+def test_the_token_goes_to_the_server_that_asked_for_it_and_to_no_other(server: Server, elsewhere: Server) -> None:
+    def sent_to(who: Server) -> list[str]:
+        return [value for headers in who.headers for name, value in headers.items() if "authorization" in name.lower()]
+
+    server.wants_token, server.redirects_jobs_to = True, elsewhere.url
+    command = [sys.executable, "-m", "semievol", "jobs", "--address", server.url]
+    environment = os.environ | {"RAY_AUTH_TOKEN": "t" * 32}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sent_to(server) == [f"Bearer {'t' * 32}"] * (len(server.headers) - 1)  # all but the first, which asks
+    assert elsewhere.headers and not sent_to(elsewhere)
 
 
 def test_addresses() -> None:

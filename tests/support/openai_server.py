@@ -56,7 +56,10 @@ class OpenAIServer:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.lose_created_jobs = False  # the job is there, its creator does not hear of it
         self.failing_jobs = ""  # why they fail
+        self.window = WINDOW
         self.knows_n = True
+        self.thought = 0  # tokens that the model thinks before each answer, as part of the limit
+        self.reply: dict[str, Any] = {}  # replaces fields of each choice's message
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -121,14 +124,21 @@ class OpenAIServer:
         await asyncio.sleep(0.002)
         self.in_flight -= 1
         text = "".join(message["content"] for message in body["messages"])
-        if len(text) + body["max_tokens"] > WINDOW:
-            return Fault(400, f"This model's maximum context length is {WINDOW} tokens").response()
+        limit = body["max_tokens"] if "max_tokens" in body else body["max_completion_tokens"]
+        if len(text) + limit > self.window:
+            return Fault(400, f"This model's maximum context length is {self.window} tokens").response()
         said = re.findall(r"say=([A-C]) row=(\d+)", text) or [("A", "0")]
         letter, row = said[-1]
         self.calls.append(("answered", {"row": int(row)}))
         n = body.get("n", 1) if self.knows_n else 1
         choices = [_choice(i, letter, bool(body.get("logprobs")), body.get("top_logprobs", 0)) for i in range(n)]
-        usage = {"prompt_tokens": 10, "completion_tokens": 3 * n, "total_tokens": 10 + 3 * n}
+        usage: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": 3 * n, "total_tokens": 10 + 3 * n}
+        for choice in choices:
+            choice["message"] |= self.reply
+            if self.thought:
+                usage["completion_tokens_details"] = {"reasoning_tokens": min(self.thought, limit)}
+                if limit < self.thought + 3:
+                    choice["message"]["content"], choice["finish_reason"] = None, "length"
         head = {"id": "c", "object": "chat.completion", "created": 0, "model": body["model"]}
         return head | {"choices": choices, "usage": usage}
 

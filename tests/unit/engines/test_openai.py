@@ -76,7 +76,7 @@ def test_only_what_may_pass_is_asked_again(openai_server: OpenAIServer) -> None:
     refused, answered = ask(openai_server, say("A"), say("B"), concurrency=1)
     assert isinstance(refused, RequestRefused) and not isinstance(refused, PromptTooLong)
     assert "400" in str(refused) and "no such thing" in str(refused)
-    assert (answered[0].text, len(chats(openai_server))) == ("Answer: B", 7)
+    assert (answered[0].text, len(chats(openai_server))) == ("Answer: B", 9)  # two of them: was it the parameters?
 
 
 def test_a_prompt_that_is_too_long_can_be_shortened(openai_server: OpenAIServer) -> None:
@@ -86,29 +86,6 @@ def test_a_prompt_that_is_too_long_can_be_shortened(openai_server: OpenAIServer)
     openai_server.fault = once(Fault(400, "no", more={"code": "context_length_exceeded"}), Fault(413))
     assert all(isinstance(refused, PromptTooLong) for refused in ask(openai_server, say("A"), say("A")))
     assert len(chats(openai_server)) == 3
-
-
-def test_parameters_that_an_endpoint_does_not_know_are_left_out_from_then_on(openai_server: OpenAIServer) -> None:
-    def simple(path: str, body: dict[str, Any]) -> Fault | None:
-        if "logprobs" in body:
-            return Fault(400, "Unsupported value", more={"param": "logprobs"})
-        return Fault(422, "extra field: 'n'") if "n" in body else None
-
-    openai_server.fault = simple
-    first, second = ask(openai_server, say("A"), say("B"), n=2, concurrency=1)
-    assert [(answer.text, answer.nll, answer.token_entropy) for answer in first] == [("Answer: A", None, None)] * 2
-    assert [answer.text for answer in second] == ["Answer: B"] * 2
-    assert sorted(body["seed"] for body in chats(openai_server)) == [7, 7, 7, 7, 8, 8]
-
-    # Without the parameter it is refused as well: the parameter was not the reason.
-    openai_server.fault = once(Fault(400, "about 'seed'"), Fault(400, "about decency"))
-    refused, _ = ask(openai_server, say("A"), say("B"), concurrency=1)
-    assert "decency" in str(refused)
-    assert "seed" in chats(openai_server)[-1]
-
-    openai_server.fault, openai_server.knows_n = (lambda path, body: None), False  # one that ignores n
-    [answers] = ask(openai_server, say("A"), n=3)
-    assert [answer.prompt_tokens for answer in answers] == [10, 10, 10]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +111,7 @@ def test_what_stops_the_engine_says_why_and_asks_nothing_more(
     with pytest.raises(UserError, match=message):
         raise failures[0]
     assert "sk-secret" not in str(failures[0]) and openai_server.url in str(failures[0])
-    assert len(chats(openai_server)) <= 4  # with two probes at a 500
+    assert len(chats(openai_server)) <= 8  # with probes at a 500
 
 
 def test_one_row_that_breaks_a_living_endpoint_is_refused_alone(openai_server: OpenAIServer) -> None:
@@ -195,3 +172,37 @@ def test_endpoints_of_a_config() -> None:
         configured("label.collaborators=[{name: a, endpoint: 'host:8'}]")
     with pytest.raises(UserError, match=r"engine.price_per_million.input: must be at least 0, is -1"):
         configured("engine.price_per_million.input=-1")
+
+
+def test_a_key_does_not_follow_a_redirect_to_another_host(
+    openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    elsewhere = OpenAIServer().start()
+    try:
+        to = {"location": f"{elsewhere.url}/chat/completions"}
+        openai_server.fault = lambda path, body: JSONResponse({}, 307, to)
+        ask(openai_server, say("A"), retries=0)
+        assert openai_server.keys == {"Bearer sk-secret"} and elsewhere.keys <= {""}
+    finally:
+        elsewhere.stop()
+
+
+def test_proxies(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = OpenAIServer().start()
+    try:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        [[answer]] = ask(openai_server, say("A"))  # an endpoint on this machine
+        assert answer.text == "Answer: A" and not proxy.calls
+        proxy.fault = lambda path, body: HTMLResponse("<h1>Denied</h1>", 403)
+        engine = load("m", EngineConfig(kind="openai", endpoint="http://api.internal/v1", retries=0))
+        with pytest.raises(
+            UserError, match=rf"go through the proxy of http_proxy \(127.0.0.1:{proxy.port}\).*NO_PROXY"
+        ):
+            asyncio.run(engine.generate(say("A"), temperature=0.0, seed=1, max_tokens=8))
+    finally:
+        proxy.stop()
