@@ -24,6 +24,7 @@ from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.base import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.engines.chat_template import ChatTemplate
+from semievol.engines.vllm_scoring import Scorer, keep_other_logprobs
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages
 
@@ -61,11 +62,13 @@ class VLLMEngine:
         loaded.result()
         self.tokenizer = self._engine.get_tokenizer()
         self._batches = PromptBatches(self.tokenizer)
+        self._scorer = Scorer(self.tokenizer, self._request, self.max_model_len)
 
     @property
     def figures(self) -> dict[str, float]:
         counted = {metric.name: getattr(metric, "value", 0.0) for metric in self._engine.get_metrics()}
-        return {name: counted[f"vllm:prefix_cache_{metric}"] for name, metric in _COUNTED.items()}
+        cache = {name: counted[f"vllm:prefix_cache_{metric}"] for name, metric in _COUNTED.items()}
+        return cache | self._scorer.figures
 
     async def generate(
         self, messages: Messages, *, temperature: float, seed: int, max_tokens: int, n: int = 1
@@ -87,19 +90,8 @@ class VLLMEngine:
         return _reduce(outputs, texts, len(prompt))
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
-        encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
-        shared = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*encoded, strict=False))]
-        heads = [ids[len(shared)] if len(ids) > len(shared) else None for ids in encoded]
-        if None in heads or len(set(heads)) < len(heads):
-            raise RequestRefused(
-                f"label.mode: score needs responses that one token tells apart; with this model's vocabulary, "
-                f"{responses} need more. Use label.mode: sample"
-            )
-        prompt = await self._batches.tokenize(messages) + shared
-        done = await self._request(prompt, 1, temperature=0.0, logprob_token_ids=heads)
-        logprobs = np.array([done.outputs[0].logprobs[0][head].logprob for head in heads], dtype=np.float64)
-        shares = np.exp(logprobs - logprobs.max())
-        return [float(share) for share in shares / shares.sum()]
+        prompt, tree = await asyncio.gather(self._batches.tokenize(messages), self._scorer.tree(responses))
+        return await self._scorer.score(prompt, tree)
 
     async def likelihood(self, messages: Messages, response: str) -> float:
         prompt = await self._batches.tokenize(messages)
@@ -141,6 +133,8 @@ class VLLMEngine:
         try:
             from vllm.v1.engine.llm_engine import LLMEngine
 
+            if is_cpu_build():
+                keep_other_logprobs()
             self._engine = LLMEngine.from_engine_args(arguments)
             loaded.set_result(None)
         except BaseException as error:  # noqa: BLE001 - the caller raises it

@@ -1,0 +1,132 @@
+"""Ask vLLM what a `LabelTree` wants to know, in requests of one token each that share their prompt's KV cache."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any
+
+from semievol.engines.base import PromptTooLong, RequestRefused
+from semievol.engines.chat_template import ChatTemplate
+from semievol.engines.label_tree import Answer, Branch, LabelTree
+
+_SETS = 256  # label sets whose trees are kept
+_IDS = 128  # token ids of a request, vLLM's limit (MAX_LOGPROB_TOKEN_IDS)
+_LIKELIEST = 20  # tokens with log-probabilities that a request may ask for, vLLM's limit (`max_logprobs`)
+_PROMPT = [{"role": "user", "content": "x"}]
+
+# Send a prompt with SamplingParams, and return the vllm.RequestOutput.
+Send = Callable[..., Awaitable[Any]]
+
+
+class Scorer:
+    """Scores responses with a running vLLM engine.
+
+    Args:
+        tokenizer: the engine's tokenizer.
+        send: is called with a prompt's token ids and, by keyword, SamplingParams.
+        max_model_len: of the engine, in tokens.
+    """
+
+    def __init__(self, tokenizer: Any, send: Send, max_model_len: int) -> None:
+        self._send, self._max_model_len = send, max_model_len
+        self._labels = LabelTokens(copy.deepcopy(tokenizer))  # two threads must not share one tokenizer
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
+        self._grown = lru_cache(_SETS)(partial(self._thread.submit, self._labels.tree))
+        self.figures = {"scored_rows": 0, "score_requests": 0}
+
+    async def tree(self, responses: list[str]) -> LabelTree:
+        """Return the tree of a label set. Refuse labels that are the same tokens."""
+        try:
+            return await asyncio.shield(asyncio.wrap_future(self._grown(tuple(responses))))
+        except RequestRefused as error:
+            raise RequestRefused(str(error)) from None  # a new one: each raise adds to the traceback of a kept one
+
+    async def score(self, prompt: list[int], tree: LabelTree) -> list[float]:
+        """Return the probabilities of the responses to a prompt relative to each other; see `LabelTree`."""
+        if len(prompt) + tree.longest > self._max_model_len:
+            raise PromptTooLong(
+                f"prompt of {len(prompt):,} tokens + {tree.longest:,} of the longest label exceeds "
+                f"{self._max_model_len:,}"
+            )
+        self.figures["scored_rows"] += 1
+        return await tree.shares(partial(self._ask, prompt))
+
+    async def _ask(self, prompt: list[int], branch: Branch) -> Answer:
+        asked, unknown = [*prompt, *branch.path], len(branch.path) - branch.known
+        groups = [branch.tokens[start : start + _IDS] for start in range(0, len(branch.tokens), _IDS)]
+        first = partial(self._with_path, unknown) if unknown else self._one_token
+        how = [first, *[self._one_token] * (len(groups) - 1)]
+        sent = (one(asked, logprob_token_ids=group) for one, group in zip(how, groups, strict=True))
+        done = await asyncio.gather(*sent)
+        path = sum(done[0].prompt_logprobs.logprobs[-unknown:]) if unknown else 0.0
+        # The log-probability of the sampled token comes first.
+        pairs = zip(done, groups, strict=True)
+        return path, [p for output, group in pairs for p in output.outputs[0].logprobs.logprobs[1 : len(group) + 1]]
+
+    async def _with_path(self, unknown: int, prompt: list[int], **options: Any) -> Any:
+        """Ask for the log-probabilities of the last tokens of the prompt, too.
+
+        vLLM would prefill the whole prompt again, because it has none for tokens in the prefix cache. We read the cache, and
+        ask a second time if it had too much, which happens when a label reaches into a block that an earlier request filled.
+        """
+        output = await self._one_token(prompt, prompt_logprobs=0, skip_reading_prefix_cache=False, **options)
+        if output.num_cached_tokens >= len(prompt) - unknown:
+            output = await self._one_token(prompt, prompt_logprobs=0, **options)
+        return output
+
+    async def _one_token(self, prompt: list[int], **options: Any) -> Any:
+        self.figures["score_requests"] += 1
+        return await self._send(prompt, max_tokens=1, temperature=0.0, flat_logprobs=True, **options)
+
+
+class LabelTokens:
+    """Turns labels into the tokens with which a model is trained to say them."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer, self._template = tokenizer, ChatTemplate(tokenizer)
+        [self._asked] = self._template.prompts([_PROMPT])
+        x, y = self._as_trained("x"), self._as_trained("7")
+        behind = 0  # tokens that the template writes behind a response
+        if x and y:
+            pairs = list(zip(reversed(x), reversed(y), strict=False))
+            behind = next((place for place, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        self._behind = x[len(x) - behind :] if x else []
+        self.end = self._behind[0] if self._behind else tokenizer.eos_token_id
+
+    def tree(self, responses: tuple[str, ...]) -> LabelTree:
+        return LabelTree(responses, [self.tokens(response) for response in responses], self.end)
+
+    def tokens(self, response: str) -> list[int]:
+        """Return the tokens of a response, without those that end the turn."""
+        trained, own = self._as_trained(response), len(self._behind)
+        if trained and trained[len(trained) - own :] == self._behind:
+            return trained[: len(trained) - own]
+        return list(self._tokenizer.encode(response, add_special_tokens=False))
+
+    def _as_trained(self, response: str) -> list[int]:
+        """Return the tokens that follow a prompt in training, or none if the template changes the prompt for a response."""
+        ids = self._template.exchange(_PROMPT, [{"role": "assistant", "content": response}])["input_ids"]
+        return ids[len(self._asked) :] if ids[: len(self._asked)] == self._asked else []
+
+
+def keep_other_logprobs() -> None:
+    """Let requests with `logprobs` share a step with requests that have `logprob_token_ids`.
+
+    In such a step vLLM 0.29's first model runner, the one for CPUs, gives the former no likeliest tokens.
+    """
+    from vllm.v1.sample.sampler import Sampler
+
+    gather = Sampler.gather_specific_token_logprobs
+
+    def gather_for_all(self: Any, logprobs: Any, logprob_token_ids: dict[int, list[int]], sampled: Any) -> Any:
+        others = [place for place in range(len(logprobs)) if place not in logprob_token_ids]
+        if others:
+            likeliest = logprobs[others].topk(min(_LIKELIEST, logprobs.shape[1])).indices.tolist()
+            logprob_token_ids = logprob_token_ids | dict(zip(others, likeliest, strict=True))
+        return gather(self, logprobs, logprob_token_ids, sampled)
+
+    Sampler.gather_specific_token_logprobs = gather_for_all
