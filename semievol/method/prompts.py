@@ -99,11 +99,25 @@ def shorter(row: Row, examples: list[Row]) -> Iterator[tuple[Row, list[Row]]]:
 
 
 def without_system(prompt: Messages) -> Messages:
-    """Return the prompt for a model without system messages: its text opens the user message."""
-    if [message["role"] for message in prompt[:2]] != ["system", "user"]:
-        return prompt
-    system, user, *rest = prompt
-    return [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+    """Return the prompt for a model without system messages: their text opens the user message that follows."""
+    merged: Messages = []
+    waiting: list[str] = []
+    for message in prompt:
+        if message["role"] in ("system", "developer"):
+            waiting.append(text_of(message["content"]))
+        elif message["role"] == "user" and waiting:
+            merged.append(message | {"content": "\n\n".join([*waiting, text_of(message["content"])])})
+            waiting = []
+        else:
+            merged.append(message)
+    return [*merged, {"role": "user", "content": "\n\n".join(waiting)}] if waiting else merged
+
+
+def text_of(content: Any) -> str:
+    """Return the text of a message's content, which some clients send as a list of parts, or as null."""
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text") or "") for part in content)
+    return content or ""
 
 
 def _render(template: str, task: Task, row: Row, **more: str) -> str:

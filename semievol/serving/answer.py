@@ -11,18 +11,20 @@ from fastapi import HTTPException
 
 from semievol.config import RunConfig
 from semievol.method.prompts import Messages, Prompts
-from semievol.serving.backend import CHAT, Backend, Unavailable
-from semievol.serving.protocol import Answer, Neighbor, Question
+from semievol.serving.backend import CHAT, Backend, Refused, Unavailable
+from semievol.serving.protocol import Answer, Neighbor, Question, Share
 from semievol.tasks import Row
+
+_LIKELIEST = 10  # answers with their shares in a response
 
 
 async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
-    """Answer greedily, each question with its (resolved) model.
+    """Answer each question with its (resolved) model, by exact scores or greedily.
 
     As evaluation does, so that this route has the accuracy of the run; if that had examples, this needs
     `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
     """
-    rows = [Row(q.question, q.options, q.context, None) for q in questions]
+    rows = [_row(q, config) for q in questions]
     for place, row in enumerate(rows):
         if problem := config.task.problem(row):
             raise HTTPException(400, f"question {place}: {problem}")
@@ -36,6 +38,11 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     return [done.result() for done in running]
 
 
+def _row(question: Question, config: RunConfig) -> Row:
+    fields = {name: question.fields.get(name, "") for name in config.prompt.columns}
+    return Row(question.question, question.options, question.context, None, fields=fields)
+
+
 async def _answer(
     backend: Backend,
     config: RunConfig,
@@ -44,21 +51,30 @@ async def _answer(
     model: str,
     nearest: list[tuple[Row, float]],
 ) -> Answer:
-    task = config.task
+    task, prompts = config.task, Prompts(config.task, config.prompt)
     examples = [labeled for labeled, _ in nearest] if config.serving.in_context else []
-    response, entropy = await _respond(
-        backend, config, model, Prompts(task, config.prompt).messages(row, examples=examples)
-    )
+    messages = prompts.messages(row, examples=examples)
+    choices = task.choices(row) if config.evaluate_how["mode"] == "score" else None
+    shares: dict[str, float] = {}
+    if choices is not None:
+        responses = list(map(task.respond, choices))
+        shares = dict(zip(choices, await _scores(backend, model, messages, responses), strict=True))
+        parsed: str | None = max(shares, key=lambda label: shares[label])
+        response, entropy = task.respond(parsed), -math.log(shares[parsed])
+    else:
+        response, entropy = await _respond(backend, config, model, messages)
+        parsed = task.parse(response, row)
     confidence = math.exp(-entropy)
     threshold = config.serving.min_confidence if question.min_confidence is None else question.min_confidence
-    parsed = task.parse(response, row)
     abstained = parsed is not None and confidence < threshold
     given = None if abstained else parsed
+    likeliest = sorted(shares.items(), key=lambda item: -item[1])[:_LIKELIEST]
     return Answer(
         answer=given,
         text=task.in_words(given, row) if given is not None else None,
         confidence=round(confidence, 6),
         entropy=round(entropy, 6),
+        distribution=[Share(answer=a, text=task.in_words(a, row), share=round(share, 6)) for a, share in likeliest],
         abstained=abstained,
         response=response,
         model=model,
@@ -68,6 +84,13 @@ async def _answer(
             for r, cosine in nearest
         ],
     )
+
+
+async def _scores(backend: Backend, model: str, messages: Messages, responses: list[str]) -> list[float]:
+    try:
+        return await backend.score(model, messages, responses)
+    except Refused as refused:
+        raise HTTPException(400, f"The model refuses the question: {refused}") from None
 
 
 async def _respond(backend: Backend, config: RunConfig, model: str, messages: Messages) -> tuple[str, float]:

@@ -17,11 +17,12 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import to_row
 from semievol.errors import UserError
+from semievol.method.prompts import Messages
 from semievol.retrieval.search import INDEX, Searcher
 from semievol.runs import promotion
 from semievol.runs.folder import RunFolder
 from semievol.serving import keys
-from semievol.serving.backend import Unavailable
+from semievol.serving.backend import Refused, Unavailable
 from semievol.serving.keeper import Keeper, Lineup
 from semievol.stages import index
 from semievol.tasks import Row
@@ -52,14 +53,23 @@ def build(args: dict[str, Any]) -> Any:
         pool = config.resources.embed.model_dump(include={"num_cpus", "num_gpus"})
         neighbors = serve.deployment(Neighbors, num_replicas=replicas, ray_actor_options=pool).bind(folder, config)
     web = serve.deployment(num_replicas=replicas, max_ongoing_requests=2048, ray_actor_options=light)
-    return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors)
+    config = config.model_copy(update={"task": folder.task(config.task)})
+    return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors, _example(folder))
+
+
+def _example(folder: RunFolder) -> Row | None:
+    """Return a labeled row of middle length, for people to try."""
+    found = storage.find(storage.join(folder.stage("index"), "rows"))
+    rows = storage.read_table(storage.join(folder.stage("index"), "rows")).to_pylist() if found else []
+    ordered = sorted(rows, key=lambda record: (len(record["question"]), record["row_id"]))
+    return to_row(ordered[len(ordered) // 2]) if ordered else None
 
 
 class Endpoint:
     """The ASGI app in a Serve replica; implements `Backend` with Serve handles."""
 
-    def __init__(self, config: RunConfig, key_lines: str, keeper: Any, neighbors: Any) -> None:
-        self._config = config
+    def __init__(self, config: RunConfig, key_lines: str, keeper: Any, neighbors: Any, example: Row | None) -> None:
+        self._config, self._example = config, example
         self._keys = keys.Keys.parse(key_lines, "keys")
         self._keeper = keeper
         self._neighbors = neighbors
@@ -76,7 +86,7 @@ class Endpoint:
             logger.addHandler(logging.StreamHandler())
             logger.setLevel(logging.INFO)
         self._following = asyncio.ensure_future(self._follow())
-        return Gate(build_web(self, self._config), self._keys, self._config.serving)
+        return Gate(build_web(self, self._config, self._example), self._keys, self._config.serving)
 
     async def _follow(self) -> None:
         from ray import serve
@@ -115,6 +125,13 @@ class Endpoint:
         if status == 503:
             raise Unavailable
         return status, content
+
+    async def score(self, model: str, messages: Messages, responses: list[str]) -> list[float]:
+        with _lost_replica_is_unavailable():
+            shares, refusal = await self._handles[model].score.remote(messages, responses)
+        if refusal:
+            raise Refused(refusal)
+        return list(shares)
 
     async def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:
         with _lost_replica_is_unavailable():

@@ -29,8 +29,11 @@ from semievol.serving.protocol import (
     ChatRequest,
     CompletionRequest,
     ErrorBody,
+    Example,
     Question,
+    TaskCard,
 )
+from semievol.tasks import Row
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 413, 415, 429, 503, 504)
@@ -160,15 +163,15 @@ def _content(body: ChatRequest | CompletionRequest, model: str, serving: Serving
 
 def _task_card(config: RunConfig, example: Row | None) -> TaskCard:
     task, columns = config.task, config.data.columns
-    labels = task.choices(Row("", [], None, None)) or None  # the same for every row
+    labels = task.labels_of_all
     asks = [name for name in ("options", "context") if name in task.needs or (name == "context" and columns.context)]
     return TaskCard(
         kind=task.kind,
         asks=asks,
         fields=config.prompt.columns,
         labels=labels,
-        descriptions={label: text for label in labels or () if (text := task.describe(label))},
-        multiple=task.multiple,
+        descriptions=task.descriptions,
+        multiple=task.sets,
         example=example and Example(**{name: getattr(example, name) for name in Example.model_fields}),
     )
 

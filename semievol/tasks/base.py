@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from semievol.tasks.parsing.thoughts import own_turn, without_thought
+
 
 @dataclass
 class Row:
@@ -88,9 +90,17 @@ class Task(BaseModel, ABC):
         """Return the assistant message that gives this answer: what models are trained to say."""
         return f"Answer: {answer}"
 
-    @abstractmethod
     def parse(self, response: str, row: Row) -> str | None:
-        """Return the canonical answer in a response, or None if there is none."""
+        """Return the canonical answer in a response, or None if there is none.
+
+        A thought is never an answer, one without an end is no answer, and neither is a further turn that a model invents.
+        """
+        said = without_thought(own_turn(response))
+        return None if said is None else self._read(said, row)
+
+    @abstractmethod
+    def _read(self, response: str, row: Row) -> str | None:
+        """Return the canonical answer in a response that holds no thoughts, or None if there is none."""
 
     def choices(self, row: Row) -> list[str] | None:
         """Return all canonical answers of a row of a closed task; None for the others."""

@@ -41,7 +41,7 @@ class FreeText(Task):
     def respond(self, answer: str) -> str:
         return f"Answer: {_alternatives(answer)[0]}"
 
-    def parse(self, response: str, row: Row) -> str | None:
+    def _read(self, response: str, row: Row) -> str | None:
         said = stated(response, own_line=True)
         if said is None:
             said = stated(without_latex(response))

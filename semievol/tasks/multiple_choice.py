@@ -74,7 +74,7 @@ class MultipleChoice(Task):
         context = f"{row.context}\n\n" if row.context else ""
         return f"{context}{row.question}\n\n{listed}"
 
-    def parse(self, response: str, row: Row) -> str | None:
+    def _read(self, response: str, row: Row) -> str | None:
         text = without_latex(unicodedata.normalize("NFKC", response))
         # First, as an option may begin like a letter: "The answer is A gas takes the shape of its container."
         repeated = _option(text, row) or _option(stated(text) or "", row)

@@ -39,7 +39,7 @@ class Numeric(Task):
     def expects(self, row: Row) -> str:
         return "one number, such as -1,234.5, 12% or $3 million, or a solution that ends in #### and the number"
 
-    def parse(self, response: str, row: Row) -> str | None:
+    def _read(self, response: str, row: Row) -> str | None:
         text = without_latex(response)
         said = stated(text)
         if said is None:

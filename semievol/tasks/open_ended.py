@@ -29,7 +29,7 @@ class OpenEnded(Task):
     def respond(self, answer: str) -> str:
         return answer
 
-    def parse(self, response: str, row: Row) -> str | None:
+    def _read(self, response: str, row: Row) -> str | None:
         return response.strip() or None
 
     def same(self, a: str, b: str) -> bool:

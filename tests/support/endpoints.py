@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from semievol.method.prompts import Messages
 from semievol.tasks import Row
 
 
@@ -26,6 +27,13 @@ class FakeBackend:
         logprobs = {"content": [{"logprob": -0.2}, {"logprob": -0.4}]}
         choice = {"message": {"content": "Answer: B"}, "logprobs": logprobs}
         return self.status, json.dumps(self.body or {"model": model, "choices": [choice]}).encode()
+
+    async def score(self, model: str, messages: Messages, responses: list[str]) -> list[float]:
+        self.seen.append({"to": model, "messages": messages, "responses": responses})
+        if self.failure:
+            raise self.failure
+        total = sum(range(1, len(responses) + 1))
+        return [place / total for place in range(1, len(responses) + 1)]
 
     async def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:
         yield self.status
