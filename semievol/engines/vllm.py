@@ -24,6 +24,7 @@ from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.base import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.engines.chat_template import ChatTemplate
+from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages
 
@@ -35,7 +36,7 @@ _COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # vLLM's metri
 class VLLMEngine:
     """One loaded model; see `semievol.engines.Engine`."""
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, chat: ChatSettings = OWN_TEMPLATE) -> None:
         environment = engine_environment(config)
         if is_cpu_build():
             environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -60,7 +61,8 @@ class VLLMEngine:
         threading.Thread(target=self._run, args=[loaded, arguments], daemon=True, name="vllm-steps").start()
         loaded.result()
         self.tokenizer = self._engine.get_tokenizer()
-        self._batches = PromptBatches(self.tokenizer)
+        self._batches = PromptBatches(self.tokenizer, chat)
+        self._template = ChatTemplate(self.tokenizer, chat.template, chat.thinking)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -72,6 +74,7 @@ class VLLMEngine:
     ) -> list[Completion]:
         # Lists of floats instead of an object for each log-probability; see `_reduce`.
         shared: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
+        shared["stop_token_ids"] = self._template.stop_token_ids  # the model's own ends stop it too
         if temperature > 0 and self._draws:
             from semievol.engines.vllm_sampling import seeded
 
@@ -83,11 +86,10 @@ class VLLMEngine:
         outputs = [output for done in await asyncio.gather(*running) for output in done.outputs]
         # The token that ends a response is not part of its text.
         tokens = [list(o.token_ids[:-1] if o.finish_reason == "stop" else o.token_ids) for o in outputs]
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return _reduce(outputs, texts, len(prompt))
+        return _reduce(outputs, self._template.decode(tokens), len(prompt))
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
-        encoded = [self.tokenizer.encode(response, add_special_tokens=False) for response in responses]
+        encoded = list(map(self._template.encode, responses))
         shared = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*encoded, strict=False))]
         heads = [ids[len(shared)] if len(ids) > len(shared) else None for ids in encoded]
         if None in heads or len(set(heads)) < len(heads):
@@ -95,15 +97,15 @@ class VLLMEngine:
                 f"label.mode: score needs responses that one token tells apart; with this model's vocabulary, "
                 f"{responses} need more. Use label.mode: sample"
             )
-        prompt = await self._batches.tokenize(messages) + shared
+        prompt = await self._batches.tokenize(messages) + self._template.lead + shared
         done = await self._request(prompt, 1, temperature=0.0, logprob_token_ids=heads)
         logprobs = np.array([done.outputs[0].logprobs[0][head].logprob for head in heads], dtype=np.float64)
         shares = np.exp(logprobs - logprobs.max())
         return [float(share) for share in shares / shares.sum()]
 
     async def likelihood(self, messages: Messages, response: str) -> float:
-        prompt = await self._batches.tokenize(messages)
-        tokens = self.tokenizer.encode(response, add_special_tokens=False)
+        prompt = await self._batches.tokenize(messages) + self._template.lead
+        tokens = self._template.encode(response)
         done = await self._request(prompt + tokens, 1, temperature=0.0, prompt_logprobs=0)
         positions = zip(tokens, done.prompt_logprobs[len(prompt) :], strict=True)
         return sum(position[token].logprob for token, position in positions) / len(tokens)
@@ -179,8 +181,9 @@ class PromptBatches:
 
     _BATCH = 64  # at most, so that the first prompts of a large block do not wait for the tokens of the last
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._template = ChatTemplate(copy.deepcopy(tokenizer))  # two threads must not share one tokenizer
+    def __init__(self, tokenizer: Any, chat: ChatSettings = OWN_TEMPLATE) -> None:
+        own = copy.deepcopy(tokenizer)  # two threads must not share one tokenizer
+        self._template = ChatTemplate(own, chat.template, chat.thinking)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._prompts: list[Messages] = []
         self._tokens: asyncio.Task[list[list[int]]]
@@ -247,6 +250,7 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
         "dtype": config.dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": config.max_num_seqs,
+        "tokenizer_mode": "hf",  # the one that training uses
         "disable_log_stats": True,
         "trust_remote_code": False,
     }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semievol.config import RunConfig
+from semievol.engines.templates import ChatSettings
 from semievol.engines.vllm import engine_environment
 from semievol.runs import promotion
 from semievol.runs.folder import RunFolder
@@ -152,7 +153,11 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
     model: Any = build_llm_deployment(
         llm_config,
         deployment_cls=ModelServer,
-        bind_kwargs={"weights": weights, "engine_config": config.engine.model_dump()},
+        bind_kwargs={
+            "weights": weights,
+            "engine_config": config.engine.model_dump(),
+            "chat": ChatSettings.of(config.model),
+        },
     )
     serve.run_many(
         [serve.RunTarget(model, name=app, route_prefix=None)],

@@ -13,6 +13,7 @@ import pyarrow as pa
 from semievol.data import storage
 from semievol.data.tables import TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.templates import ChatSettings
 from semievol.method import prompts
 from semievol.runtime.rows import summarize
 from semievol.tasks import Task
@@ -88,12 +89,20 @@ def _render(source: Source, spec: TrainSpec, task: Task, model: str | None) -> N
         _messages,
         batch_size=1024,
         batch_format="pyarrow",
-        fn_kwargs={"source": source, "task": task, "model": model, "max_length": spec.config.max_length},
+        fn_kwargs={
+            "source": source,
+            "task": task,
+            "model": model,
+            "chat": spec.chat,
+            "max_length": spec.config.max_length,
+        },
     ).write_parquet(out_path, filesystem=out_filesystem)
 
 
-def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, max_length: int) -> pa.Table:
-    template = _template(model) if model else None
+def _messages(
+    batch: pa.Table, source: Source, task: Task, model: str | None, chat: ChatSettings, max_length: int
+) -> pa.Table:
+    template = _template(model, chat) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
     solved = {}
@@ -118,9 +127,10 @@ def _messages(batch: pa.Table, source: Source, task: Task, model: str | None, ma
 
 
 @cache
-def _template(model: str) -> ChatTemplate:
+def _template(model: str, chat: ChatSettings) -> ChatTemplate:
     """Return the chat template of a model, loaded once in each process."""
-    return ChatTemplate(load_tokenizer(storage.local_copy(model) if "://" in model else model))
+    tokenizer = load_tokenizer(storage.local_copy(model) if "://" in model else model)
+    return ChatTemplate(tokenizer, chat.template, chat.thinking)
 
 
 def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:
