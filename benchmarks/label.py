@@ -54,6 +54,7 @@ from semievol.config import Collaborator, Columns, EmbeddingConfig, EngineConfig
 from semievol.data import storage
 from semievol.data.tables import PSEUDO_LABELED, RETRIEVED, BadRow, row_id, validate
 from semievol.engines import Completion
+from semievol.engines.chat_template import ChatTemplate
 from semievol.engines.vllm import PromptBatches, VLLMEngine, engine_environment, engine_options
 from semievol.inference.labeler import Labeler, Labeling, Panel, Pass
 from semievol.method.confidence import sampling_seed
@@ -154,8 +155,8 @@ def id_of(row: Row) -> int:
 class FixedLength(VLLMEngine):
     """Our engine; it ignores the end of sequence, and notes when it is asked what. All of them begin together."""
 
-    def __init__(self, model: str, settings: EngineConfig, log: str, warm: bool, engines: int) -> None:
-        super().__init__(model, settings)
+    def __init__(self, model: str, settings: EngineConfig, chat: Any, log: str, warm: bool, engines: int) -> None:
+        super().__init__(model, settings, chat)
         self._log = Path(os.devnull)
         if warm:
             with ThreadPoolExecutor(1) as thread:
@@ -403,12 +404,13 @@ class NullEngine(VLLMEngine):
 
     figures = property(lambda self: {})
 
-    def __init__(self, model: str, settings: EngineConfig) -> None:
+    def __init__(self, model: str, settings: EngineConfig, chat: Any = None) -> None:
         from transformers import AutoTokenizer
         from vllm.logprobs import FlatLogprobs, Logprob
 
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self._batches = PromptBatches(self.tokenizer)
+        self._template = ChatTemplate(self.tokenizer)
         self.max_model_len = 2048
         self._top_logprobs = settings.top_logprobs
         self._draws = True

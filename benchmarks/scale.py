@@ -150,7 +150,7 @@ def make_embedding_model(folder: str) -> None:
 class NullEngine:
     """Answers at once: mostly what the row's words say, sometimes what the seed says."""
 
-    def __init__(self, model: str, settings: EngineConfig) -> None:
+    def __init__(self, model: str, settings: EngineConfig, chat: Any = None) -> None:
         self.figures: dict[str, float] = {}
 
     async def generate(

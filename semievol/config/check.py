@@ -17,6 +17,7 @@ def problems(config: RunConfig, preset: dict[str, Any]) -> Iterator[str]:
     yield from _task(config)
     yield from _collaborators(config)
     yield from _endpoints(config)
+    yield from _chat(config)
     for key, train in (("warmup", config.warmup), ("finetune", config.finetune)):
         if config.trainer.kind == "openai":
             yield from _trained_by_openai(key, train, preset.get(key, {}))
@@ -78,6 +79,16 @@ def _endpoints(config: RunConfig) -> Iterator[str]:
             "label.mode: score needs the exact probabilities of given responses, which only engine.kind: vllm gives; "
             f"{asked[0]} asks an endpoint. Use label.mode: sample"
         )
+
+
+def _chat(config: RunConfig) -> Iterator[str]:
+    model = config.model
+    if config.engine.kind == "openai":
+        for key, given in (("chat_template", model.chat_template), ("thinking", model.thinking == "on")):
+            if given:
+                yield f"model.{key}: with engine.kind: openai the endpoint decides on it; leave it out"
+    elif model.thinking == "on" and config.label.mode == "score":
+        yield "label.mode: score asks for no thoughts; use label.mode: sample with model.thinking: on"
 
 
 def _trained_by_openai(key: str, train: TrainConfig, preset: dict[str, Any]) -> Iterator[str]:

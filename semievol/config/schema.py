@@ -54,6 +54,14 @@ class ModelConfig(Section):
 
     base: str
     """A local folder, a URI, or a Hugging Face id."""
+    chat_template: str | None = None
+    """A file or URI of a Jinja template to use instead of the model's own, or one that comes with the package: `plain` (roles
+    as text; the end of a sequence ends a response), `chatml` (<|im_start|>, <|im_end|>) or `alpaca` (### Instruction:). A
+    model without a template gets `plain`. The token that ends a turn is found from the template."""
+    thinking: Literal["off", "on"] = "off"
+    """Whether a model that can think does so before it answers. `off`: prompts end behind an empty thought, where the
+    model's template has one. `on`: leave room for thoughts in `label.max_tokens` and `evaluate.max_tokens`; a thought that
+    does not end is no answer."""
 
 
 class RunConfig(Section):

@@ -49,6 +49,8 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
         model = getattr(owner, name)
         if is_path(model) or "://" in model:
             yield key, owner, name
+    if re.search(r"[./]", config.model.chat_template or ""):  # no name of a template of the package
+        yield "model.chat_template", config.model, "chat_template"
 
 
 def is_path(model: str) -> bool:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from typing import Any
 
 from semievol.engines import templates
 from semievol.engines.control_tokens import ControlTokens
+from semievol.engines.templates import Thinking
 from semievol.errors import UserError
 from semievol.method.prompts import Messages, text_of, without_system
 from semievol.tasks.parsing import thoughts
 
-Thinking = Literal["off", "on"]
 _PROBES = "Probe7Question", "Probe7Answer"
 _SWITCHES = ("enable_thinking", "thinking")  # by which templates turn thinking on and off
 
@@ -53,6 +53,8 @@ class ChatTemplate:
 
         self._tokenizer, self._thinks = tokenizer, thinking == "on"
         self._control = ControlTokens(tokenizer)
+        tells = {token for token, text in self._control.special.items() if thoughts.tells(text)}
+        self._hidden = self._control.special.keys() - tells if tells else None
         self._jinja = type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
         self._options = {"return_dict": False} | ({} if self._jinja else dict.fromkeys(_SWITCHES, self._thinks))
         self.source: str | None = None
@@ -92,6 +94,29 @@ class ChatTemplate:
         before, whole = self._before, self._tokens(self._anchor + answer)
         # Tokenizers of SentencePiece put a blank before a text, but not behind a line break.
         return whole[len(before) :] if whole[: len(before)] == before else self._tokens(answer)
+
+    def decode(self, responses: list[list[int]]) -> list[str]:
+        """Return the texts of responses, without special tokens but those that tell a thought from the answer."""
+        if self._hidden is None:
+            texts = self._tokenizer.batch_decode(responses, skip_special_tokens=True)
+        else:
+            kept = [[token for token in ids if token not in self._hidden] for ids in responses]
+            texts = self._tokenizer.batch_decode(kept, skip_special_tokens=False)
+        return [f"{self.opened}\n{text}" for text in texts] if self.opened else list(texts)
+
+    def request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the body of a chat request for vLLM's server, which renders `source`: it gets the same tokens as `prompts`."""
+        more = {"skip_special_tokens": False} if self._thinks and self._hidden is not None else {}
+        return request | more | {"messages": self.shown(request["messages"]), "stop_token_ids": self.stop_token_ids}
+
+    def answered(self, body: bytes) -> bytes:
+        """Return the body of a chat's response with the tag that the prompt had opened, without which nobody sees a thought."""
+        if not self.opened:
+            return body
+        response = json.loads(body)
+        for choice in response["choices"]:
+            choice["message"]["content"] = f"{self.opened}\n{choice['message']['content'] or ''}"
+        return json.dumps(response, ensure_ascii=False).encode()
 
     def exchange(self, prompt: Messages, completion: Messages, *, all_turns: bool = False) -> dict[str, list[int]]:
         """Return the token ids of a training row and its labels, which are -100 for all but the answer.

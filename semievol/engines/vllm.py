@@ -24,6 +24,7 @@ from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.base import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.engines.chat_template import ChatTemplate
+from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.engines.vllm_scoring import Scorer, keep_other_logprobs
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages
@@ -36,7 +37,7 @@ _COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # vLLM's metri
 class VLLMEngine:
     """One loaded model; see `semievol.engines.Engine`."""
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, chat: ChatSettings = OWN_TEMPLATE) -> None:
         environment = engine_environment(config)
         if is_cpu_build():
             environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -61,8 +62,9 @@ class VLLMEngine:
         threading.Thread(target=self._run, args=[loaded, arguments], daemon=True, name="vllm-steps").start()
         loaded.result()
         self.tokenizer = self._engine.get_tokenizer()
-        self._batches = PromptBatches(self.tokenizer)
-        self._scorer = Scorer(self.tokenizer, self._request, self.max_model_len)
+        self._batches = PromptBatches(self.tokenizer, chat)
+        self._template = ChatTemplate(self.tokenizer, chat.template, chat.thinking)
+        self._scorer = Scorer(self.tokenizer, chat, self._request, self.max_model_len)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -75,6 +77,7 @@ class VLLMEngine:
     ) -> list[Completion]:
         # Lists of floats instead of an object for each log-probability; see `_reduce`.
         shared: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
+        shared["stop_token_ids"] = self._template.stop_token_ids  # the model's own ends stop it too
         if temperature > 0 and self._draws:
             from semievol.engines.vllm_sampling import seeded
 
@@ -86,16 +89,15 @@ class VLLMEngine:
         outputs = [output for done in await asyncio.gather(*running) for output in done.outputs]
         # The token that ends a response is not part of its text.
         tokens = [list(o.token_ids[:-1] if o.finish_reason == "stop" else o.token_ids) for o in outputs]
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return _reduce(outputs, texts, len(prompt))
+        return _reduce(outputs, self._template.decode(tokens), len(prompt))
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
         prompt, tree = await asyncio.gather(self._batches.tokenize(messages), self._scorer.tree(responses))
         return await self._scorer.score(prompt, tree)
 
     async def likelihood(self, messages: Messages, response: str) -> float:
-        prompt = await self._batches.tokenize(messages)
-        tokens = self.tokenizer.encode(response, add_special_tokens=False)
+        prompt = await self._batches.tokenize(messages) + self._template.lead
+        tokens = self._template.encode(response)
         done = await self._request(prompt + tokens, 1, temperature=0.0, prompt_logprobs=0)
         positions = zip(tokens, done.prompt_logprobs[len(prompt) :], strict=True)
         return sum(position[token].logprob for token, position in positions) / len(tokens)
@@ -173,8 +175,9 @@ class PromptBatches:
 
     _BATCH = 64  # at most, so that the first prompts of a large block do not wait for the tokens of the last
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._template = ChatTemplate(copy.deepcopy(tokenizer))  # two threads must not share one tokenizer
+    def __init__(self, tokenizer: Any, chat: ChatSettings = OWN_TEMPLATE) -> None:
+        own = copy.deepcopy(tokenizer)  # two threads must not share one tokenizer
+        self._template = ChatTemplate(own, chat.template, chat.thinking)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._prompts: list[Messages] = []
         self._tokens: asyncio.Task[list[list[int]]]
@@ -241,6 +244,7 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
         "dtype": config.dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": config.max_num_seqs,
+        "tokenizer_mode": "hf",  # the one that training uses
         "disable_log_stats": True,
         "trust_remote_code": False,
     }

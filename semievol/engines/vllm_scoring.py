@@ -12,11 +12,11 @@ from typing import Any
 from semievol.engines.base import PromptTooLong, RequestRefused
 from semievol.engines.chat_template import ChatTemplate
 from semievol.engines.label_tree import Answer, Branch, LabelTree
+from semievol.engines.templates import ChatSettings
 
 _SETS = 256  # label sets whose trees are kept
 _IDS = 128  # token ids of a request, vLLM's limit (MAX_LOGPROB_TOKEN_IDS)
 _LIKELIEST = 20  # tokens with log-probabilities that a request may ask for, vLLM's limit (`max_logprobs`)
-_PROMPT = [{"role": "user", "content": "x"}]
 
 # Send a prompt with SamplingParams, and return the vllm.RequestOutput.
 Send = Callable[..., Awaitable[Any]]
@@ -27,15 +27,17 @@ class Scorer:
 
     Args:
         tokenizer: the engine's tokenizer.
+        chat: the template in which prompts are written.
         send: is called with a prompt's token ids and, by keyword, SamplingParams.
         max_model_len: of the engine, in tokens.
     """
 
-    def __init__(self, tokenizer: Any, send: Send, max_model_len: int) -> None:
+    def __init__(self, tokenizer: Any, chat: ChatSettings, send: Send, max_model_len: int) -> None:
         self._send, self._max_model_len = send, max_model_len
-        self._labels = LabelTokens(copy.deepcopy(tokenizer))  # two threads must not share one tokenizer
+        own = copy.deepcopy(tokenizer)  # two threads must not share one tokenizer
+        self._template = ChatTemplate(own, chat.template, chat.thinking)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
-        self._grown = lru_cache(_SETS)(partial(self._thread.submit, self._labels.tree))
+        self._grown = lru_cache(_SETS)(partial(self._thread.submit, self._grow))
         self.figures = {"scored_rows": 0, "score_requests": 0}
 
     async def tree(self, responses: list[str]) -> LabelTree:
@@ -45,8 +47,12 @@ class Scorer:
         except RequestRefused as error:
             raise RequestRefused(str(error)) from None  # a new one: each raise adds to the traceback of a kept one
 
+    def _grow(self, responses: tuple[str, ...]) -> LabelTree:
+        return LabelTree(responses, list(map(self._template.encode, responses)), self._template.end)
+
     async def score(self, prompt: list[int], tree: LabelTree) -> list[float]:
         """Return the probabilities of the responses to a prompt relative to each other; see `LabelTree`."""
+        prompt = prompt + self._template.lead
         if len(prompt) + tree.longest > self._max_model_len:
             raise PromptTooLong(
                 f"prompt of {len(prompt):,} tokens + {tree.longest:,} of the longest label exceeds "
@@ -81,36 +87,6 @@ class Scorer:
     async def _one_token(self, prompt: list[int], **options: Any) -> Any:
         self.figures["score_requests"] += 1
         return await self._send(prompt, max_tokens=1, temperature=0.0, flat_logprobs=True, **options)
-
-
-class LabelTokens:
-    """Turns labels into the tokens with which a model is trained to say them."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer, self._template = tokenizer, ChatTemplate(tokenizer)
-        [self._asked] = self._template.prompts([_PROMPT])
-        x, y = self._as_trained("x"), self._as_trained("7")
-        behind = 0  # tokens that the template writes behind a response
-        if x and y:
-            pairs = list(zip(reversed(x), reversed(y), strict=False))
-            behind = next((place for place, (a, b) in enumerate(pairs) if a != b), len(pairs))
-        self._behind = x[len(x) - behind :] if x else []
-        self.end = self._behind[0] if self._behind else tokenizer.eos_token_id
-
-    def tree(self, responses: tuple[str, ...]) -> LabelTree:
-        return LabelTree(responses, [self.tokens(response) for response in responses], self.end)
-
-    def tokens(self, response: str) -> list[int]:
-        """Return the tokens of a response, without those that end the turn."""
-        trained, own = self._as_trained(response), len(self._behind)
-        if trained and trained[len(trained) - own :] == self._behind:
-            return trained[: len(trained) - own]
-        return list(self._tokenizer.encode(response, add_special_tokens=False))
-
-    def _as_trained(self, response: str) -> list[int]:
-        """Return the tokens that follow a prompt in training, or none if the template changes the prompt for a response."""
-        ids = self._template.exchange(_PROMPT, [{"role": "assistant", "content": response}])["input_ids"]
-        return ids[len(self._asked) :] if ids[: len(self._asked)] == self._asked else []
 
 
 def keep_other_logprobs() -> None:

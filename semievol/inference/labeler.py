@@ -20,6 +20,7 @@ from semievol.config import Collaborator, EmbeddingConfig
 from semievol.data import storage
 from semievol.data.tables import to_row
 from semievol.engines import Engine, PromptTooLong, RequestRefused
+from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.errors import UserError
 from semievol.method import confidence
 from semievol.method.confidence import Response
@@ -52,6 +53,7 @@ class Pass:
     endpoint: str | None
     members: tuple[int, ...]  # places among the panel's collaborators
     last: bool  # it gives the verdict
+    chat: ChatSettings = OWN_TEMPLATE
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ import pyarrow as pa
 from semievol import engines
 from semievol.config import EngineConfig, PoolResources
 from semievol.engines import Engine, EngineDied, RequestRefused
+from semievol.engines.templates import ChatSettings
 from semievol.errors import UserError
 from semievol.inference.labeler import Labeler, Labeling, Pass
 from semievol.runtime import cluster
 
-Factory = Callable[[str, EngineConfig], Engine]
+Factory = Callable[[str, EngineConfig, ChatSettings], Engine]
 STARTS = 3  # of an engine that is lost before it is ready
 _LEAVES_IN_S, _ANSWERS_IN_S = 60.0, 10.0
 
@@ -41,14 +42,14 @@ class EnginePool:
         """Return the actor (`EngineKeeper`) that keeps the engines of a pass. A `Relay` that claims one starts it."""
         import ray
 
-        key = (cluster.connection(), work.model, work.endpoint, repr(config), repr(resources))
+        key = (cluster.connection(), work.model, work.endpoint, work.chat, repr(config), repr(resources))
         if self._keeper is not None and key == self._key:
             with suppress(ray.exceptions.RayActorError):  # lost with its node
                 ray.get(self._keeper.begin.remote())
                 return self._keeper
         self.release()
         keeper = ray.remote(EngineKeeper).options(num_cpus=0, scheduling_strategy=cluster.drivers_node())
-        self._keeper = keeper.remote(work.model, self._factory, config, resources)
+        self._keeper = keeper.remote(work.model, self._factory, config, work.chat, resources)
         self._key = key
         return self._keeper
 
@@ -68,8 +69,10 @@ class EnginePool:
 class EngineKeeper:
     """Actor: knows which engine belongs to which relay. What it starts ends with it, and it ends with the driver."""
 
-    def __init__(self, model: str, factory: Factory, config: EngineConfig, resources: PoolResources) -> None:
-        self._start = (model, factory, config)
+    def __init__(
+        self, model: str, factory: Factory, config: EngineConfig, chat: ChatSettings, resources: PoolResources
+    ) -> None:
+        self._start = (model, factory, config, chat)
         self._reserved = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
         self._most = resources.max_actors or resources.actors
         self._engines: dict[int, Any] = {}  # by place
@@ -146,14 +149,14 @@ class EngineKeeper:
 class EngineActor:
     """Actor: one engine, and the labeler of the current pass."""
 
-    def __init__(self, model: str, factory: Factory, config: EngineConfig) -> None:
+    def __init__(self, model: str, factory: Factory, config: EngineConfig, chat: ChatSettings) -> None:
         self._engine: Engine | None = None
         self._unusable: UserError | None = None
         started = time.monotonic()
         hangs = threading.Timer(config.start_timeout_s, _leave, ["the engine does not start; leaving"])
         hangs.start()
         try:
-            self._engine = factory(model, config) if model else None
+            self._engine = factory(model, config, chat) if model else None
         except UserError as error:
             self._unusable = error  # raised in here, Ray would give it back as the death of an actor
         finally:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from semievol.config import RunConfig
 from semievol.data import paths, storage
 from semievol.data.storage import FileEntry
+from semievol.engines.templates import ChatSettings
 from semievol.errors import UserError
 from semievol.retrieval import embedding
 from semievol.runs.folder import fingerprint
@@ -31,6 +32,7 @@ class Fingerprints:
         self._known = [asdict(file) for split in ("test", "labeled") for file in files[split]]
         self._models = {
             "base": _base_identity(run_config),
+            "chat_template": [ChatSettings.of(run_config.model).template],  # its text: the file may have changed
             "embedding": _model_identity(
                 "embedding.model", embedding.model_path(run_config.embedding.model), ("modules.json", "config.json")
             ),

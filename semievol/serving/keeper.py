@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semievol.config import RunConfig
+from semievol.engines.templates import ChatSettings
 from semievol.engines.vllm import engine_environment
 from semievol.runs import promotion
 from semievol.runs.folder import RunFolder
@@ -149,7 +150,7 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
         runtime_env={"env_vars": engine_environment(config.engine)},
         log_engine_metrics=False,
     )
-    arguments = {"weights": weights, "engine_config": config.engine.model_dump()}
+    arguments = {"weights": weights, "engine_config": config.engine.model_dump(), "chat": ChatSettings.of(config.model)}
     arguments |= {"default_max_tokens": min(serving.default_max_tokens, serving.max_tokens)}
     model: Any = build_llm_deployment(llm_config, deployment_cls=ModelServer, bind_kwargs=arguments)
     serve.run_many(

@@ -1,7 +1,7 @@
 """The replica of one model: ray.serve.llm's LLMServer, which takes HTTP bodies through a Serve handle.
 
-The endpoint passes requests and responses as bytes to and from vLLM's OpenAI app in the replica. So a body is not parsed
-twice (except for models without system messages), and the endpoint does not need vLLM.
+The endpoint passes requests and responses as bytes to and from vLLM's OpenAI app in the replica, so it does not need vLLM.
+Chats are put in the form in which the model was trained: its template, its end of turn, and people's text as text.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ray.serve.llm.deployment import LLMServer
 from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.templates import ChatSettings
 from semievol.engines.vllm import engine_options, is_cpu_build
-from semievol.method.prompts import without_system
 from semievol.serving.backend import CHAT, COMPLETIONS
 
 _CANCEL_S = 2.0  # for vLLM to abort a request
@@ -38,14 +38,22 @@ class ModelServer(LLMServer):
     """An LLMServer with two methods that pass an HTTP body to vLLM's app."""
 
     async def __init__(  # type: ignore[misc]
-        self, llm_config: LLMConfig, weights: str, engine_config: dict[str, Any], default_max_tokens: int
+        self,
+        llm_config: LLMConfig,
+        weights: str,
+        engine_config: dict[str, Any],
+        chat: ChatSettings,
+        default_max_tokens: int,
     ) -> None:
         """Fetch the weights (a folder, a URI or a Hugging Face id) to this node, then start the engine."""
         path = await asyncio.to_thread(storage.local_copy, weights) if "://" in weights else weights
+        tokenizer = await asyncio.to_thread(load_tokenizer, path)
+        self._template = ChatTemplate(tokenizer, chat.template, chat.thinking)
         # Build a new LLMConfig, because it caches values that are derived from its fields.
         local_config = LLMConfig(
             model_loading_config={"model_id": llm_config.model_id, "model_source": path},
-            engine_kwargs=engine_options(path, EngineConfig(**engine_config)),
+            engine_kwargs=engine_options(path, EngineConfig(**engine_config))
+            | {"chat_template": self._template.source},
             placement_group_config=llm_config.placement_group_config,
             runtime_env=llm_config.runtime_env,
             log_engine_metrics=False,
@@ -57,14 +65,12 @@ class ModelServer(LLMServer):
         self._app.state.openai_serving_chat.default_sampling_params["max_tokens"] = default_max_tokens
         self._default_max_tokens = default_max_tokens
         self._window: int = self.engine._engine_client.model_config.max_model_len
-        # If so, the model was trained with system text at the head of the user message (see `without_system`).
-        self._tokenizer = tokenizer = await asyncio.to_thread(load_tokenizer, path)
-        self._merges = bool(tokenizer.chat_template) and not ChatTemplate(tokenizer).takes_system
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Return the status and the whole body of a response."""
         status, *parts = [part async for part in self.stream(path, body)]
-        return status, b"".join(parts)  # type: ignore[return-value, arg-type]
+        whole = b"".join(parts)  # type: ignore[arg-type]
+        return status, self._template.answered(whole) if path == CHAT and status == 200 else whole  # type: ignore[return-value]
 
     async def stream(self, path: str, body: bytes) -> AsyncGenerator[int | bytes, None]:
         """Yield the status, then the parts of the body as they arrive."""
@@ -77,9 +83,8 @@ class ModelServer(LLMServer):
 
     async def _messages(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
         """Run the ASGI app on one request; abort it if the consumer stops reading."""
-        if path == CHAT and self._merges:
-            request = json.loads(body)
-            body = json.dumps(request | {"messages": without_system(request["messages"])}).encode()
+        if path == CHAT:
+            body = json.dumps(self._template.request(json.loads(body))).encode()
         if path == COMPLETIONS:
             body = await asyncio.to_thread(self._limited, body)
         sent: asyncio.Queue[Any] = asyncio.Queue()

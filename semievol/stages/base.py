@@ -16,6 +16,7 @@ from semievol import trainers
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
+from semievol.engines.templates import ChatSettings
 from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
 from semievol.method.prompts import Prompts
@@ -99,7 +100,7 @@ class Stage:
         version: raised when the output changes for equal settings and inputs: the stage and what depends on it run again.
         settings: keys of the config that its output depends on, as dotted paths. Knobs of speed (batch sizes, commit sizes,
             memory) are not among them: they may change between attempts without losing what is committed.
-        models: what it loads that no stage makes: base, embedding, collaborators.
+        models: what it loads that no stage makes: base, embedding, collaborators, chat_template.
         reads_files: whether its output depends on the input files themselves.
         pool: the key under `resources` that says what it asks for, or what finds the key in a config; empty for a single task.
         wanted: whether a run with this config has the stage at all.
@@ -158,6 +159,10 @@ class StageContext:
     def input(self, stage: str, part: str = "rows") -> str:
         """Return the URI of what an input has written."""
         return storage.join(self.inputs[stage], part)
+
+    @property
+    def chat(self) -> ChatSettings:
+        return ChatSettings.of(self.config.model)
 
     @property
     def row_job(self) -> RowJob:

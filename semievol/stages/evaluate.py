@@ -33,7 +33,7 @@ def run(ctx: StageContext) -> StageResult:
     source, out = ctx.input("ingest", "test"), ctx.rows
     shown = ctx.input("evaluate/retrieve") if "evaluate/retrieve" in ctx.inputs else source
     greedy = Collaborator(name="greedy", k=config.k, temperature=0.0)
-    passes = [Pass(weights, None, (0,), last=True)]
+    passes = [Pass(weights, None, (0,), last=True, chat=ctx.chat)]
     how = {"max_tokens": config.max_tokens}
     actors = ask(ctx, shown, [greedy], passes, PREDICTED, how, columns={"answer": "gold"})
     scored = storage.read_table(out, ["gold", "answer", "likelihood"])
@@ -89,12 +89,15 @@ def _declare(model: str, **more: Any) -> Stage:
             "evaluate.confidence_level",
         ),
         pool="label",
+        version=2,
         evaluates=model,
         **more,
     )
 
 
-BASE = _declare("base", inputs=_inputs, after=("retrieve", "evaluate/retrieve"), models=("base",), scope=Scope.ONCE)
+BASE = _declare(
+    "base", inputs=_inputs, after=("retrieve", "evaluate/retrieve"), models=("base", "chat_template"), scope=Scope.ONCE
+)
 WARM = _declare(
     "warm", inputs=lambda place: _inputs(place, warmup=("warmup", 0)), after=("evaluate/base",), scope=Scope.ONCE
 )

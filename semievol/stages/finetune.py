@@ -28,7 +28,7 @@ def run(ctx: StageContext) -> StageResult:
 
 def train(ctx: StageContext, config: TrainConfig, base: str, sources: list[Source]) -> StageResult:
     """Render the rows of the sources, and train on them, from the weights `base`."""
-    trainer, spec = ctx.trainer(ctx.config), TrainSpec(base, ctx.out, config, ctx.config.seed)
+    trainer, spec = ctx.trainer(ctx.config), TrainSpec(base, ctx.out, config, ctx.config.seed, ctx.chat)
     rendered = render(sources, spec, ctx.prompts, tokens=trainer.needs_tokens)
     ctx.check_bad_fraction(rendered.quarantined, rendered.came_in, rendered.examples)
     metrics = trainer.train(ctx.name, spec, rendered.usable, ctx.emit) | {"cut_to_fit": rendered.cut}
@@ -41,8 +41,9 @@ STAGE = Stage(
     inputs=lambda place: {"ingest": ("ingest", 0), "warmup": place.warm, "select": ("select", place.number)},
     verify=lambda checks: checks.rows_of({"ingest": "labeled", "select": "rows"}, checks.came_in),
     after=("select",),
-    settings=("task", "finetune_prompt", "finetune", "seed", "trainer.output_settings"),
-    models=("base",),
+    version=2,
+    settings=("task", "finetune_prompt", "model.thinking", "finetune", "seed", "trainer.output_settings"),
+    models=("base", "chat_template"),
     pool=lambda config: trainers.load(config).pool,
     makes="evolved",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageRes
 # Keys of the config that the answers of an engine depend on.
 ENGINE_SETTINGS = (
     *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.output_extra", "task"),
+    "model.thinking",
 )
 
 
@@ -99,7 +101,11 @@ def passes(ctx: StageContext) -> list[Pass]:
     groups = groups or {("", None): []}
     *_, last = groups
     groups[last] += free
-    return [Pass(*weights, tuple(members), last=weights == last) for weights, members in groups.items()]
+    others = {who.model for who in config.collaborators if who.brings_weights()}  # of another family, maybe
+    chats = {weights: replace(ctx.chat, template=None) if weights[0] in others else ctx.chat for weights in groups}
+    return [
+        Pass(*weights, tuple(members), last=weights == last, chat=chats[weights]) for weights, members in groups.items()
+    ]
 
 
 def _cost(engine: EngineConfig, totals: Counter[str]) -> float | None:
@@ -124,10 +130,11 @@ STAGE = Stage(
     inputs=_inputs,
     verify=lambda checks: checks.same_rows("retrieve"),
     after=("evaluate/warm",),
+    version=2,
     settings=(
         *(*ENGINE_SETTINGS, "seed", "engine.top_logprobs"),
         *("label_prompt", "label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
     ),
-    models=("collaborators",),
+    models=("collaborators", "chat_template"),
     pool="label",
 )

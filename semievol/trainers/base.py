@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from semievol.config import TrainConfig
 from semievol.data import storage
+from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.runtime.progress import Emit
 
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
@@ -27,6 +28,7 @@ class TrainSpec:
     out: str
     config: TrainConfig
     seed: int
+    chat: ChatSettings = OWN_TEMPLATE
 
     @property
     def rows(self) -> str:

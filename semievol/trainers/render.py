@@ -13,6 +13,7 @@ import pyarrow as pa
 from semievol.data import storage
 from semievol.data.tables import ROW_COLUMNS, TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.templates import ChatSettings
 from semievol.method.prompts import Prompts, shorter
 from semievol.runtime.rows import summarize
 from semievol.trainers.base import TrainSpec
@@ -87,12 +88,20 @@ def _render(source: Source, spec: TrainSpec, prompts: Prompts, model: str | None
         _messages,
         batch_size=1024,
         batch_format="pyarrow",
-        fn_kwargs={"source": source, "prompts": prompts, "model": model, "max_length": spec.config.max_length},
+        fn_kwargs={
+            "source": source,
+            "prompts": prompts,
+            "model": model,
+            "chat": spec.chat,
+            "max_length": spec.config.max_length,
+        },
     ).write_parquet(out_path, filesystem=out_filesystem)
 
 
-def _messages(batch: pa.Table, source: Source, prompts: Prompts, model: str | None, max_length: int) -> pa.Table:
-    template = _template(model) if model else None
+def _messages(
+    batch: pa.Table, source: Source, prompts: Prompts, model: str | None, chat: ChatSettings, max_length: int
+) -> pa.Table:
+    template = _template(model, chat) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
     solved = {}
@@ -117,9 +126,10 @@ def _messages(batch: pa.Table, source: Source, prompts: Prompts, model: str | No
 
 
 @cache
-def _template(model: str) -> ChatTemplate:
+def _template(model: str, chat: ChatSettings) -> ChatTemplate:
     """Return the chat template of a model, loaded once in each process."""
-    return ChatTemplate(load_tokenizer(storage.local_copy(model) if "://" in model else model))
+    tokenizer = load_tokenizer(storage.local_copy(model) if "://" in model else model)
+    return ChatTemplate(tokenizer, chat.template, chat.thinking)
 
 
 def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:

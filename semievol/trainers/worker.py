@@ -13,7 +13,7 @@ from semievol.config import LoraConfig
 from semievol.data import storage
 from semievol.engines.chat_template import load_tokenizer
 from semievol.errors import UserError
-from semievol.trainers import arguments
+from semievol.trainers import arguments, companions
 from semievol.trainers.base import ADAPTER, METRICS, MODEL, TrainSpec
 
 
@@ -37,6 +37,8 @@ def work(given: dict[str, Any]) -> None:
     rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
     base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
     _check_targets(base, spec.config.lora)
+    with tempfile.TemporaryDirectory(prefix="semievol-check-") as scratch:
+        dropped = companions.check(base, spec.chat, Path(scratch))
     if not job.use_gpu:
         _adapt_to_cpus()
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
@@ -49,7 +51,7 @@ def work(given: dict[str, Any]) -> None:
         trainer.save_model(str(adapter))  # every rank: ZeRO-3 gathers the weights from all
         if rank == 0:
             _publish(base, spec, adapter, Path(scratch) / MODEL)
-            metrics = _metrics(output, trainer.state)
+            metrics = _metrics(output, trainer.state) | ({"generation_settings_left_out": dropped} if dropped else {})
             storage.write_text(storage.join(spec.out, METRICS), json.dumps(metrics))
 
 
@@ -145,15 +147,23 @@ def _publish(base: str, spec: TrainSpec, adapter: Path, merged: Path) -> None:
     unset_hf_deepspeed_config()  # else ZeRO-3 would load the weights sharded
     full = _load(base, torch.float32)  # for an exact merge
     model = PeftModel.from_pretrained(full, str(adapter)).merge_and_unload()
-    dtype = AutoConfig.from_pretrained(base, trust_remote_code=False).dtype
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    dtype = config.dtype or config.get_text_config().dtype
     model = model.to(dtype) if dtype is not None else model
-    model.save_pretrained(str(merged), safe_serialization=True)
-    load_tokenizer(base).save_pretrained(str(merged))
+    model.save_pretrained(str(merged))
+    companions.save(base, spec.chat, merged)
     storage.upload(str(adapter), storage.join(spec.out, ADAPTER))
     storage.upload(str(merged), storage.join(spec.out, MODEL))
 
 
 def _load(base: str, dtype: Any) -> Any:
-    from transformers import AutoModelForCausalLM
+    """Load a model as what its config says: a multimodal one keeps its other parts."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    whole = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
+    multimodal = whole is not None and whole in (config.architectures or [whole])
+    kind: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+    generation, _ = companions.generation_config(base)  # the base's own may be one that cannot be saved
+    return kind.from_pretrained(base, dtype=dtype, trust_remote_code=False, generation_config=generation)

@@ -22,7 +22,7 @@ from tests.support.training import CopyTrainer
 class SlowEngine(RuleEngine):
     """So that there is a middle to be killed in."""
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, chat: object = None) -> None:
         super().__init__(model, config)
         self._seconds: float = config.extra["seconds"]
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 ROWS = list(range(100, 160))
 
 
-def rules_or_endpoint(model: str, config: EngineConfig) -> Engine:
+def rules_or_endpoint(model: str, config: EngineConfig, chat: object = None) -> Engine:
     return OpenAIEngine(model, config) if config.kind == "openai" else RuleEngine(model, config)
 
 

@@ -21,7 +21,7 @@ class RuleEngine:
     starts are all that there are.
     """
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, chat: object = None) -> None:
         self._log = Path(config.extra["log"])
         self._broken = bool(config.extra.get("broken"))
         with self._log.with_suffix(".starts").open("a") as starts:
@@ -80,7 +80,7 @@ class RuleEngine:
 class CopyEngine:
     """Repeats the answer of the solved example that stands last, next to the question; says nothing without one."""
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, chat: object = None) -> None:
         self.figures: dict[str, float] = {}
 
     async def generate(

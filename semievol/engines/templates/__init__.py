@@ -8,14 +8,33 @@ alpaca  "### Instruction:" and "### Response:"
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from semievol.config import ModelConfig
 from semievol.data import storage
 from semievol.errors import UserError
 
 DEFAULT = "plain"  # of a model without a template
+Thinking = Literal["off", "on"]
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """How a model is spoken to: the Jinja text of a template instead of its own, and whether it thinks first."""
+
+    template: str | None = None
+    thinking: Thinking = "off"
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> ChatSettings:
+        """Return the settings of a config; what is in a template's file travels with them."""
+        return cls(source(model.chat_template) if model.chat_template else None, model.thinking)
+
+
+OWN_TEMPLATE = ChatSettings()
 
 
 def names() -> list[str]:

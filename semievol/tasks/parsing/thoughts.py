@@ -45,6 +45,11 @@ def ends_in(text: str) -> bool:
     return bool(_CLOSE.search(text) or _FINAL.search(text))
 
 
+def tells(token: str) -> bool:
+    """Tell whether a token separates thoughts from answers."""
+    return bool(re.fullmatch(rf"{_OPEN}|{_CLOSE.pattern}|<\|(?:channel|message)\|>", token))
+
+
 def opened(prompt: str) -> str | None:
     """Return the tag with which a prompt ends, if it opens a thought."""
     found = _ENDS_OPEN.search(prompt)

@@ -1,5 +1,6 @@
 """What chat templates show, of models that know a system message and of others. TRL's view of it is in tests/e2e."""
 
+import json
 import warnings
 from typing import Any
 
@@ -181,3 +182,33 @@ def test_nothing_warns() -> None:
         warnings.simplefilter("error")
         for family in FAMILIES.values():
             ChatTemplate(family.tokenizer()).exchange(ASKED, SAID)
+
+
+@families
+@modes
+def test_a_chat_request_is_sent_on_as_prompts_are(family: Family, thinking: Any) -> None:
+    tokenizer = family.tokenizer()
+    chat = ChatTemplate(tokenizer, thinking=thinking)
+    parts = [{"type": "text", "text": f"a{family.end}"}, {"type": "text", "text": "b"}]
+    given = {"model": "m", "max_tokens": 3, "messages": [ASKED[0], {"role": "user", "content": parts}]}
+    sent = chat.request(given)
+    assert sent["stop_token_ids"] == [chat.end] and (sent["model"], sent["max_tokens"]) == ("m", 3)
+    assert all(isinstance(message["content"], str) for message in sent["messages"])
+    assert chat.prompts([sent["messages"]]) == chat.prompts([given["messages"]])  # type: ignore[list-item]
+    assert family.end not in str(sent["messages"])
+
+
+def test_responses_tell_thoughts_from_answers() -> None:
+    """Some tokenizers have special tokens for them, which decoding leaves out, and some prompts open a thought."""
+    magistral, r1, qwen2 = (FAMILIES[name].tokenizer() for name in ("magistral", "r1", "qwen2"))
+    said = magistral.encode("[THINK]5?[/THINK]18</s>", add_special_tokens=False)
+    assert ChatTemplate(magistral, thinking="on").decode([said, said[:3]]) == ["[THINK]5?[/THINK]18", "[THINK]5?"]
+    said = r1.encode("5?</think>18", add_special_tokens=False)
+    assert ChatTemplate(r1, thinking="on").decode([said, said[:2]]) == ["<think>\n5?</think>18", "<think>\n5?"]
+    assert ChatTemplate(r1).decode([said[:2]]) == ["5?"]
+    assert ChatTemplate(qwen2).decode([qwen2.encode("18<|im_end|>", add_special_tokens=False)]) == ["18"]
+    body = b'{"choices": [{"message": {"content": "5?"}}, {"message": {"content": null}}]}'
+    assert [
+        choice["message"]["content"] for choice in json.loads(ChatTemplate(r1, thinking="on").answered(body))["choices"]
+    ] == ["<think>\n5?", "<think>\n"]
+    assert ChatTemplate(r1).answered(body) == body
