@@ -47,7 +47,8 @@ class Engine(Protocol):
     def figures(self) -> dict[str, float]:
         """Return the engine's own counts, to be summed over actors.
 
-        vLLM counts `prompt_tokens`, for each sample of a prompt, and `cached_tokens`: those that the prefix cache had.
+        vLLM counts `prompt_tokens`, for each sample of a prompt, and `cached_tokens`: those that the prefix cache had. It
+        also counts the rows that `score` has answered and its requests: `scored_rows`, `score_requests`.
         """
 
     async def generate(
@@ -56,9 +57,10 @@ class Engine(Protocol):
         """Generate n responses to a chat prompt; sample i uses seed + i, unless an endpoint does it in another way."""
 
     async def score(self, messages: Messages, responses: list[str]) -> list[float]:
-        """Return the probabilities of the responses relative to each other (they sum to 1), from one prefill.
+        """Return the probabilities of the responses relative to each other (they sum to 1), to 1e-3.
 
-        Refuse responses that do not differ in their first token after their common beginning.
+        Each is the likelihood of the response's tokens, normalised. If a response of the set is a prefix of another one, the
+        token that ends a turn counts as the last token of all. Refuse a set in which two responses are the same tokens.
         """
 
     async def likelihood(self, messages: Messages, response: str) -> float:

@@ -72,10 +72,12 @@ def answer_rows(engines: EnginePool, request: Request) -> list[dict[str, float]]
 
 
 def engine_figures(actors: list[dict[str, float]]) -> dict[str, float]:
-    """Return the slowest start of the actors, and the share of prompt tokens that the prefix cache had."""
+    """Return the slowest start of the actors, the share of prompt tokens that the prefix cache had, and requests per score."""
     prompt, cached = (sum(actor.get(f"{kind}_tokens", 0.0) for actor in actors) for kind in ("prompt", "cached"))
     slowest = max((actor["start_s"] for actor in actors), default=0.0)
-    return {"start_s": round(slowest, 1), "prefix_cache_hits": round(cached / max(prompt, 1), 4)}
+    scored, requests = (sum(actor.get(name, 0.0) for actor in actors) for name in ("scored_rows", "score_requests"))
+    figures = {"start_s": round(slowest, 1), "prefix_cache_hits": round(cached / max(prompt, 1), 4)}
+    return figures | ({"requests_per_score": round(requests / scored, 1)} if scored else {})
 
 
 def count_answers(out: str, *, paid: list[str]) -> tuple[Counter[str], Counter[str]]:

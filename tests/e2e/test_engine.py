@@ -1,6 +1,7 @@
 """vLLM as the labeler sees it: several samples, entropies and exact scores, against transformers on the same weights."""
 
 import asyncio
+import csv
 import math
 from collections import Counter
 
@@ -8,10 +9,10 @@ import pytest
 
 from semievol.config import EngineConfig
 from semievol.engines import Completion, Engine, EngineDied, PromptTooLong, RequestRefused, load
-from semievol.method.prompts import Prompts
+from semievol.method.prompts import Messages, Prompts
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
-from tests.support.shared import MODEL, needs_model
+from tests.support.shared import MODEL, SHARED, needs_model
 
 pytestmark = needs_model
 TASK = MultipleChoice()
@@ -25,23 +26,67 @@ def engine() -> Engine:
     return load(str(MODEL), EngineConfig(dtype="float32", max_model_len=512))
 
 
-def test_scores_are_the_models_own_probabilities(engine: Engine) -> None:
+def label_set(name: str) -> list[str]:
+    if name == "letters":
+        return RESPONSES
+    if name == "banking77":
+        with (SHARED / "data" / "banking77" / "train.csv").open(newline="") as file:
+            return sorted({record["category"].replace("_", " ") for record in csv.DictReader(file)})
+    heads = ["card", "card lost", "account", "top up", "Überweisung", "счёт", "карта", "口座", "बैंक", "حساب"]
+    tails = ["", " fee", " fee refund", " fee refund 2", "失败", " не пришёл", " ü", " 🙂", "s", " of a friend"]
+    return [head + tail + number for head in heads for tail in tails for number in ["", *map(str, range(9))]]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "ends"), [("letters", 3, False), ("banking77", 77, False), ("many", 1000, True)]
+)
+def test_scores_are_the_normalised_likelihoods(engine: Engine, name: str, size: int, ends: bool) -> None:
+    responses = label_set(name)
+    assert len(set(responses)) == size
+    prompts = [PROMPT, [{"role": "user", "content": "My card was declined twice. " * 3}]]
+    alone = [asyncio.run(engine.generate(PROMPT, temperature=1.0, seed=seed, max_tokens=6)) for seed in range(4)]
+    before = engine.figures
+
+    async def score() -> list[list[float]]:
+        """Score while others sample; neither may change what the other gets."""
+        sampled = (engine.generate(PROMPT, temperature=1.0, seed=seed, max_tokens=6) for seed in range(4))
+        first, second, *others = await _together(*(engine.score(prompt, responses) for prompt in prompts), *sampled)
+        assert others == alone
+        return [first, second]
+
+    shares = asyncio.run(score())
+    rows, requests = (engine.figures[name] - before[name] for name in ("scored_rows", "score_requests"))
+    assert rows == 2 and requests <= rows * {"letters": 1, "banking77": 78, "many": 250}[name]
+    again = asyncio.run(score())  # from the prefix cache, which has more of the labels now
+    for prompt, once, twice in zip(prompts, shares, again, strict=True):
+        expected = normalised_likelihoods(prompt, responses, ends)
+        assert sum(once) == pytest.approx(1) and max(once) < 0.99
+        assert once == pytest.approx(expected, abs=1e-3) and twice == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(PromptTooLong, match="of the longest label"):
+        asyncio.run(engine.score(PROMPT, ["short", "long " * 500]))
+    with pytest.raises(RequestRefused, match="'same' and 'same' cannot be told apart"):
+        asyncio.run(engine.score(PROMPT, ["same", "other", "same"]))
+
+
+def normalised_likelihoods(prompt: Messages, responses: list[str], ends: bool) -> list[float]:
+    """Compute the likelihoods of the responses by transformers, with the token that ends a turn if `ends`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    shares = asyncio.run(engine.score(PROMPT, RESPONSES))
-    assert sum(shares) == pytest.approx(1)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    asked = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
-    encoded = [tokenizer.encode(response, add_special_tokens=False) for response in RESPONSES]
-    assert len({tuple(ids[:-1]) for ids in encoded}) == 1  # they differ in the last token
+    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    end = [tokenizer.eos_token_id] if ends else []
+    encoded = [tokenizer.encode(response, add_special_tokens=False) + end for response in responses]
+    likelihoods = []
     with torch.no_grad():
-        logits = model(torch.tensor([asked + encoded[0][:-1]])).logits[0, -1]
-    expected = torch.softmax(logits[[ids[-1] for ids in encoded]].double(), -1).tolist()
-    assert shares == pytest.approx(expected, abs=1e-3)
-    with pytest.raises(RequestRefused, match="one token tells apart"):
-        asyncio.run(engine.score(PROMPT, ["Answer: A", "Answer: A B"]))
+        for start in range(0, len(encoded), 100):
+            batch = encoded[start : start + 100]
+            longest = max(map(len, batch))
+            ids = torch.tensor([asked + said + [0] * (longest - len(said)) for said in batch])
+            logprobs = model(ids).logits[:, len(asked) - 1 :].double().log_softmax(-1)
+            likelihoods += [float(logprobs[row, range(len(said)), said].sum()) for row, said in enumerate(batch)]
+    return torch.tensor(likelihoods).softmax(0).tolist()
 
 
 def test_the_likelihood_of_a_given_response_is_the_models_own(engine: Engine) -> None:
