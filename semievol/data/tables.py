@@ -144,7 +144,8 @@ def validate(
     if not question:
         raise BadRow(f"column '{columns.question}' is empty")
     context = _text(raw.get(columns.context), columns.context, max_bytes) if columns.context else ""
-    options = _options(raw.get(columns.options), columns.options, max_bytes) if columns.options else []
+    shown = None if "options" in task.ignores else columns.options
+    options = _options(raw.get(shown), shown, max_bytes) if shown else []
     more = {name: cell_text(raw, name, max_bytes) for name in fields}
     row = Row(question=question, options=options, context=context or None, answer=None, fields=more)
     if problem := task.problem(row):
@@ -155,8 +156,8 @@ def validate(
             raise BadRow(f"column '{answer_column}' is empty")
         row.answer = task.gold(text, row)
         if row.answer is None:
-            expected = f"'{text[:60]}'; expected {task.expects(row)}"
-            raise BadRow(f"column '{answer_column}' is not an answer to the row: {expected}")
+            why = f"'{text[:60]}'; {task.refusal(text, row)}"
+            raise BadRow(f"column '{answer_column}' is not an answer to the row: {why}")
     return row
 
 

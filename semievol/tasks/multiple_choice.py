@@ -64,12 +64,15 @@ class MultipleChoice(Task):
     A response that can be read in two ways gives no answer.
     """
 
-    closed = True
     needs = ("options",)
     transfers = True
     instruction = "Answer with the letter of the correct option."
 
     kind: Literal["multiple_choice"] = "multiple_choice"
+
+    @property
+    def closed(self) -> bool:
+        return True
 
     def problem(self, row: Row) -> str | None:
         if not 2 <= len(row.options) <= len(LETTERS):
