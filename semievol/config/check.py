@@ -47,9 +47,11 @@ def _task(config: RunConfig) -> Iterator[str]:
         ("select.per: answer", select.per == "answer"),
         ("select.max_per_answer", select.max_per_answer is not None),
         ("label.mode: score", config.label.mode == "score"),
+        ("evaluate.mode: score", config.evaluate.mode == "score"),
     ):
         if wants and not task.closed:
-            yield f"{setting} needs answers from a closed set, which task.kind: {task.kind} does not have"
+            which = f"task.kind: {task.kind}" + (" with several labels a row" if task.sets else "")
+            yield f"{setting} needs answers from a closed set, which {which} does not have"
 
 
 def _collaborators(config: RunConfig) -> Iterator[str]:
@@ -72,13 +74,15 @@ def _endpoints(config: RunConfig) -> Iterator[str]:
             f"trainer.kind: {trainer} with engine.kind: {engine}: the engine cannot load what the trainer makes. Use openai for "
             "both, or deepspeed with vllm (also where a collaborator has its own endpoint)"
         )
-    asked = ["engine.kind: openai"] if engine == "openai" else []
-    asked += [f"label.collaborators[{i}]" for i, c in enumerate(config.label.collaborators) if c.endpoint]
-    if config.label.mode == "score" and asked:
-        yield (
-            "label.mode: score needs the exact probabilities of given responses, which only engine.kind: vllm gives; "
-            f"{asked[0]} asks an endpoint. Use label.mode: sample"
-        )
+    for key, mode, asked in (
+        ("label.mode", config.label.mode, config.endpoints),
+        ("evaluate.mode", config.evaluate.mode, config.endpoints if engine == "openai" else []),
+    ):
+        if mode == "score" and asked:
+            yield (
+                f"{key}: score needs the exact probabilities of given responses, which only engine.kind: vllm gives; "
+                f"{asked[0]} asks an endpoint. Use {key}: sample"
+            )
 
 
 def _chat(config: RunConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from semievol.config.section import BaseURL, Section, Share, ShareAboveZero
 
+Mode = Literal["auto", "sample", "score"]
 CONFIDENCES = ("nll", "token_entropy", "vote_entropy")  # see select.confidence
 
 
@@ -93,8 +94,9 @@ class LabelConfig(Section):
         Collaborator(name="careful-examples", k=3, prompt="careful"),
     ]
     """Default: four, with the weights `warm`: two styles of prompt, each without and with 3 solved examples."""
-    mode: Literal["sample", "score"] = "sample"
-    """`sample`: generate responses. `score`: the exact distribution over a closed answer set, one prefill a prompt."""
+    mode: Mode = "auto"
+    """`sample`: generate responses. `score`: the exact distribution over all answers of a row, if they are known
+    beforehand. `auto`: score for classification with one label where vLLM answers, else sample."""
     justify: bool = True
     """Let the warm model decide where answers differ. Without it the majority stands, and ties go to the surer answer."""
     max_tokens: PositiveInt = 16
@@ -112,7 +114,7 @@ class LabelConfig(Section):
         if not any(c.takes_part(0) for c in self.collaborators):
             raise ValueError("collaborators: none takes part in round 0; those with model: round-N begin after round N")
         for i, c in enumerate(self.collaborators):
-            if c.samples > 1 and self.mode != "sample":
+            if c.samples > 1 and self.mode == "score":
                 raise ValueError(f"collaborators[{i}].samples: more than one needs label.mode: sample")
         return self
 
@@ -145,8 +147,10 @@ class SelectConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Evaluation on held-out rows, with greedy decoding."""
+    """Evaluation on held-out rows, with greedy decoding or exact scores."""
 
+    mode: Mode = "auto"
+    """As `label.mode`. With scores the metrics have `nll`, of the true answers, and `max_tokens` does not matter."""
     k: NonNegativeInt = 0
     """Nearest labeled rows as solved examples in the prompt of each test row."""
     max_tokens: PositiveInt = 16

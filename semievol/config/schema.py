@@ -27,9 +27,10 @@ class Columns(Section):
 
     question: str = "question"
     options: str | None = "options"
-    """A list, or a JSON list as text: multiple choice needs it, other kinds show it if there. null: ignore it."""
+    """A list, or a JSON list as text: multiple choice needs it, classification ignores it, other kinds show it if there.
+    null: ignore it."""
     answer: str = "answer"
-    """Multiple choice: a letter (A is the first option) or the text of one option."""
+    """Multiple choice: a letter (A is the first option) or the text of one option. Classification: a label."""
     context: str | None = None
     """A passage that the question is about."""
     stratum: str | None = None
@@ -98,6 +99,30 @@ class RunConfig(Section):
     limits: LimitsConfig = LimitsConfig()
 
     @property
+    def endpoints(self) -> list[str]:
+        """Return the keys of what lets an endpoint answer when rows are labeled."""
+        engine = ["engine.kind: openai"] if self.engine.kind == "openai" else []
+        return engine + [f"label.collaborators[{i}]" for i, c in enumerate(self.label.collaborators) if c.endpoint]
+
+    @property
+    def label_how(self) -> dict[str, Any]:
+        """Return how collaborators are asked: the mode that `auto` stands for, and what matters with it."""
+        several = any(c.samples > 1 for c in self.label.collaborators)
+        mode = self._mode(self.label.mode, sampled=bool(self.endpoints) or several)
+        return _how(mode, self.label.max_tokens) | {"justify": self.label.justify}
+
+    @property
+    def evaluate_how(self) -> dict[str, Any]:
+        """Return how models are asked for the test rows, as `label_how` does."""
+        mode = self._mode(self.evaluate.mode, sampled=self.engine.kind == "openai")
+        return _how(mode, self.evaluate.max_tokens)
+
+    def _mode(self, given: str, *, sampled: bool) -> str:
+        if given != "auto":
+            return given
+        return "score" if self.task.scored and not sampled else "sample"
+
+    @property
     def warmup_prompt(self) -> dict[str, Any]:
         """Return what the prompts of the warm-up depend on."""
         return self.prompt.output_settings(examples=self.warmup.context != "none")
@@ -124,3 +149,7 @@ class RunConfig(Section):
         """GPUs that each replica of a served model reserves, for each one that it is split over."""
         given = self.resources.serve.num_gpus
         return self.resources.label.num_gpus / self.engine.split if given is None else given
+
+
+def _how(mode: str, max_tokens: int) -> dict[str, Any]:
+    return {"mode": mode} | ({"max_tokens": max_tokens} if mode == "sample" else {})

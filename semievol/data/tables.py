@@ -42,7 +42,8 @@ _NEIGHBORS = [("neighbor_ids", pa.list_(pa.int64())), ("neighbor_scores", pa.lis
 RETRIEVED = pa.schema([*_TEXT, *_NEIGHBORS])
 LABELED_RETRIEVED = pa.schema([*LABELED, *_NEIGHBORS])
 # One response of a collaborator (semievol.method.confidence.Response); entropies in nats.
-_SHARE = pa.struct([("answer", pa.string()), ("share", pa.float32())])
+# Of more than 32 answers the likeliest, and the rest together as the share of the answer null.
+_SHARES = pa.list_(pa.struct([("answer", pa.string()), ("share", pa.float32())]))
 RESPONSE = pa.struct(
     [
         ("collaborator", pa.string()),
@@ -50,7 +51,7 @@ RESPONSE = pa.struct(
         ("nll", pa.float32()),
         ("token_entropy", pa.float32()),
         ("tokens", pa.int32()),
-        ("distribution", pa.list_(_SHARE)),  # only of collaborators that give the share of each answer
+        ("distribution", _SHARES),  # only of collaborators that give the share of each answer
         ("error", pa.string()),  # the reason if there is no response
         ("cut", pa.bool_()),  # the row was shortened for the prompt to fit
         ("prompt_tokens", pa.int32()),  # of the request; stored with the first of its responses
@@ -65,6 +66,7 @@ _VERDICT = [
     ("nll", pa.float32()),  # mean negative log-probability per token
     ("token_entropy", pa.float32()),  # mean entropy of the next-token distributions
     ("vote_entropy", pa.float32()),  # of the collaborators' mean distribution over answers
+    ("shares", _SHARES),  # that mean; of sets of labels, the share of the responses that have each label
     ("justified", pa.bool_()),  # decided by self-justification
     ("prompt_tokens", pa.int32()),
     ("output_tokens", pa.int32()),
@@ -72,7 +74,8 @@ _VERDICT = [
     ("quarantine_reason", pa.string()),
 ]
 PSEUDO_LABELED = pa.schema([*_TEXT, *_VERDICT])
-# `likelihood` (open-ended tasks): mean log-probability of the true response's tokens.
+# `likelihood`: of open-ended tasks the mean log-probability of the true response's tokens, of scored ones the log of the
+# true answer's share.
 PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT, ("likelihood", pa.float32())])
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
 # Rendered training rows: chat messages in TRL's prompt / completion format, and their tokens for the trained model.
@@ -144,7 +147,8 @@ def validate(
     if not question:
         raise BadRow(f"column '{columns.question}' is empty")
     context = _text(raw.get(columns.context), columns.context, max_bytes) if columns.context else ""
-    options = _options(raw.get(columns.options), columns.options, max_bytes) if columns.options else []
+    shown = None if "options" in task.ignores else columns.options
+    options = _options(raw.get(shown), shown, max_bytes) if shown else []
     more = {name: cell_text(raw, name, max_bytes) for name in fields}
     row = Row(question=question, options=options, context=context or None, answer=None, fields=more)
     if problem := task.problem(row):
@@ -155,8 +159,8 @@ def validate(
             raise BadRow(f"column '{answer_column}' is empty")
         row.answer = task.gold(text, row)
         if row.answer is None:
-            expected = f"'{text[:60]}'; expected {task.expects(row)}"
-            raise BadRow(f"column '{answer_column}' is not an answer to the row: {expected}")
+            why = f"'{text[:60]}'; {task.refusal(text, row)}"
+            raise BadRow(f"column '{answer_column}' is not an answer to the row: {why}")
     return row
 
 

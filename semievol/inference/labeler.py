@@ -7,6 +7,8 @@ adds its responses; the last one gives the verdict.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -28,6 +30,8 @@ from semievol.method.prompts import Messages, Prompts, shorter
 from semievol.retrieval.embedding import Embedder, Similar
 from semievol.tasks import Row
 
+_SHARES = 32  # of a distribution over a large label set, the most that a finished row keeps
+_LEAST_SHARE = 1e-300  # exact scores underflow
 Prompt = Callable[[Row, list[Row]], Messages]  # of a row and its solved examples
 
 
@@ -130,9 +134,18 @@ class Labeler:
         order = [c.name for c in self._panel.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses, refused) if self._work.last else {}
-        if record.get("gold") is not None and self._task.cosine is not None and not refused:
+        if record.get("gold") is not None and self._panel.mode == "score":
+            verdict["likelihood"] = self._scored(responses[0], row, record["gold"])
+        elif record.get("gold") is not None and self._task.cosine is not None and not refused:
             verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
-        return record | {"responses": [_to_record(r) for r in responses]} | verdict
+        whole = not self._work.last  # the last pass needs the whole distributions for its verdict
+        return record | {"responses": [_to_record(r, whole=whole) for r in responses]} | verdict
+
+    def _scored(self, response: Response, row: Row, gold: str) -> float | None:
+        """Return the log of the share that the first collaborator gives the true answer; None if it scored none."""
+        truth = self._task.transfer(gold, row, row) or gold
+        share = (response.distribution or {}).get(truth)
+        return None if share is None else math.log(max(share, _LEAST_SHARE))
 
     async def _likelihood(self, row: Row, gold: str, neighbors: list[tuple[Row, float]]) -> float | None:
         """Return the likelihood of the true response, for the first collaborator; None if the engine cannot tell."""
@@ -151,10 +164,12 @@ class Labeler:
         candidates = confidence.distinct(same, responses)
         if self._panel.justify and candidates and not refused and not confidence.agree(same, responses):
             decided = await self._justify(row, candidates)
-        found = confidence.verdict(same, responses, decided=decided)
+        found = confidence.verdict(same, responses, decided=decided, task=self._task)
         spent = [*responses, decided] if decided else responses
         errors = [f"{r.collaborator}: {r.error}" for r in responses if r.error]
+        shares = _listed(found.shares) if found and (self._task.closed or self._task.sets) else None
         return (vars(found) if found else {}) | {
+            "shares": shares,
             "justified": decided is not None and decided.answer is not None,
             "prompt_tokens": sum(r.prompt_tokens for r in spent),
             "output_tokens": sum(r.tokens for r in spent),
@@ -229,10 +244,18 @@ async def _fitting(
     raise refused
 
 
-def _to_record(response: Response) -> dict[str, Any]:
+def _to_record(response: Response, *, whole: bool) -> dict[str, Any]:
     shares = response.distribution
-    listed = [{"answer": a, "share": s} for a, s in shares.items()] if shares is not None else None
-    return vars(response) | {"distribution": listed}
+    return vars(response) | {"distribution": None if shares is None else _listed(shares, whole=whole)}
+
+
+def _listed(shares: dict[str, float], *, whole: bool = False) -> list[dict[str, Any]]:
+    """Return shares as records: all, or the largest, with the rest as the share of the answer null."""
+    kept = dict(heapq.nlargest(_SHARES, shares.items(), key=lambda item: item[1])) if len(shares) > _SHARES else shares
+    listed: list[dict[str, Any]] = [{"answer": a, "share": s} for a, s in (shares if whole else kept).items()]
+    if not whole and len(kept) < len(shares):
+        listed.append({"answer": None, "share": max(0.0, sum(shares.values()) - sum(kept.values()))})
+    return listed
 
 
 def _from_record(record: dict[str, Any]) -> Response:

@@ -51,7 +51,9 @@ class Verdict:
 
     `nll` and `token_entropy` are means over the responses that give the answer, or those of self-justification if it
     decided. `vote_entropy` is the entropy of the mean of the collaborators' distributions; responses without an answer
-    count as one more answer. `agreement` is the share of all responses that give the answer.
+    count as one more answer. `agreement` is the share of all responses that give the answer. `shares` is that mean, or
+    of a task whose answers are sets the share of the responses that have each label; then `vote_entropy` is the sum of
+    the entropies of having each label or not.
     """
 
     answer: str
@@ -59,6 +61,7 @@ class Verdict:
     nll: float | None
     token_entropy: float | None
     vote_entropy: float
+    shares: dict[str, float]
 
 
 def token_entropy(logprobs: npt.ArrayLike) -> float:
@@ -117,8 +120,9 @@ def mixture(same: Same, responses: list[Response]) -> dict[str, float]:
     shares: dict[str, float] = {}
     answered = [r for r in responses if r.answer is not None]
     for response in answered:
+        before = list(shares)  # the answers of one distribution differ, so they are compared with earlier ones only
         for answer, share in (response.distribution or {response.answer or "": 1.0}).items():
-            name = next((known for known in shares if known == answer or same(known, answer)), answer)
+            name = answer if answer in shares else next((known for known in before if same(known, answer)), answer)
             shares[name] = shares.get(name, 0.0) + share / len(answered)
     return shares
 
@@ -138,37 +142,58 @@ def agree(same: Same, responses: list[Response]) -> bool:
     return all(r.answer is not None for r in given) and len(distinct(same, given)) == 1
 
 
-def verdict(same: Same, responses: list[Response], *, decided: Response | None = None) -> Verdict | None:
+def verdict(
+    same: Same, responses: list[Response], *, decided: Response | None = None, task: Task | None = None
+) -> Verdict | None:
     """Return the pseudo-label of a row, or None if no response has an answer.
 
     The answer with the largest share of the mixture wins: of sampled responses, the majority's. The lower mean `nll`
-    breaks ties.
+    breaks ties. Of sets, each label that more than half of the responses have is in the answer.
 
     Args:
         decided: the response of self-justification. If it has an answer, that one wins, with its own entropies.
+        task: needed if its answers are sets.
     """
     shares = mixture(same, responses)
     if not shares:
         return None
     given = [r for r in responses if r.error is None]
     silent = sum(r.answer is None for r in given) / len(given)
+    vote_entropy = entropy([*(share * (1 - silent) for share in shares.values()), silent])
 
     def supporting(answer: str) -> list[Response]:
         return [r for r in given if r.answer is not None and same(r.answer, answer)]
 
-    if decided is not None and decided.answer is not None:
-        answer, sources = decided.answer, [decided]
+    if task is not None and task.sets:
+        shares = marginals(task, shares)
+        top = task.joined(label for label, share in shares.items() if share > 0.5)
+        vote_entropy = sum(entropy([share * (1 - silent), 1 - share * (1 - silent)]) for share in shares.values())
+        sources = supporting(top) or [r for r in given if r.answer is not None]  # no response may give just this set
     else:
-        answer = max(shares, key=lambda a: (round(shares[a], 9), -_mean((r.nll for r in supporting(a)), math.inf)))
+        most = round(max(shares.values()), 9)
+        tied = [answer for answer, share in shares.items() if round(share, 9) == most]
+        top = min(tied, key=lambda a: _mean((r.nll for r in supporting(a)), math.inf)) if len(tied) > 1 else tied[0]
         # The mixture's top answer may be the top answer of no single response.
-        sources = supporting(answer) or [from_distribution("", shares)]
+        sources = supporting(top) or [from_distribution("", shares)]
+    if decided is not None and decided.answer is not None:
+        top, sources = decided.answer, [decided]
     return Verdict(
-        answer=answer,
-        agreement=len(supporting(answer)) / len(given),
+        answer=top,
+        agreement=len(supporting(top)) / len(given),
         nll=_mean((r.nll for r in sources), None),
         token_entropy=_mean((r.token_entropy for r in sources), None),
-        vote_entropy=entropy([*(share * (1 - silent) for share in shares.values()), silent]),
+        vote_entropy=vote_entropy,
+        shares=shares,
     )
+
+
+def marginals(task: Task, shares: dict[str, float]) -> dict[str, float]:
+    """Return the share of each label over sets of labels with these shares."""
+    found: dict[str, float] = {}
+    for answer, share in shares.items():
+        for label in task.parts(answer):
+            found[label] = found.get(label, 0.0) + share
+    return found
 
 
 def _mean(values: Iterable[float | None], default: Default) -> float | Default:

@@ -124,7 +124,7 @@ def _render(template: str, task: Task, row: Row, **more: str) -> str:
     from jinja2 import TemplateError
 
     own: dict[str, Any] = {"question": row.question, "context": row.context or "", "options": row.options}
-    own["labels"] = row.candidates or task.choices(row) or []
+    own["labels"] = task.listed(row)
     values = row.fields | own | more
     try:
         return str(_compiled(template).render(values, row=values))

@@ -14,6 +14,8 @@ from semievol.stages.base import Key
 
 _CEILING = "the final training saw the true answers of the unlabeled rows"
 
+_LABELS_SHOWN, _CONFUSIONS_SHOWN = 20, 10
+
 
 def write(finished: Finished) -> dict[str, Any]:
     """Write summary.json and README.md into the run folder, and return the summary."""
@@ -91,6 +93,7 @@ def run_readme(figures: dict[str, Any]) -> str:
             f"Pseudo-labels against the oracle{use}: {labels['accuracy']:.3f} right of all,\n"
             f"{labels['selected_accuracy']:.3f} of the selected, coverage {labels['coverage']:.3f}."
         )
+    parts += _by_label(figures)
     parts += _data([each for each in figures["rounds"] if each["data"]])
     steps = []
     for step in figures["stages"]:
@@ -112,7 +115,39 @@ def _data(rounds: list[dict[str, Any]]) -> list[str]:
             table.append(record)
         for what, key in (("quarantined", "reasons"), ("noted", "notes")):
             notes += [f"- {what}, {reason}{_in_round(each)}: {n}" for reason, n in each["data"][key].items()]
+        notes += [_labels(labels)] if (labels := each["data"].get("labels")) else []
     return ["## Data", *([tables.to_markdown(table)] if table else []), *(["\n".join(notes)] if notes else [])]
+
+
+def _labels(counts: dict[str, int]) -> str:
+    """Return the line about the labels of the labeled rows."""
+    shown = ", ".join(f"{label} {n:,}" for label, n in list(counts.items())[:_LABELS_SHOWN])
+    return f"- {len(counts):,} labels in the labeled rows: {shown}{', ...' if len(counts) > _LABELS_SHOWN else ''}"
+
+
+def _by_label(figures: dict[str, Any]) -> list[str]:
+    """Return the paragraphs about the labels, for the last model that was evaluated; nothing for other kinds of task."""
+    name, model = list(figures["models"].items())[-1] if figures["models"] else ("", {})
+    if not model.get("labels"):
+        return []
+    frequent = sorted(model["labels"].items(), key=lambda item: -item[1]["support"])
+    shares = ("precision", "recall", "f1")
+    rows = [
+        {"label": label} | {key: f"{f[key]:.3f}" for key in shares} | {"test rows": f["support"]}
+        for label, f in frequent[:_LABELS_SHOWN]
+    ]
+    more = (
+        f" The {_LABELS_SHOWN} most frequent of {len(frequent):,}; summary.json has all."
+        if frequent[_LABELS_SHOWN:]
+        else ""
+    )
+    parts = [f"## Labels of {name}", f"Macro-F1 {model['macro_f1']:.3f}.{more}", tables.to_markdown(rows)]
+    if confused := model["confusions"][:_CONFUSIONS_SHOWN]:
+        table = [
+            {"true": c["true"], "answered": c["answered"] or "(no answer)", "test rows": c["rows"]} for c in confused
+        ]
+        parts += ["Most frequent confusions:", tables.to_markdown(table)]
+    return parts
 
 
 def _in_round(entry: dict[str, Any]) -> str:
@@ -133,6 +168,7 @@ def _accuracies(figures: dict[str, Any]) -> tables.Records:
             f"{figures['level']} interval": "{:.3f} to {:.3f}".format(*m["interval"]),
             "unparsable answers": f"{100 * m['unparsable']:.1f} %",
         }
+        | ({"macro-F1": f"{m['macro_f1']:.3f}"} if "macro_f1" in m else {})
         for name, m in models.items()
     ]
 

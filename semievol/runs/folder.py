@@ -23,7 +23,8 @@ from typing import Any
 
 import semievol
 from semievol.data import storage
-from semievol.stages.base import Key, Rows, StageResult
+from semievol.stages.base import Key, Rows, StageResult, learned
+from semievol.tasks import Task
 
 MANIFEST, RUN = "manifest.json", "run.json"
 _DATA = "data.json"
@@ -83,6 +84,10 @@ class RunFolder:
     def stage(self, stage: str, round_number: int = 0) -> str:
         """Return the folder of a stage. All code gets the path from this method."""
         return storage.join(self.uri, f"round-{round_number}", stage)
+
+    def task(self, task: Task) -> Task:
+        """Return the kind of task of the run's config, with the labels that its ingest has found."""
+        return learned(task, self.stage("ingest"))
 
     def manifest(self, stage: str, round_number: int = 0) -> Manifest | None:
         """Return the manifest of a stage, with any fingerprint; None if there is none."""

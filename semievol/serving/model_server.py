@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
+from vllm import SamplingParams
+from vllm.sampling_params import RequestOutputKind
 
 from semievol.config import EngineConfig
 from semievol.data import storage
+from semievol.engines.base import RequestRefused
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings
 from semievol.engines.vllm import engine_options, is_cpu_build
+from semievol.engines.vllm_scoring import Scorer
+from semievol.method.prompts import Messages
 from semievol.serving.backend import CHAT, COMPLETIONS
 
 _CANCEL_S = 2.0  # for vLLM to abort a request
@@ -65,12 +71,31 @@ class ModelServer(LLMServer):
         self._app.state.openai_serving_chat.default_sampling_params["max_tokens"] = default_max_tokens
         self._default_max_tokens = default_max_tokens
         self._window: int = self.engine._engine_client.model_config.max_model_len
+        self._scorer = Scorer(tokenizer, chat, self._generate, self._window)
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Return the status and the whole body of a response."""
         status, *parts = [part async for part in self.stream(path, body)]
         whole = b"".join(parts)  # type: ignore[arg-type]
         return status, self._template.answered(whole) if path == CHAT and status == 200 else whole  # type: ignore[return-value]
+
+    async def score(self, messages: Messages, responses: list[str]) -> tuple[list[float], str]:
+        """Return the probabilities of responses relative to each other, or why the model refuses."""
+        try:
+            [prompt] = await asyncio.to_thread(self._template.prompts, [messages])
+            tree = await self._scorer.tree(responses)
+            return await self._scorer.score(prompt, tree), ""
+        except RequestRefused as refusal:
+            return [], str(refusal)
+
+    async def _generate(self, prompt: list[int], **sampling: Any) -> Any:
+        """Send a prompt of tokens to the engine and return its vllm.RequestOutput."""
+        options = {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
+        parameters = SamplingParams(**sampling, **options)
+        asked = {"prompt_token_ids": prompt}
+        async for output in self.engine._engine_client.generate(asked, parameters, uuid.uuid4().hex):
+            last = output
+        return last
 
     async def stream(self, path: str, body: bytes) -> AsyncGenerator[int | bytes, None]:
         """Yield the status, then the parts of the body as they arrive."""

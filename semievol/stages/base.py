@@ -171,9 +171,7 @@ class StageContext:
     @property
     def task(self) -> Task:
         """Return the kind of task, with the labels that ingest has found."""
-        found = storage.join(self.inputs["ingest"], LABELS) if "ingest" in self.inputs else None
-        known = json.loads(storage.read_text(found)) if found and storage.exists(found) else {}
-        return self.config.task.learned(known)
+        return learned(self.config.task, self.inputs["ingest"]) if "ingest" in self.inputs else self.config.task
 
     @property
     def prompts(self) -> Prompts:
@@ -198,3 +196,9 @@ class StageContext:
                 f"stage {self.name}: {bad:,} of {total:,} rows cannot be used, over limits.max_bad_fraction = {limit:g}. "
                 f"The first:\n{shown}\nCorrect the data, or raise the limit to continue without these rows"
             )
+
+
+def learned(task: Task, ingested: str) -> Task:
+    """Return the kind of task, with the labels that ingest has found and left in its folder."""
+    found = storage.join(ingested, LABELS)
+    return task.learned(json.loads(storage.read_text(found))) if task.learns and storage.exists(found) else task

@@ -1,4 +1,4 @@
-"""Evaluate a model on the held-out rows: it answers them greedily, with `evaluate.k` after solved examples.
+"""Evaluate a model on the held-out rows: it answers them greedily or by exact scores, with `evaluate.k` after solved examples.
 
 Each model has a stage of its own, so that only what has changed is asked again.
 """
@@ -16,6 +16,7 @@ from semievol.data import storage
 from semievol.data.tables import PREDICTED
 from semievol.inference.bulk import count_answers, engine_figures
 from semievol.inference.labeler import Pass
+from semievol.method.labels import by_label
 from semievol.method.metrics import wilson_interval
 from semievol.stages.base import Key, Place, Rows, Scope, Stage, StageContext, StageResult
 from semievol.stages.label import ENGINE_SETTINGS, ask
@@ -34,7 +35,7 @@ def run(ctx: StageContext) -> StageResult:
     shown = ctx.input("evaluate/retrieve") if "evaluate/retrieve" in ctx.inputs else source
     greedy = Collaborator(name="greedy", k=config.k, temperature=0.0)
     passes = [Pass(weights, None, (0,), last=True, chat=ctx.chat)]
-    how = {"max_tokens": config.max_tokens}
+    how = ctx.config.evaluate_how
     actors = ask(ctx, shown, [greedy], passes, PREDICTED, how, columns={"answer": "gold"})
     scored = storage.read_table(out, ["gold", "answer", "likelihood"])
     totals, reasons = count_answers(out, paid=[])
@@ -52,7 +53,10 @@ def run(ctx: StageContext) -> StageResult:
         "engine": engine_figures(actors),
     }
     if scored["likelihood"].null_count < len(scored):
-        metrics["likelihood"] = round(pc.mean(scored["likelihood"]).as_py(), 4)  # nats a token, of open-ended tasks
+        likelihood = pc.mean(scored["likelihood"]).as_py()  # of open-ended tasks in nats a token
+        metrics |= {"nll": round(-likelihood, 4)} if how["mode"] == "score" else {"likelihood": round(likelihood, 4)}
+    if ctx.task.names_labels:
+        metrics |= by_label(ctx.task, scored["gold"].to_pylist(), scored["answer"].to_pylist())
     # An unparsable answer is a wrong answer, not a lost row.
     rows = Rows(came_in=storage.count_rows(source), out=len(scored))
     return StageResult(rows, metrics, f"accuracy {metrics['accuracy']:.3f} ({low:.3f} to {high:.3f})")
@@ -81,15 +85,9 @@ def _declare(model: str, **more: Any) -> Stage:
         f"evaluate/{model}",
         run=run,
         verify=lambda checks: checks.same_rows("ingest", "test"),
-        settings=(
-            *ENGINE_SETTINGS,
-            "evaluate_prompt",
-            "evaluate.max_tokens",
-            "evaluate.k",
-            "evaluate.confidence_level",
-        ),
-        pool="label",
         version=2,
+        settings=(*ENGINE_SETTINGS, "evaluate_prompt", "evaluate_how", "evaluate.k", "evaluate.confidence_level"),
+        pool="label",
         evaluates=model,
         **more,
     )

@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from semievol.config import LimitsConfig, RunConfig
-from semievol.data import readers, storage
+from semievol.data import labels, readers, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, fill, to_record, validate
 from semievol.errors import UserError
-from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult
+from semievol.runtime.rows import summarize
+from semievol.stages.base import LABELS, Rows, Scope, Stage, StageContext, StageResult
 
 _BUCKET_BYTES = 64 << 20  # input bytes per shuffle bucket; one task folds one bucket in memory
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
@@ -102,7 +103,9 @@ def run(ctx: StageContext) -> StageResult:
         leaks=sum(counts[split, "leak"] for split in splits),
     )
     ctx.check_bad_fraction(rows.quarantined, rows.came_in, examples)
+    counted = _labels(ctx, notes)
     metrics = {
+        "labels": dict(counted.most_common()),  # of the labeled rows, where the task has labels
         "splits": {s: {f: counts[s, f] for f in ("kept", "quarantined", "duplicate", "leak")} for s in splits},
         "reasons": dict(reasons.most_common(100)),
         "notes": dict(notes.most_common()),
@@ -110,8 +113,34 @@ def run(ctx: StageContext) -> StageResult:
     }
     in_round = f", round {ctx.number}" if ctx.number else ""
     kept = ", ".join(f"{counts[s, 'kept']:,} {s}" for s in ("labeled", "unlabeled", "test") if s in splits)
+    kept += f", {len(counted):,} labels" if counted else ""
     places = {f"quarantined rows{in_round}": "quarantine"} if rows.quarantined else {}
     return StageResult(rows, metrics, kept, places)
+
+
+def _labels(ctx: StageContext, notes: Counter[str]) -> Counter[str]:
+    """Count the labels of the labeled rows, write them for the other stages, and add to the notes what is odd about them.
+
+    A later round, whose only rows are unlabeled, has the labels of the first one.
+    """
+    task, written = ctx.config.task, storage.join(ctx.out, LABELS)
+    found: dict[str, Counter[str]] = {"labeled": Counter(), "test": Counter()}
+    if not task.names_labels:
+        return found["labeled"]
+    if ctx.inputs:
+        earlier = next(iter(ctx.inputs.values()))
+        storage.write_text(written, storage.read_text(storage.join(earlier, LABELS)))
+        return found["labeled"]
+    for split, counts in found.items():
+        for part in summarize(storage.join(ctx.out, split), ["answer"], labels.count, task=task):
+            counts.update(part)
+            if len(counts) > labels.MOST:
+                break
+    if task.learns:
+        labels.check(task, found["labeled"], storage.count_rows(storage.join(ctx.out, "labeled")))
+    notes.update(labels.notes(task.learned(found["labeled"]), found["labeled"], found["test"]))
+    storage.write_text(written, json.dumps(found["labeled"], ensure_ascii=False))
+    return found["labeled"]
 
 
 def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) -> Iterator[dict[str, Any]]:
@@ -252,7 +281,7 @@ STAGE = Stage(
     # The rows of earlier rounds, to find duplicates by row id.
     inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},
     verify=_verify,
-    version=2,
+    version=3,
     settings=(
         "data.columns",
         "prompt.columns",

@@ -31,8 +31,7 @@ ENGINE_SETTINGS = (
 def run(ctx: StageContext) -> StageResult:
     config, engine = ctx.config.label, ctx.config.engine
     source, out = ctx.input("retrieve"), ctx.rows
-    how = {"mode": config.mode, "justify": config.justify, "max_tokens": config.max_tokens}
-    actors = ask(ctx, source, config.collaborators, passes(ctx), PSEUDO_LABELED, how)
+    actors = ask(ctx, source, config.collaborators, passes(ctx), PSEUDO_LABELED, ctx.config.label_how)
     totals, reasons = count_answers(out, paid=[who.name for who in config.collaborators if who.endpoint])
     rows = Rows(came_in=storage.count_rows(source), out=totals["answered"], quarantined=totals["quarantined"])
     ctx.check_bad_fraction(rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
@@ -133,7 +132,7 @@ STAGE = Stage(
     version=2,
     settings=(
         *(*ENGINE_SETTINGS, "seed", "engine.top_logprobs"),
-        *("label_prompt", "label.collaborators", "label.mode", "label.justify", "label.max_tokens"),
+        *("label_prompt", "label.collaborators", "label_how"),
     ),
     models=("collaborators", "chat_template"),
     pool="label",

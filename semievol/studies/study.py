@@ -159,7 +159,10 @@ def _result(planned: PlannedRun, driver: Pipeline, figures: dict[str, Any]) -> R
         seed=planned.seed,
         accuracy=figures["models"][model]["accuracy"],
         interval=tuple(figures["models"][model]["interval"]),
-        scores=scores_by_row(storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"), driver.config.task),
+        scores=scores_by_row(
+            storage.join(driver.folder.stage(evaluated, last[evaluated]), "rows"),
+            driver.folder.task(driver.config.task),
+        ),
         trained_rows=training.rows.out if training else None,
         steps=training.metrics["steps"] if training else None,
         selected=figures["selected"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -38,10 +39,9 @@ class Task(BaseModel, ABC):
     canonical strings. No method raises, for any text.
 
     Attributes:
-        closed: All answers of a row are known beforehand, and `choices` returns them.
         needs: Keys of `data.columns` without which rows cannot be asked.
+        ignores: Keys of `data.columns` whose cells are not read.
         transfers: The answer of a solved row can mean something for another row.
-        scored: `label.mode: auto` and `evaluate.mode: auto` score all answers, and generate none.
         instruction: The last paragraph of the user message. It says how to answer.
     """
 
@@ -49,11 +49,40 @@ class Task(BaseModel, ABC):
 
     kind: str
 
-    closed: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+    ignores: ClassVar[tuple[str, ...]] = ()
     transfers: ClassVar[bool] = False
-    scored: ClassVar[bool] = False
     instruction: ClassVar[str] = ""
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether all answers of a row are known beforehand, so that `choices` returns them."""
+        return False
+
+    @property
+    def scored(self) -> bool:
+        """Tell whether `label.mode: auto` and `evaluate.mode: auto` score all answers, and generate none."""
+        return False
+
+    @property
+    def names_labels(self) -> bool:
+        """Tell whether answers are labels that mean the same in every row, so that reports count each."""
+        return False
+
+    @property
+    def sets(self) -> bool:
+        """Tell whether an answer is a set of `parts`, each of which is believed by itself."""
+        return False
+
+    @property
+    def learns(self) -> bool:
+        """Tell whether the labeled rows say which answers there are; `learned` takes them."""
+        return False
+
+    @property
+    def lists_candidates(self) -> bool:
+        """Tell whether prompts list the answers that are likeliest for a row, which retrieval finds."""
+        return False
 
     @property
     def cosine(self) -> float | None:
@@ -75,6 +104,10 @@ class Task(BaseModel, ABC):
     def expects(self, row: Row) -> str:
         """Return what `gold` would have taken, for an error message."""
         return "a text"
+
+    def refusal(self, text: str, row: Row) -> str:
+        """Return why `gold` does not take a cell, for an error message."""
+        return f"expected {self.expects(row)}"
 
     def ask(self, row: Row) -> str:
         """Return the question as the model reads it, with all that belongs to it."""
@@ -105,6 +138,22 @@ class Task(BaseModel, ABC):
     def choices(self, row: Row) -> list[str] | None:
         """Return all canonical answers of a row of a closed task; None for the others."""
         return None
+
+    def listed(self, row: Row) -> list[str]:
+        """Return the answers that a template may list as `labels`."""
+        return row.candidates or self.choices(row) or []
+
+    def shortlist(self, likely: Iterable[str]) -> list[str]:
+        """Return as many of these answers, likeliest first, as a prompt may list."""
+        return list(likely)
+
+    def parts(self, answer: str) -> list[str]:
+        """Return the labels in an answer: itself, or those of a set."""
+        return [answer]
+
+    def joined(self, parts: Iterable[str]) -> str:
+        """Return the answer that is made of these parts."""
+        return next(iter(parts))
 
     def in_words(self, answer: str, row: Row) -> str:
         """Return a canonical answer as people read it."""

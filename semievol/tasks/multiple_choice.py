@@ -21,20 +21,39 @@ _STATEMENTS = (
     # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models
     # correct themselves.
     re.compile(
-        rf"(?:(?i:{ANSWER})[\"*]{{0,4}}\s{{0,4}}(?i:is|:|=|-|–|—|是|은)?|####)"
+        rf"(?:(?<!wrong )(?<!incorrect )(?i:{ANSWER})[\"*]{{0,4}}\s{{0,4}}(?P<says>(?i:is|:|=|-|–|—|是|은)|)|####)"
         rf"{_OPENING}(?:(?i:option|choice){_OPENING})?{_LETTER}"
     ),
-    re.compile(rf"(?i:\b(?:option|choice)\s*(?:is|:|=)){_OPENING}{_LETTER}"),
+    re.compile(rf"(?<!wrong )(?<!incorrect )(?i:\b(?:option|choice)\s*(?:is|:|=)){_OPENING}{_LETTER}"),
     re.compile(rf"(?i:\bI(?:'d| would)? (?:choose|chose|pick|select|go with))\s+(?i:option\s+)?{_OPENING}{_LETTER}"),
 )
-# A bare "B", "(B)", "b.", "B) text" at the start of the response; "B" as its last line.
-_FIRST = re.compile(r"^[\s*(\[\"`]*([A-Ja-j])(?:[)\].:*\"`]|\s*(?:\n|$))")
-_LAST = re.compile(r"\n[ \t*(\[\"`]*([A-J])[)\].*\"`]*\s*$")
-# "B is correct", "Option B"; believed where the response speaks of one letter only.
-_IN_PASSING = re.compile(
-    r"(?:(?<![\w'])\(?([A-J])\)?[\"*]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
-    r"|\b(?i:option|choice)\s+[*(\[\"]*([A-J])\b(?![\"*)\]]*\s+(?:is|are|was)\s+(?:not|wrong|incorrect|false)\b))"
+# A bare "B", "(B)", "b.", "B) text", "Option B" at the start of the response; "B" as its last line.
+_FIRST = re.compile(
+    r"^[\s*(\[\"`]*(?:(?i:option|choice)[\s*(\[\"]+([A-Ja-j])\b|([A-Ja-j])(?:[)\].:*\"`]|(?=[ \t]*(?:\n|$))))"
 )
+_LAST = re.compile(r"\n[ \t*(\[\"`]*([A-J])[)\].*\"`]*\s*$")
+# "B is correct", "Option B seems right"; believed where the response says it of one letter only.
+_IN_PASSING = re.compile(
+    r"(?<![\w'])\(?([A-J])\)?[\"*]*\s+(?:is|seems|looks|must be|has to be)\s+(?:the\s+)?(?:correct|right|best)\b(?!\s*\?)"
+)
+# "A. ...", "(B) ...", "Option C ..." where an item of a list begins.
+_ITEM = re.compile(
+    r"(?:(?:^|\n)\s*|[.;,!?:]\s+)(?:[-*(\[\"`]{1,4}\s?)?(?:(?i:option|choice|answer)\s+[*(\[\"]*)?([A-J])(?:[)\].:*]|(?=\s*(?:\n|$)))"
+    r"|\b(?i:option|choice)\s+[*(\[\"]*([A-J])\b"
+)
+# What says of a letter before it that it is not the answer, or weighs it.
+_DISMISSED = re.compile(
+    r"\?|\b(?:no|not|nor|never|cannot|wrong|incorrect|false|unlikely|impossible|implausible|eliminat\w+|rul(?:e|ed|ing) out"
+    r"|reject\w*|exclud\w+|discard\w*|but|however|though|would|could|might|may|falsch|nicht|nein|kein\w*|aber|falso|falsa"
+    r"|incorrect[oae]\w*|errad[oa]|n[ãa]o|pero|mas|faux|fausse|pas|non|mais|sbagliat[oa]|err[ao]t[oa]|не|нет|неверн\w*"
+    r"|неправильн\w*)\b|n['’]t\b|[不错錯误誤非]|排除|間違|ない|아니|아닌|틀[린렸]|않",
+    re.IGNORECASE,
+)
+_BECAUSE = re.compile(
+    r"\W*(?:because|since|as|for|due|is (?:the )?(?:correct|right|best)|weil|porque|parce|car|因为|потому)\b",
+    re.IGNORECASE,
+)
+_COMPLETE = re.compile(r"[.!。！\"'”)\]$`*]\s*$")
 # "A and C", "A, B", "(A) or (B)" after the first letter: two options are not an answer.
 _ANOTHER = re.compile(r"[)\].*\"]*\s*(?:,|/|&|\+|and|or)\s*(?:and |or )?[*(\[\"]*(?:[A-HJ]\b(?!')|I\b(?!['\s]*[a-z]))")
 
@@ -45,12 +64,15 @@ class MultipleChoice(Task):
     A response that can be read in two ways gives no answer.
     """
 
-    closed = True
     needs = ("options",)
     transfers = True
     instruction = "Answer with the letter of the correct option."
 
     kind: Literal["multiple_choice"] = "multiple_choice"
+
+    @property
+    def closed(self) -> bool:
+        return True
 
     def problem(self, row: Row) -> str | None:
         if not 2 <= len(row.options) <= len(LETTERS):
@@ -80,18 +102,16 @@ class MultipleChoice(Task):
         repeated = _option(text, row) or _option(stated(text) or "", row)
         if repeated:
             return repeated
-        match = self._statement(text)
-        if match is not None:
-            letter = next(group for group in match.groups() if group).upper()
-            return letter if letter in _lettered(row) and not _ANOTHER.match(text, match.end()) else None
-        passing = {(a or b) for a, b in _IN_PASSING.findall(text)}
-        return passing.pop() if len(passing) == 1 and passing <= _lettered(row).keys() else None
-
-    def _statement(self, text: str) -> re.Match[str] | None:
         for pattern in _STATEMENTS:
-            if found := list(pattern.finditer(text)):
-                return found[-1]
-        return _FIRST.search(text) or _LAST.search(text)
+            found = [match for match in pattern.finditer(text) if _stands(match, row)]
+            if found:
+                letter = _letter(found[-1])
+                return letter if letter in _lettered(row) and not _ANOTHER.match(text, found[-1].end()) else None
+        letter = _first(text, row) or _last(text)
+        if letter is None:
+            passing = set(_IN_PASSING.findall(text))
+            letter = passing.pop() if len(passing) == 1 else None
+        return letter if letter in _lettered(row) else None
 
     def in_words(self, answer: str, row: Row) -> str:
         return _lettered(row).get(answer) or answer
@@ -102,6 +122,67 @@ class MultipleChoice(Task):
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
         text = _lettered(solved).get(answer)
         return next((letter for letter, option in _lettered(row).items() if option == text), None)
+
+
+def _letter(match: re.Match[str]) -> str:
+    return next(group.upper() for group in match.groups() if group and group.upper() in LETTERS)
+
+
+def _stands(match: re.Match[str], row: Row) -> bool:
+    """Tell whether a statement is meant: not "answer A is wrong", and not "Answer: A. this" where "B. that" follows."""
+    letter, options = _letter(match), _lettered(row)
+    rest = match.string[match.end() :]
+    said = _sentence(rest)
+    if match.groupdict().get("says") == "":  # "Answer B" may be an item of a list
+        return not _items(match.string[: match.start()]) and _leads(letter, rest, row)
+    if re.match(r"\W*(?:is|are|was|seems|can|could|would|does|cannot)\b", said) and _DISMISSED.search(said):
+        return False
+    listed = ((line[:1].upper(), _bare(line[2:])) for line in (part.strip(' *(["`') for part in rest.split("\n")[1:]))
+    return not any(name in options and name != letter and text == _bare(options[name]) for name, text in listed)
+
+
+def _first(text: str, row: Row) -> str | None:
+    """Return the letter that a response begins with, if that is its answer and does not open a list of the options."""
+    match = _FIRST.search(text)
+    if match is None:
+        return None
+    letter = _letter(match)
+    return letter if _leads(letter, text[match.end() :], row) and not _ANOTHER.match(text, match.end()) else None
+
+
+def _leads(letter: str, rest: str, row: Row) -> bool:
+    """Tell whether a letter is an answer by what follows it: the option, a reason, a whole sentence that stands by it."""
+    if set(_items(rest)) - {letter}:
+        return False
+    said, _, after = rest.strip(' \t)]*"`.:').partition("\n")
+    if not said.strip():
+        return not (
+            re.match(r"\W*(?:this|that|it|option|not|no)\b", after, re.IGNORECASE)
+            and _DISMISSED.search(_sentence(after))
+        )
+    option = _bare(_lettered(row).get(letter, ""))
+    reason = said[len(option) :] if option and said.casefold().startswith(option) else said
+    if _bare(said) == option or _BECAUSE.match(reason):
+        return True
+    return not _DISMISSED.search(said) and _COMPLETE.search(rest) is not None
+
+
+def _last(text: str) -> str | None:
+    """Return the letter that is the last line, unless it is the next item of a list that was cut off."""
+    match = _LAST.search(text)
+    before = text[: match.start()] if match else ""
+    items = _items(before)
+    if match is None or before.rstrip().endswith(":") or (items and ord(match[1]) == ord(items[-1]) + 1):
+        return None
+    return match[1]
+
+
+def _items(text: str) -> list[str]:
+    return [marked or named for marked, named in _ITEM.findall(text)]
+
+
+def _sentence(text: str) -> str:
+    return re.split(r"[.!\n]", text.lstrip(' )]*"`'), maxsplit=1)[0]
 
 
 def _lettered(row: Row) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Literal
 
@@ -14,6 +15,14 @@ from semievol.tasks.parsing.reading import refuses, stated, without_latex
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
+# What a reason begins with, as in "x = 5 (since 2x = 10)", "5, because 2 + 3 = 5" and "5. Check: 2 * 5 = 10".
+_REASON = re.compile(
+    r"[(\[][^()\[\]]*=|[,;:]?\s(?:because|since|as|where|given|when|if|for|so that|which)\b|[.;]\s+(?=[^\W\d])",
+    re.IGNORECASE,
+)
+# What stands for another number than the digits in it.
+_UNREAD = re.compile(r"\)/\(|\\(?:sqrt|pi|[a-z]*frac|log|ln|exp|sin|cos|tan|binom|infty|pm)(?![A-Za-z])")
+
 
 class Numeric(Task):
     """A number. The canonical answer is a decimal string, with a % where it was written in percent.
@@ -21,7 +30,7 @@ class Numeric(Task):
     Percent: 12% agrees with 0.12 and with 12, but 12 never with 0.12. Data sets differ in what they write for the
     same answer (ConvFinQA 0.12, GSM8K 12), and models mostly say 12%; the sign tells which two readings are meant.
     Scale words multiply: 1.2 million is 1200000. Of several numbers in the answer that a response states, the first
-    after the last "=" counts; where it states none, the last of the response.
+    after the last "=" counts, without a reason that follows; where it states none, the last of the response.
     """
 
     instruction = "Answer with a number alone, in the unit that the question asks for."
@@ -34,7 +43,7 @@ class Numeric(Task):
         text = without_latex(text)
         if stated(text) is not None:  # a worked solution that ends in "#### 42"
             return self.parse(text, row)
-        return decimals.only(text)
+        return None if _UNREAD.search(text) else decimals.only(text)
 
     def expects(self, row: Row) -> str:
         return "one number, such as -1,234.5, 12% or $3 million, or a solution that ends in #### and the number"
@@ -43,11 +52,12 @@ class Numeric(Task):
         text = without_latex(response)
         said = stated(text)
         if said is None:
-            found = [] if refuses(text) else list(decimals.find(text))
+            found = [] if refuses(text) or _UNREAD.search(text.rpartition("=")[2]) else list(decimals.find(text))
             return found[-1] if found else _word(text)
-        if refuses(said):
-            return None
+        said = _result(said)
         result = said.rpartition("=")[2]
+        if refuses(said) or _UNREAD.search(result):
+            return None
         return next(decimals.find(result), None) or next(decimals.find(said), None) or _word(said)
 
     def same(self, a: str, b: str) -> bool:
@@ -67,6 +77,14 @@ def _comparable(*answers: str) -> list[list[Decimal]]:
         return []
     shares = [v.scaleb(-2, ARITHMETIC) if a.endswith("%") else v for a, v in zip(answers, written, strict=True)]
     return [written, shares]
+
+
+def _result(said: str) -> str:
+    """Return a stated answer without the reason behind it, if there is a number before that."""
+    for reason in _REASON.finditer(said):
+        if next(decimals.find(said[: reason.start()]), None) is not None:
+            return said[: reason.start()]
+    return said
 
 
 def _word(text: str) -> str | None:

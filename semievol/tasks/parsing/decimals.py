@@ -15,9 +15,13 @@ from decimal import Context, Decimal
 ARITHMETIC = Context(prec=28, traps=[])
 
 _PLAIN = str.maketrans(
-    dict.fromkeys("−‒–﹣－", "-")
-    | {"٫": ".", "٬": ",", "％": "%", "٪": "%", "⁄": "/", "＋": "+", "×": "x", "’": "'"}
-    | {"½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4"}
+    dict.fromkeys("−‒–﹣－", "-") | {"٫": ".", "٬": ",", "％": "%", "٪": "%", "⁄": "/", "＋": "+", "×": "x", "’": "'"}
+)
+# "2½", "2³⁄₄", "2 and a half": the fraction of a mixed number follows a no-break space.
+_VULGAR = re.compile(r"(?P<whole>\d)?(?(whole)[ \u00a0\u2009\u202f]?)(?P<part>[¼-¾⅐-⅞↉]|[⁰¹²³⁴-⁹]+[⁄/][₀-₉]+)")
+_SHARES = {"half": "1/2", "third": "1/3", "quarter": "1/4", "two thirds": "2/3", "three quarters": "3/4"}
+_IN_WORDS = re.compile(
+    r"(?<=\d) and (?:(?:an? |one[ -])(half|third|quarter)|(two thirds|three quarters))\b", re.IGNORECASE
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SCALES = {
@@ -32,6 +36,8 @@ _SUFFIX = r"""
       |\s*(?P<han{0}>[万亿億])
       |(?P<letter{0}>[kKMBTmbt])(?!\w)  # a small m may be metres: it counts after a currency only
     )?"""
+_GROUPS = r"\d{1,3}(?:,\d{3})+"
+_TERM = rf"(?:{_GROUPS}|\d{{1,9}})(?:\.\d{{1,9}})?"
 _NUMBER = re.compile(
     rf"""(?<![\w^])(?<!\d\.)
     (?P<open>\(\s*)?
@@ -39,7 +45,7 @@ _NUMBER = re.compile(
     (?P<currency>{_CURRENCY}\s*)?
     (?P<bracket>\(\s*)?
     (?(currency)(?P<inner>-)?)
-    (?:(?P<whole>\d{{1,3}}\ )?(?<!/)(?P<over>\d{{1,9}})/(?P<under>\d{{1,9}})(?![\d/]|[.,]\d)
+    (?:(?P<whole>\d{{1,3}}\ (?:and\ )?|{_GROUPS}[ \u00a0]|\d+\u00a0)?(?<!/)(?P<over>{_TERM})/(?P<under>{_TERM})(?![\d/]|[.,]\d)
       |(?P<european>\d{{1,3}}(?:\.\d{{3}})+,\d{{1,2}}(?!\d))
       |(?P<grouped>(?:[1-9]\d{{0,2}}(?:[,'_\u00a0\u202f\u2009]\d{{3}})+|[1-9]\d?(?:,\d{{2}})+,\d{{3}})(?!\d)(?:\.\d+)?)
       |(?P<comma>(?<!\d,)(?:0,\d+|\d+,\d{{1,2}})(?!\d|[.,]\d))
@@ -89,9 +95,15 @@ def find(text: str) -> Iterator[str]:
 
 
 def _normalised(text: str) -> str:
+    text = _VULGAR.sub(lambda match: f"{match['whole']}\u00a0{_part(match)}" if match["whole"] else _part(match), text)
+    text = _IN_WORDS.sub(lambda match: f"\u00a0{_SHARES[(match[1] or match[2]).lower()]}", text)
     text = text.translate(_PLAIN)
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() and not c.isascii() else c for c in text)
     return re.sub(r"[⁻⁺]?[⁰¹²³⁴-⁹]+", lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
+
+
+def _part(match: re.Match[str]) -> str:
+    return unicodedata.normalize("NFKC", match["part"]).replace("\u2044", "/")
 
 
 def _read(match: re.Match[str], *, alone: bool) -> str | None:
@@ -114,8 +126,10 @@ def _read(match: re.Match[str], *, alone: bool) -> str | None:
 
 def _digits(match: re.Match[str]) -> Decimal:
     if match["under"]:
-        over, under = Decimal(match["over"]), Decimal(match["under"])
-        return ARITHMETIC.add(Decimal((match["whole"] or "0").strip()), ARITHMETIC.divide(over, under))
+        whole, over, under = (
+            Decimal(re.sub(r"[^\d.]", "", match[name] or "") or "0") for name in ("whole", "over", "under")
+        )
+        return ARITHMETIC.add(whole, ARITHMETIC.divide(over, under))
     if match["european"]:
         digits = match["european"].replace(".", "").replace(",", ".")
     elif match["grouped"]:

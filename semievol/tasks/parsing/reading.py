@@ -24,6 +24,21 @@ _REFUSAL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_SPACING = (
+    (re.compile(r"\\([%$#&])"), r"\1"),
+    (re.compile(r"\\[!,]|\\(?:left|right|displaystyle|limits)(?![A-Za-z])"), ""),
+    (re.compile(r"\\[;: ]|\\q?quad(?![A-Za-z])"), " "),
+)
+_STYLED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|tt)|operatorname|mbox)\s*\{([^{}]*)\}")
+# \frac{1}{2}, \dfrac12, \tfrac{1}2, \nicefrac{1}{2}; a digit before it makes it the rest of a mixed number.
+_PART = r"\s*(\{[^{}]*\}|\d)"
+_FRACTION = re.compile(
+    rf"(?P<whole>\d)?(?(whole)[\s~]*)\\(?:[cdt]?frac|[ns]\w*frac){_PART.replace('(', '(?P<over>', 1)}"
+    rf"{_PART.replace('(', '(?P<under>', 1)}"
+)
+_BRACES = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"  # with up to two pairs of braces inside
+_BOXED = re.compile(rf"\\f?box(?:ed)?\s*{_BRACES}")
+
 
 def stated(response: str, *, own_line: bool = False) -> str | None:
     """Return the line (or, after "Answer:" at the end of a line, the next one) in which a response states its answer.
@@ -36,13 +51,32 @@ def stated(response: str, *, own_line: bool = False) -> str | None:
 
 
 def without_latex(text: str) -> str:
-    r"""Return the text with the LaTeX around answers made plain: \boxed{x} becomes "#### x", \frac{1}{2} 1/2."""
+    r"""Return the text with the LaTeX around answers made plain: \boxed{x} becomes "#### x", \frac{1}{2} 1/2.
+
+    A fraction right behind a digit belongs to a mixed number: 2\frac{1}{2} is 2 1/2, with a no-break space.
+    """
     if "\\" not in text and "{,}" not in text:
         return text
-    text = text.replace("\\%", "%").replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", "")
-    text = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit)\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
-    return re.sub(r"\\(?:boxed|fbox)\{([^{}]*)\}", r"#### \1\n", text)
+    text = text.replace("{,}", ",")
+    for pattern, plain in _SPACING:
+        text = pattern.sub(plain, text)
+    before = None
+    while text != before:  # what stands inside goes first
+        before = text
+        text = _STYLED.sub(r"\1", text)
+        text = _FRACTION.sub(_fraction, text)
+    return _BOXED.sub(r"#### \1\n", text)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    over, under = (part.strip().strip("{}").strip() for part in match.group("over", "under"))
+    if under.startswith("-"):  # the sign of a fraction stands before it
+        over, under = over[1:] if over.startswith("-") else f"-{over}", under[1:].lstrip()
+    simple = all(re.fullmatch(r"-?[\w.,]+%?", part) for part in (over, under))
+    fraction = f"{over}/{under}" if simple else f"({over})/({under})"
+    if not match["whole"]:
+        return fraction
+    return match["whole"] + ("\u00a0" if over.isdigit() else " ") + fraction
 
 
 def refuses(text: str) -> bool:

@@ -184,7 +184,7 @@ def test_all_problems_are_told_at_once_with_the_place_of_each(path: Path) -> Non
         config.load(str(path), ["rounds=0", "label.mode=scores"])
     assert str(found.value).splitlines() == [
         "rounds=0: rounds: must be greater than 0, is 0",
-        "label.mode=scores: label.mode: must be one of sample, score, is 'scores'; did you mean 'score'?",
+        "label.mode=scores: label.mode: must be one of auto, sample, score, is 'scores'; did you mean 'score'?",
         f"{path}: select.theta: must be at most 1, is 2",
         f"{path}: unknown key 'select.teta'; did you mean 'select.theta'?",
         f"{path}: missing required key(s): model.base. Set them in the file or as key=value",

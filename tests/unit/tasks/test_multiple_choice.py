@@ -1,5 +1,8 @@
+import re
+
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from semievol.tasks import Row
 from semievol.tasks.multiple_choice import LETTERS, MultipleChoice
@@ -170,6 +173,98 @@ def test_score(cell: str, response: str, score: float | None) -> None:
         answer = task.parse(response, GASES)
         assert (answer is not None and task.score(answer, gold)) == score
         assert (answer is not None and task.same(answer, gold)) == score
+
+
+SENTIMENTS = Row("Profit rose by a third.", ["negative", "neutral", "positive"], None, None)
+MARKS = [
+    "{}. ",
+    "{}) ",
+    "({}) ",
+    "{}: ",
+    "**{}.** ",
+    "**{}**: ",
+    "* {}. ",
+    "Option {}: ",
+    "Answer {}: ",
+    "{}\n",
+    "Choice {} - ",
+]
+JUDGED = [
+    "This is wrong, because profit rose.",
+    "Not this one.",
+    "profit fell? No, it rose",
+    "incorrecto, el beneficio subió",
+    "falsch, der Gewinn stieg",
+    "faux, le bénéfice a augmenté",
+    "неверно, прибыль выросла",
+    "不对，利润上升了",
+    "is ruled out first, since it",
+    "cannot be right, as it",
+    "would mean that profit fell, but it",
+]
+
+
+@given(
+    st.lists(TEXTS.filter(lambda text: len(text.strip()) > 1), min_size=2, max_size=10, unique=True),
+    st.sampled_from(MARKS),
+    st.sampled_from(["\n", "\n\n", "\n   "]),
+    st.data(),
+)
+def test_a_list_of_the_options_is_no_answer_wherever_it_is_cut_off(
+    options: list[str], mark: str, between: str, data: st.DataObject
+) -> None:
+    options = [f"{i} " + " ".join(re.findall(r"[xX123]+", option)) for i, option in enumerate(options)]
+    listed = [mark.format(letter) + option for letter, option in zip(LETTERS, options, strict=False)]
+    shown = data.draw(st.integers(2, len(options)))
+    text = between.join(listed[:shown])
+    cut = data.draw(st.integers(0, len(listed[shown - 1]) - mark.index("{") - 2))
+    assert task.parse(text[: len(text) - cut], Row("?", options, None, None)) is None
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("judged", JUDGED)
+def test_a_letter_that_a_response_weighs_is_no_answer(mark: str, judged: str) -> None:
+    opening = mark.format("A") + judged
+    alone = mark.endswith("\n")  # a letter on a line of its own is an answer, whatever is explained below
+    assert task.parse(opening, SENTIMENTS) in (None, "A" if alone else None)
+    assert task.parse(opening + "\n" + mark.format("B") + judged, SENTIMENTS) is None
+    weighed = "\n".join(mark.format(letter) + judged for letter in "ABC")
+    assert task.parse(weighed, SENTIMENTS) is None
+    assert task.parse(weighed + "\nAnswer: B", SENTIMENTS) == "B"
+    assert task.parse(weighed + "\n\nSo the answer is (C).", SENTIMENTS) == "C"
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("A. negative: profit fell, which would", None),
+        ("A. negative: the profit", None),
+        ("A. neg", None),
+        ("A. negative\nB. neutral\nC", None),
+        ("Let us go through them:\nA", None),
+        ("Eliminating option A, since", None),
+        ("Eliminating A", None),
+        ("Looking at option A first", None),
+        ("Answer A is wrong", None),
+        ("The wrong option is A", None),
+        ("The incorrect answer is A", None),
+        ("Answer: A. negative\nB. neutral\nC. positive", None),
+        ("First, A. negative", None),
+        ("A.", "A"),
+        ("A. negative", "A"),
+        ("A) Negative.", "A"),
+        ("A. negative, because profit fell by a", "A"),
+        ("B. The text takes no side.", None),
+        ("B. The text takes neither side.", "B"),
+        ("**C. positive**\n\nThe text says that profit rose, and not that", "C"),
+        ("A is wrong, B is wrong. C is correct", "C"),
+        ("Answer: C\nA. wrong, since it rose\nB. wrong", "C"),
+        ("A. No.\nB. No.\nC. Yes.\n\nAnswer: C", "C"),
+        ("A. No.\nB. Yes.\nC. No.\n\nB", "B"),
+    ],
+)
+def test_a_leading_letter_is_an_answer_if_nothing_weighs_it(response: str, answer: str | None) -> None:
+    assert task.parse(response, SENTIMENTS) == answer
 
 
 def test_options_that_look_like_letters() -> None:

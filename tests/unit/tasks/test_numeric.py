@@ -100,6 +100,87 @@ def test_parse(response: str, answer: str | None) -> None:
         assert task.parse(task.respond(answer), ROW) == answer
 
 
+# None where what is written is a number that nothing here computes.
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        (r"2\frac{1}{2}", "2.5"),
+        (r"2 \frac{1}{2}", "2.5"),
+        (r"2\,\frac{1}{2}", "2.5"),
+        (r"2\;\tfrac12", "2.5"),
+        (r"2~\dfrac 1 2", "2.5"),
+        (r"-1\tfrac{1}{2}", "-1.5"),
+        (r"\text{2}\frac{1}{2}", "2.5"),
+        (r"2\frac{\text{1}}{2}", "2.5"),
+        (r"1{,}234\frac{1}{2}", "1234.5"),
+        (r"1234\frac12", "1234.5"),
+        (r"12\frac{1}{2}\%", "12.5%"),
+        (r"3\frac{1}{4}\text{ million}", "3250000"),
+        (r"\frac12", "0.5"),
+        (r"\frac{1}{2}\%", "0.5%"),
+        (r"-\frac{1}{2}", "-0.5"),
+        (r"\frac{-1}{2}", "-0.5"),
+        (r"\frac{1}{-2}", "-0.5"),
+        (r"\nicefrac{3}{4}", "0.75"),
+        (r"\frac{12.5}{2}", "6.25"),
+        (r"\frac{1,000}{4}", "250"),
+        (r"10\,000", "10000"),
+        (r"\mathrm{12}\;\%", "12%"),
+        (r"\frac{3\sqrt{3}}{2}", None),
+        (r"2\sqrt{3}", None),
+        (r"\frac{\pi}{2}", None),
+        (r"\frac{3 \times 4}{2}", None),
+        ("2½", "2.5"),
+        ("2 ½", "2.5"),
+        ("-½", "-0.5"),
+        ("3⅝", "3.625"),
+        ("2³⁄₄", "2.75"),
+        ("1,234½", "1234.5"),
+        ("2 1/2", "2.5"),
+        ("2 and 1/2", "2.5"),
+        ("2 and a half", "2.5"),
+        ("2 and three quarters", "2.75"),
+    ],
+)
+def test_fractions_and_mixed_numbers(written: str, answer: str | None) -> None:
+    assert task.gold(written, ROW) == answer
+    ways = ["{}", "Answer: {}", "The answer is ${}$.", "x = {}", "\\[ x = {} \\]"]
+    ways += ["$\\boxed{{{}}}$"] if "\\" in written else []
+    for way in ways:
+        assert task.parse(way.format(written), ROW) == answer, way
+
+
+@given(st.integers(0, 5000), st.integers(1, 9), st.integers(1, 9), st.sampled_from(["", "-"]))
+def test_a_mixed_number_is_never_read_as_another(whole: int, over: int, under: int, sign: str) -> None:
+    right = (whole + over / under) * (-1 if sign else 1)
+    for fraction in (f"\\frac{{{over}}}{{{under}}}", f"\\tfrac{over}{under}", f" \\dfrac {over}{{{under}}}"):
+        for text in (
+            f"{sign}{whole}{fraction}",
+            f"Answer: ${sign}{whole}{fraction}$",
+            f"\\boxed{{{sign}{whole}{fraction}}}",
+        ):
+            assert float(task.parse(text, ROW) or "nan") == pytest.approx(right), text
+            assert float(task.gold(text, ROW) or "nan") == pytest.approx(right), text
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("Answer: x = 5 (since 2x = 10)", "5"),
+        ("Answer: x = 5 [as 2x = 10]", "5"),
+        ("Answer: x = 5, because 2x = 10", "5"),
+        ("Answer: 5. Check: 2 * 5 = 10", "5"),
+        ("Answer: 6 (= 2 * 3)", "6"),
+        ("Answer: 4 if x = 2", "4"),
+        ("Answer: since 2x = 10, x = 5", "5"),
+        ("Answer: 2 + 3 (apples) = 5", "5"),
+        ("Answer: approx. 5", "5"),
+    ],
+)
+def test_a_reason_behind_a_stated_answer_is_not_read(response: str, answer: str) -> None:
+    assert task.parse(response, ROW) == answer
+
+
 # What is scored is the pair of a gold cell and a response; None where the cell is no gold answer.
 @pytest.mark.parametrize(
     ("cell", "response", "score"),
