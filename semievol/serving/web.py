@@ -163,7 +163,7 @@ def _content(body: ChatRequest | CompletionRequest, model: str, serving: Serving
 
 def _task_card(config: RunConfig, example: Row | None) -> TaskCard:
     task, columns = config.task, config.data.columns
-    labels = task.labels_of_all
+    labels = task.listed(Row("", [], None, None)) if task.names_labels else None
     asks = [name for name in ("options", "context") if name in task.needs or (name == "context" and columns.context)]
     return TaskCard(
         kind=task.kind,

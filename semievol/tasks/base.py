@@ -70,6 +70,11 @@ class Task(BaseModel, ABC):
         return False
 
     @property
+    def descriptions(self) -> dict[str, str]:
+        """Return what labels mean, where the config says it."""
+        return {}
+
+    @property
     def sets(self) -> bool:
         """Tell whether an answer is a set of `parts`, each of which is believed by itself."""
         return False

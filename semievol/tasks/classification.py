@@ -91,6 +91,10 @@ class Classification(Task):
         return True
 
     @property
+    def descriptions(self) -> dict[str, str]:
+        return self.labels if isinstance(self.labels, dict) else {}
+
+    @property
     def sets(self) -> bool:
         return self.multiple
 
@@ -151,7 +155,7 @@ class Classification(Task):
         names = self._parts(answer)
         return f"{self.separator} ".join(names) if names else self._nothing
 
-    def parse(self, response: str, row: Row) -> str | None:
+    def _read(self, response: str, row: Row) -> str | None:
         text = without_latex(response)
         if not self.multiple:
             if self.labels is None:

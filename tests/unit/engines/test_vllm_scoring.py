@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("transformers")
 
 from semievol.engines import PromptTooLong, RequestRefused
-from semievol.engines.vllm_scoring import LabelTokens, Scorer
+from semievol.engines.templates import OWN_TEMPLATE
+from semievol.engines.vllm_scoring import Scorer
 from tests.support.tokenizer import numbers
 
 # A message ends with the token 99; a newline follows, as in most templates.
@@ -37,7 +38,7 @@ class FakeVLLM:
 
 
 def score(vllm: FakeVLLM, responses: list[str], limit: int = 100) -> tuple[list[float], Scorer]:
-    scorer = Scorer(numbers(ENDS), vllm.send, limit)
+    scorer = Scorer(numbers(ENDS), OWN_TEMPLATE, vllm.send, limit)
 
     async def ask() -> list[float]:
         return await scorer.score([50, 51, 52], await scorer.tree(responses))
@@ -78,7 +79,7 @@ def test_the_longest_label_must_fit() -> None:
 
 
 def test_a_set_is_read_once_and_refused_each_time() -> None:
-    scorer = Scorer(numbers(ENDS), FakeVLLM().send, 100)
+    scorer = Scorer(numbers(ENDS), OWN_TEMPLATE, FakeVLLM().send, 100)
 
     async def trees(responses: list[str]) -> list[Any]:
         return await asyncio.gather(*(scorer.tree(responses) for _ in range(3)), return_exceptions=True)
@@ -87,30 +88,3 @@ def test_a_set_is_read_once_and_refused_each_time() -> None:
     assert one is other is third and one is asyncio.run(trees(["1", "2"]))[0]  # in another event loop, too
     for refused in asyncio.run(trees(["1", "x", "y"])):  # both are the unknown token
         assert isinstance(refused, RequestRefused) and "'x' and 'y' cannot be told apart" in str(refused)
-
-
-@pytest.mark.parametrize(
-    ("template", "tokens", "end"),
-    [
-        (ENDS, [5, 6], 99),
-        ("{% for m in messages %}{{ m.content }} {% endfor %}", [5, 6], None),  # no end of turn
-        # The prompt opens the response, and its end differs from the tokenizer's end of sequence.
-        ("{% for m in messages %}{{ m.content }} 97 {% endfor %}", [5, 6], 97),
-        # A template that shows earlier prompts in another way once a response follows: the label alone, and `eos`.
-        ("{% if messages|length > 1 %}3 {% endif %}{% for m in messages %}{{ m.content }} 97 {% endfor %}", [5, 6], 42),
-        ("{% for m in messages %}{{ m.content | trim }} 99 {% endfor %}", [5, 6], 99),
-    ],
-)
-def test_labels_have_the_tokens_that_the_model_is_trained_to_say(template: str, tokens: list[int], end: int) -> None:
-    tokenizer = numbers(template)
-    if end == 42:
-        tokenizer.eos_token = "42"
-    labels = LabelTokens(tokenizer)
-    with pytest.warns(UserWarning, match="renders a prompt differently") if end == 42 else _nothing():
-        assert (labels.tokens("5 6"), labels.end) == (tokens, end)
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
