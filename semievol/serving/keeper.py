@@ -149,7 +149,7 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
         runtime_env={"env_vars": engine_environment(config.engine)},
         log_engine_metrics=False,
     )
-    arguments = {"weights": weights, "engine_config": config.engine.model_dump()}
+    arguments: dict[str, Any] = {"weights": weights, "engine_config": config.engine.model_dump()}
     arguments |= {"default_max_tokens": min(serving.default_max_tokens, serving.max_tokens)}
     model: Any = build_llm_deployment(llm_config, deployment_cls=ModelServer, bind_kwargs=arguments)
     serve.run_many(
