@@ -1,8 +1,8 @@
 """Use any OpenAI-compatible endpoint as the labeler's engine, through the official client.
 
 The client retries on 429, 5xx and lost connections. If that does not help, or if the endpoint rejects every request (401,
-403, 404, ..), a `UserError` stops the run. A 400, 413 or 422 refuses this request only, and so does a 500 at each try while
-the endpoint answers others: one row would block the run. What the first request of a kind is refused for may be its
+403, 404, ..), a `UserError` stops the run. A 400, 413 or 422 refuses this request only, and so do a 403, 404, 501, or a 500 at
+each try, while the endpoint answers others: one row would block the run. What the first request of a kind is refused for may be its
 parameters; see `openai_parameters`.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from openai import APIError
     from openai.types.chat import ChatCompletion
 
-_MAY_BE_PARAMETERS = (400, 403, 404, 405, 422, 500, 501)  # by the habits of endpoints
+_MAY_BE_PARAMETERS = (400, 403, 404, 405, 422, 500, 501)  # or the row, by the habits of endpoints
 _TOO_LONG = re.compile(
     r"context.?(length|window|size)|maximum (context|input)|(prompt|input|request) is too long|reduce the length|too many tokens",
     re.IGNORECASE,
@@ -98,11 +98,8 @@ class OpenAIEngine:
             status = getattr(error, "status_code", None)
             if _too_long(error):
                 raise PromptTooLong(self._endpoint.said(error)) from None
-            if (
-                _OVER_LIMIT.search(error.message)
-                or status in (400, 422)
-                or (status == 500 and await self._answers(request))
-            ):
+            of_row = status in (400, 422) or _OVER_LIMIT.search(error.message)
+            if of_row or (status in _MAY_BE_PARAMETERS and await self._answers(request)):
                 raise RequestRefused(self._endpoint.said(error)) from None
             self._unusable = self._endpoint.problem(error, self._model)
         raise self._unusable

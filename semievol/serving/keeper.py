@@ -150,7 +150,8 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
         runtime_env={"env_vars": engine_environment(config.engine)},
         log_engine_metrics=False,
     )
-    arguments = {"weights": weights, "engine_config": config.engine.model_dump(), "chat": ChatSettings.of(config.model)}
+    arguments: dict[str, Any] = {"weights": weights, "engine_config": config.engine.model_dump()}
+    arguments |= {"chat": ChatSettings.of(config.model)}
     arguments |= {"default_max_tokens": min(serving.default_max_tokens, serving.max_tokens)}
     model: Any = build_llm_deployment(llm_config, deployment_cls=ModelServer, bind_kwargs=arguments)
     serve.run_many(

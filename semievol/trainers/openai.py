@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -119,30 +120,50 @@ def _create(
     client: OpenAI, begun: dict[str, str], spec: TrainSpec, config: configuration.OpenAITrainer, run: str
 ) -> str:
     """Return the id of the one job of this token. A request may have been heard although its answer was lost."""
-    from openai import APIConnectionError, InternalServerError, RateLimitError
+    from openai import (
+        APIConnectionError,
+        BadRequestError,
+        InternalServerError,
+        RateLimitError,
+        UnprocessableEntityError,
+    )
 
-    hyperparameters: dict[str, Any] = {"n_epochs": int(spec.config.epochs), "batch_size": spec.config.batch_size}
-    if config.learning_rate_multiplier is not None:
-        hyperparameters["learning_rate_multiplier"] = config.learning_rate_multiplier
+    bodies = _bodies(begun, spec, config, run)
+    body, refused = next(bodies), None
     jobs: Any = client.with_options(max_retries=0).fine_tuning.jobs
     failures: list[APIError] = []
     while not (found := _find(client, begun["token"])):
         if len(failures) == _CREATIONS:
             raise failures[-1]
         try:
-            job: FineTuningJob = jobs.create(
-                model=spec.base,
-                training_file=begun["file"],
-                suffix=f"{config.suffix}-{begun['token']}",
-                seed=spec.seed,
-                metadata={_TOKEN: begun["token"], "run": run},
-                method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            )
+            job: FineTuningJob = jobs.create(**body)
             return job.id
+        except (BadRequestError, UnprocessableEntityError) as error:
+            refused = refused or error
+            if (less := next(bodies, None)) is None:
+                raise refused from None
+            body = less
         except (APIConnectionError, InternalServerError, RateLimitError) as error:
             failures.append(error)
             time.sleep(config.poll_s)
     return found
+
+
+def _bodies(
+    begun: dict[str, str], spec: TrainSpec, config: configuration.OpenAITrainer, run: str
+) -> Iterator[dict[str, Any]]:
+    """Yield the request for a job, then what endpoints get that refuse it: without what not all of them know."""
+    hyperparameters: dict[str, Any] = {"n_epochs": int(spec.config.epochs), "batch_size": spec.config.batch_size}
+    if config.learning_rate_multiplier is not None:
+        hyperparameters["learning_rate_multiplier"] = config.learning_rate_multiplier
+    suffix = f"{config.suffix}-{begun['token']}"
+    least = {"model": spec.base, "training_file": begun["file"], "suffix": suffix}
+    method = {"method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}}
+    metadata, seed = {"metadata": {_TOKEN: begun["token"], "run": run}}, {"seed": spec.seed}
+    yield least | method | seed | metadata
+    yield least | method | seed
+    yield least | method
+    yield least | {"hyperparameters": hyperparameters}  # of the API before `method`
 
 
 def _find(client: OpenAI, token: str) -> str | None:

@@ -144,6 +144,8 @@ def test_a_temperature_is_refused_by_its_value(openai_server: OpenAIServer) -> N
         Fault(400, "Your seed words and n-grams are indecent: 'logprobs'"),
         Fault(422, "no"),
         Fault(500, "CUDA"),
+        Fault(403, "Your chosen model requires moderation and your input was flagged"),
+        Fault(404, "No allowed providers for this prompt"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])

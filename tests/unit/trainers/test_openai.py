@@ -144,6 +144,19 @@ def test_what_the_api_refuses_and_what_fails_there_is_said(training: Training, o
     assert training.run()["model"] == "ft:gpt-4o-mini:job-1"  # a failed job is over: the next attempt makes another
 
 
+@pytest.mark.parametrize("unknown", [("metadata",), ("seed",), ("metadata", "seed"), ("metadata", "method")])
+@pytest.mark.parametrize("fault", [Fault(400, "Bad Request"), Fault(422, "Extra inputs are not permitted")])
+def test_an_endpoint_that_knows_an_older_api_gets_a_job(
+    training: Training, openai_server: OpenAIServer, unknown: tuple[str, ...], fault: Fault
+) -> None:
+    openai_server.fault = lambda path, body: fault if any(name in body for name in unknown) else None
+    assert training.run()["model"] == "ft:gpt-4o-mini:job-0"
+    [job] = openai_server.jobs.values()
+    hyperparameters = job["hyperparameters"] or job["method"]["supervised"]["hyperparameters"]
+    assert hyperparameters == {"n_epochs": 2, "batch_size": 8}
+    assert training.run()["model"] == "ft:gpt-4o-mini:job-0" and len(openai_server.jobs) == 1
+
+
 def test_the_config_of_both() -> None:
     assert variables(configured()) == ["OPENAI_API_KEY"]
     assert variables(configured("trainer.api_key_env=OTHER")) == ["OPENAI_API_KEY", "OTHER"]
