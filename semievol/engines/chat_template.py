@@ -46,10 +46,13 @@ class ChatTemplate:
             return list(self._tokenizer.apply_chat_template(shown, **options))
         return [list(self._tokenizer.apply_chat_template(prompt, **options)) for prompt in shown]
 
-    def exchange(self, prompt: Messages, completion: Messages) -> dict[str, list[int]]:
+    def exchange(self, prompt: Messages, completion: Messages, *, all_turns: bool = False) -> dict[str, list[int]]:
         """Return the token ids of a training row and its labels, which are -100 for the tokens of the prompt.
 
         The result equals that of TRL's SFTTrainer, which would tokenize all rows in each worker.
+
+        Args:
+            all_turns: also label the assistant's earlier turns.
         """
         [prompt_ids] = self.prompts([prompt])
         whole = self._tokenizer.apply_chat_template([*self.shown(prompt), *completion], return_dict=False)
@@ -60,7 +63,15 @@ class ChatTemplate:
                 "the template renders a prompt differently when a response follows, so training differs from inference",
                 stacklevel=2,
             )
-        return {"input_ids": whole, "labels": [-100] * shared + whole[shared:]}
+        labels = [-100] * shared + whole[shared:]
+        shown = self.shown(prompt)
+        for place, message in enumerate(shown if all_turns else []):
+            if message["role"] == "assistant":
+                [before] = self.prompts([shown[:place]])
+                through = self._tokenizer.apply_chat_template(shown[: place + 1], return_dict=False)
+                if whole[: len(before)] == before and whole[: len(through)] == through:
+                    labels[len(before) : len(through)] = through[len(before) :]
+        return {"input_ids": whole, "labels": labels}
 
     def _shows_system(self) -> bool:
         from jinja2 import TemplateError

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from semievol.config import RunConfig
+from semievol.data import chats
 from semievol.method.prompts import Messages, Prompts
 from semievol.serving.backend import CHAT, Backend, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question
@@ -22,10 +23,7 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     As evaluation does, so that this route has the accuracy of the run; if that had examples, this needs
     `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
     """
-    rows = [Row(q.question, q.options, q.context, None) for q in questions]
-    for place, row in enumerate(rows):
-        if problem := config.task.problem(row):
-            raise HTTPException(400, f"question {place}: {problem}")
+    rows = [_row(config, place, question) for place, question in enumerate(questions)]
     nearest = await backend.neighbors(rows)
     jobs = zip(questions, rows, models, nearest, strict=True)
     try:
@@ -34,6 +32,24 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [done.result() for done in running]
+
+
+def _row(config: RunConfig, place: int, question: Question) -> Row:
+    """Return a question as a row; one that the kind of task cannot take is refused."""
+    row, problem = Row(question.question or "", question.options, question.context, None), None
+    if question.messages is not None and not config.task.conversational:
+        problem = f"messages are for task.kind: chat. For {config.task.kind} send question"
+    elif question.messages is not None:
+        try:
+            chat = chats.conversation(
+                [m.model_dump() for m in question.messages], lambda text, _: str(text or "").strip()
+            )
+            row.question, row.history = chat.question, chat.history
+        except chats.NoChat as error:
+            problem = str(error)
+    if problem := problem or config.task.problem(row):
+        raise HTTPException(400, f"question {place}: {problem}")
+    return row
 
 
 async def _answer(
