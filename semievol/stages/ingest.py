@@ -61,9 +61,7 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
     wanted = [columns.context, columns.stratum, *config.prompt.columns]
     wanted += [columns.oracle] if split == "unlabeled" else []
     if config.task.conversational:
-        if lacks := chats.missing(here, columns, answered=split != "unlabeled"):
-            way_out = "Name yours with data.columns.messages, or with data.columns.question and answer"
-            raise UserError(f"{looked_at} has {lacks}. It has {', '.join(here)}. {way_out}")
+        chats.check(looked_at, here, columns, answered=split != "unlabeled")
     else:
         wanted += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
         wanted += [columns.answer] if split != "unlabeled" else []

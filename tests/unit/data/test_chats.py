@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from semievol.config import Columns
 from semievol.data import chats
 from semievol.data.tables import BadRow, row_id, text_cleaner, to_record, to_row, validate
+from semievol.errors import UserError
 from semievol.tasks import Row
 from semievol.tasks.chat import Chat
 
@@ -45,6 +46,7 @@ PROMPT, COMPLETION = messages(THREE), messages([("assistant", ANSWER)])
 PARTS = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TURNS]
 SPOKEN = THREE[0][1].replace("\n\n  ", " ")  # in a transcript a blank line ends a turn
 TRANSCRIPT = [("user", SPOKEN), *TURNS[1:]]
+TRANSCRIPT_TEXT = "".join(f"\n\n{'Human' if r == 'user' else 'Assistant'}: {t}" for r, t in TRANSCRIPT)
 SPARSE = {"name": None, "tool_calls": None, "weight": None, "function_call": None}
 
 # Each holds `TURNS`; those with a system message begin with it.
@@ -86,12 +88,26 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "WildChat": {"conversation": [m | {"language": "English", "toxic": False} for m in messages(TURNS)], "turn": 2},
     "OpenAssistant": {"messages": messages(TURNS, content="text", user="prompter")},
     "guanaco": {"text": "".join(f"### {'Human' if r == 'user' else 'Assistant'}: {t}" for r, t in TURNS)},
-    "hh-rlhf": {
-        "chosen": "".join(f"\n\n{'Human' if r == 'user' else 'Assistant'}: {t}" for r, t in TRANSCRIPT),
-        "rejected": "",
-    },
+    "hh-rlhf": {"chosen": TRANSCRIPT_TEXT, "rejected": ""},
     "a transcript of lines": {"text": "\n".join(f"{role.title()}: {text}" for role, text in TRANSCRIPT)},
     "ChatML": {"text": "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in [SYSTEM, *TURNS])},
+    "Llama 3's template": {
+        "text": "<|begin_of_text|>"
+        + "".join(f"<|start_header_id|>{r}<|end_header_id|>\n\n{t}<|eot_id|>" for r, t in [SYSTEM, *TURNS])
+    },
+    "Gemma's template": {
+        "text": "<bos>"
+        + "".join(f"<start_of_turn>{'user' if r == 'user' else 'model'}\n{t}<end_of_turn>\n" for r, t in TURNS)
+    },
+    "Zephyr's template": {"text": "".join(f"<|{role}|>\n{text}</s>\n" for role, text in [SYSTEM, *TURNS])},
+    "Phi's template": {"text": "".join(f"<|{role}|>\n{text}<|end|>\n" for role, text in TURNS) + "<|endoftext|>"},
+    "Llama 2's template": {
+        "text": "".join(f"<s>[INST] {a} [/INST] {b} </s>" for a, b in [TEXTS[:2], TEXTS[2:]]),
+    },
+    "chats in a column of one's own": {"log": TRANSCRIPT_TEXT, "prompt": "x", "messages": 3},
+    "support tickets": {"turns": messages(TURNS, "speaker", "utterance", user="Customer", assistant="Agent")},
+    "Cohere": {"messages": messages([SYSTEM, *TURNS], user="User", assistant="Chatbot", system="System")},
+    "Langfuse": {"input": {"messages": PROMPT}, "output": COMPLETION[0]},
     "UltraChat": {"id": "0", "data": TEXTS},
     "LIMA": {"conversations": TEXTS, "source": "stackexchange"},
     "DailyDialog": {"dialog": TEXTS, "act": [0, 0], "emotion": [0, 0]},
@@ -112,9 +128,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "JSON text of parts": {"prompt": json.dumps(PROMPT), "completion": json.dumps(COMPLETION)},
     "Python's text, of pandas": {"messages": str(OPENAI)},
     "NumPy's text, of pandas": {"conversations": "[" + "\n ".join(map(str, SHAREGPT)) + "]"},
+    "lists of JSON texts, of databases": {"messages": [json.dumps(message) for message in OPENAI]},
     "an object around it": {"conversation": {"id": 7, "messages": messages(TURNS)}},
 }
-_TOLD = {"OpenAI's evals": {"answer": "ideal"}, "hh-rlhf": {"messages": "chosen"}}
+_TOLD = {"OpenAI's evals": {"answer": "ideal"}, "chats in a column of one's own": {"messages": "log"}}
 _TOLD["an object around it"] = {"messages": "conversation"}
 
 
@@ -128,7 +145,7 @@ def test_a_chat_of_three_turns_in_every_layout(name: str) -> None:
     unlabeled = read(raw, answered=False, **told)
     assert said(unlabeled) == expected[:-1]  # the method never sees the answer
     assert ANSWER not in json.dumps(to_record(unlabeled))
-    assert chats.missing(list(raw), Columns(**told), answered=True) is None
+    chats.check("f", list(raw), Columns(**told), answered=True)
     wanted = {*chats.COLUMNS, *told.values()}  # of Parquet, no other columns are read
     assert read({name: value for name, value in raw.items() if name in wanted}, **told) == read(raw, **told)
 
@@ -149,8 +166,13 @@ def test_a_chat_of_three_turns_in_every_layout(name: str) -> None:
         ({"user": "a", "assistant": "b"}, "a", "b"),
         ({"query": "a", "response": "b", "data": "2024-01-01", "turns": 3, "history": ""}, "a", "b"),
         ({"prompt": "As JSON: Ada", "completion": '{"name": "Ada"}'}, "As JSON: Ada", '{"name": "Ada"}'),
+        ({"prompt": "Mail?", "completion": '{"from": "Ada", "value": 3}'}, "Mail?", '{"from": "Ada", "value": 3}'),
         ({"prompt": '["a", "b"]', "completion": "[1, 2]"}, '["a", "b"]', "[1, 2]"),
         ({"prompt": '[{"x": 1}]', "completion": "[{'x': 1}]"}, '[{"x": 1}]', "[{'x': 1}]"),
+        # Roles are not read from what people wrote.
+        ({"prompt": "Human: a\n\nAssistant: b", "completion": "c"}, "Human: a\n\nAssistant: b", "c"),
+        ({"prompt": "<|im_start|>system\na<|im_end|>\n<|im_start|>user\nb", "completion": "c"},
+         "<|im_start|>system\na<|im_end|>\n<|im_start|>user\nb", "c"),
         ({"prompt": "[INST] a [/INST]", "completion": "{b"}, "[INST] a [/INST]", "{b"),
         ({"messages": [{"role": "user", "content": '[{"type": "text"}]'}, {"role": "assistant", "content": "{}"}]},
          '[{"type": "text"}]', "{}"),
@@ -174,15 +196,20 @@ def test_columns_of_your_own() -> None:
 
 
 def test_what_a_file_lacks() -> None:
-    def lacks(*here: str, answered: bool = True, **columns: Any) -> str | None:
-        return chats.missing(here, Columns(**columns), answered=answered)
+    def check(*here: str, answered: bool = True, **columns: Any) -> None:
+        chats.check("f.csv", here, Columns(**columns), answered=answered)
 
-    assert "no chats" in str(lacks("id", "title"))
-    assert lacks("prompt", "id") == "no column with the answers to 'prompt'"
-    assert lacks("prompt", "id", answered=False) is None
-    assert lacks("messages", messages="talk") == "no column 'talk'"
-    assert "no chats" in str(lacks("messages", messages=None))
-    assert lacks("q", "r", messages=None, question="q", answer="r") is None
+    with pytest.raises(UserError, match=r"f\.csv has no chats\. A row is a chat: .* It has id, title\. Name yours"):
+        check("id", "title")
+    with pytest.raises(UserError, match=r"f\.csv has no column with the answers to 'prompt'"):
+        check("prompt", "id")
+    with pytest.raises(UserError, match="no column 'talk'"):
+        check("messages", messages="talk")
+    with pytest.raises(UserError, match="no chats"):
+        check("messages", messages=None)
+    check("prompt", "id", answered=False)
+    check("q", "r", messages=None, question="q", answer="r")
+    check("text")
 
 
 def turn(role: str, content: Any, **more: Any) -> dict:

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from pydantic import ValidationError
 
 from semievol import config
@@ -19,6 +19,7 @@ EARLIER = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content
 ROW = Row("And now?", [], None, "Go\nhome.", history=[SYSTEM, *EARLIER])
 
 
+@settings(max_examples=15)  # the methods are those of open_ended
 @given(ROWS, ROWS, TEXTS, TEXTS)
 def test_any_text(one: Row, other: Row, text: str, second: str) -> None:
     check(task, one, other, text, second)
@@ -41,6 +42,16 @@ def test_the_settings() -> None:
     assert config.loads(minimal, ["data.columns.messages=null"], "c.yaml").data.columns.messages is None
     with pytest.raises(UserError, match=r"label\.mode: score needs answers from a closed set, which task\.kind: chat"):
         config.loads(minimal, ["label.mode=score"], "c.yaml")
+
+
+def test_a_template_must_not_show_the_answer() -> None:
+    minimal = "{name: x, model: {base: m}, data: {labeled: l, unlabeled: u, test: t}, task: {kind: chat}}"
+    for override in ("data.columns.answer=about", "data.columns.oracle=about", "data.columns.messages=about"):
+        with pytest.raises(
+            UserError, match=r"prompt\.template: must not show the column 'about', which holds the answer"
+        ):
+            config.loads(minimal, [override, "prompt.template='{{ about }}'"], "c.yaml")
+    config.loads(minimal, ["task.kind=open_ended", "prompt.template='{{ messages }}'"], "c.yaml")
 
 
 def test_the_prompt_is_the_chat_and_nothing_is_added() -> None:
