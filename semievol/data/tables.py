@@ -176,15 +176,20 @@ def _chat(
 ) -> Row:
     try:
         chat = chats.read(raw, columns, text_cleaner(max_bytes), answered=answered)
-    except chats.NoChat as problem:
-        raise BadRow(str(problem)) from None
+    except chats.NoChat as error:
+        raise BadRow(str(error)) from None
     turns = [*(turn["content"] for turn in chat.history), chat.question, chat.answer or ""]
     if (size := sum(len(turn.encode()) for turn in turns)) > max_bytes:
         raise BadRow(f"the chat is longer than limits.max_row_bytes = {max_bytes:,}: {size:,} bytes")
     context = cell_text(raw, columns.context, max_bytes) or None
     more = {name: cell_text(raw, name, max_bytes) for name in fields}
     row = Row(chat.question, [], context, None, history=chat.history, fields=more)
-    row.answer = task.gold(chat.answer, row) if answered and chat.answer else None
+    if problem := task.problem(row):
+        raise BadRow(problem)
+    if answered:
+        row.answer = task.gold(chat.answer or "", row)
+        if row.answer is None:
+            raise BadRow(f"the assistant's last turn is not an answer to the chat; expected {task.expects(row)}")
     if notes is not None:
         notes += chat.notes
     return row

@@ -235,8 +235,10 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
     if split == "unlabeled" and columns.oracle:
         # Keep a row whose oracle is bad, but do not measure it: the method never sees oracles.
         try:
-            reader = chats.oracle if task.conversational else None
-            oracle = reader(raw, columns, text_cleaner(limit)) if reader else cell_text(raw, columns.oracle, limit)
+            if task.conversational:
+                oracle = chats.oracle(raw, columns, text_cleaner(limit))
+            else:
+                oracle = cell_text(raw, columns.oracle, limit)
             record["oracle"] = task.gold(oracle, row) if oracle else None
             dropped = bool(oracle) and record["oracle"] is None
         except (BadRow, chats.NoChat):

@@ -12,7 +12,8 @@ _ASKS = {"What is the first thing?": 0, "What is the second thing?": 1}
 
 def chats(count: int, *, seed: int) -> list[dict[str, Any]]:
     """Return rows with `messages`: a system message, three turns (user, assistant, user), and the answer, one word."""
-    rng, made = Random(seed), {}
+    rng = Random(seed)
+    made: dict[tuple[str, ...], dict[str, Any]] = {}
     while len(made) < count:
         things, ask = rng.sample(_WORDS, 2), rng.choice(list(_ASKS))
         turns = [

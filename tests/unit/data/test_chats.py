@@ -285,6 +285,20 @@ def test_a_chat_that_cannot_be_used_says_why(raw: dict, reason: str) -> None:
         read(raw)
 
 
+def test_an_answer_that_the_task_does_not_take_is_none() -> None:
+    class Numbers(Chat):
+        def parse(self, response: str, row: Row) -> str | None:
+            return response if response.isdigit() else None
+
+    def answer(text: str) -> str | None:
+        raw = {"messages": [HI, turn("assistant", text)]}
+        return validate(raw, Columns(), Numbers(), answer_column="answer", max_bytes=1000).answer
+
+    assert answer("42") == "42"
+    with pytest.raises(BadRow, match="the assistant's last turn is not an answer to the chat; expected a text"):
+        answer("many")
+
+
 def test_an_unlabeled_chat_ends_with_the_user() -> None:
     notes: list[str] = []
     assert said(read({"messages": [HI, HELLO]}, answered=False, notes=notes)) == [("user", "hi")]
