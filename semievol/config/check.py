@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from semievol.config.prompting import columns_of
 from semievol.config.schema import RunConfig
 from semievol.config.training import TrainConfig
 
@@ -36,6 +37,10 @@ def problems(config: RunConfig, preset: dict[str, Any]) -> Iterator[str]:
 
 def _task(config: RunConfig) -> Iterator[str]:
     task, columns, select = config.task, config.data.columns, config.select
+    answers = {columns.answer, columns.oracle} | ({columns.messages} if task.conversational else set())
+    for name in columns_of(config.prompt.template or ""):
+        if name in answers:
+            yield f"prompt.template: must not show the column '{name}', which holds the answer"
     for key in task.needs:
         if getattr(columns, key) is None:
             yield f"data.columns.{key}: {task.kind} needs a column of {key}"

@@ -36,7 +36,13 @@ class Columns(Section):
     stratum: str | None = None
     """A group of rows (a subject, a source) for `select.per: stratum`."""
     oracle: str | None = None
-    """The true answer of *unlabeled* rows. It is only ever used to measure pseudo-labels."""
+    """The true answer of *unlabeled* rows. It is only ever used to measure pseudo-labels. If it is the column of a chat, the
+    oracle is the assistant's last turn."""
+    messages: str | None = "messages"
+    """The column of `task.kind: chat`: a list of messages, of texts that take turns or of pairs, JSON text too, or a transcript.
+    Default: `messages`, or `conversations`, `conversation`, `dialog`, `contents`, `turns`, `data`. A file without them has
+    `instruction`, `prompt`, `query` or `question` (or the one named above), and `output`, `completion`, `response` or
+    `answer`; also `input`, `system`, `history`. null: only those."""
 
 
 class DataConfig(Section):

@@ -43,7 +43,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     """
     group = group.combine_chunks()
     bucket = group["bucket"][0].as_py()
-    fate, reason = _fates(group, config.data.exclude_test_overlap)
+    fate, reason = _fates(group, config.data.exclude_test_overlap, one_answer=config.task.cosine is None)
     group = group.set_column(group.schema.get_field_index("reason"), "reason", pa.array(reason, pa.string()))
     new = fate != "known"
     group, fate = group.filter(pa.array(new)), fate[new]
@@ -74,8 +74,14 @@ def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
     return rows.append_column("stage", pa.array([stage] * len(rows), pa.string()))
 
 
-def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:
-    """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason."""
+def _fates(
+    group: pa.Table, exclude_test_overlap: bool, *, one_answer: bool
+) -> tuple[np.ndarray[Any, Any], list[str | None]]:
+    """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason.
+
+    Args:
+        one_answer: equal rows with different answers contradict each other. Else each of them is right, and the first is kept.
+    """
     names = ("row_id", "split", "source", "position", "answer", "reason", "known")
     ids, splits, sources, positions, answers, reasons, known = (group[name].to_pylist() for name in names)
     given: dict[tuple[int, str], set[str]] = {}  # (row id, split) -> its answers
@@ -92,7 +98,7 @@ def _fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any,
             seen[ids[i]] = splits[i]
         elif reasons[i] is not None:
             fate[i] = "quarantined"
-        elif len(given[ids[i], splits[i]]) > 1:
+        elif one_answer and len(given[ids[i], splits[i]]) > 1:
             fate[i] = "quarantined"
             reasons[i] = f"equal rows with different answers: {', '.join(sorted(given[ids[i], splits[i]]))}"
         elif (ids[i], "test") in given and splits[i] != "test" and exclude_test_overlap:

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from semievol.config import Columns
+from semievol.data import chats
 from semievol.tasks import Row, Task
 
 ROW_ID = ("row_id", pa.int64())
@@ -137,12 +138,16 @@ def validate(
     answer_column: str | None,
     max_bytes: int,
     fields: Sequence[str] = (),
+    notes: list[str] | None = None,
 ) -> Row:
     """Return an input row as a `Row` of the task, or raise `BadRow`; without `answer_column` it has no answer.
 
     Args:
         fields: further columns to keep, for the prompt's templates.
+        notes: gets what was changed for a chat to fit.
     """
+    if task.conversational:
+        return _chat(raw, columns, task, answer_column is not None, max_bytes, fields, notes)
     question = _text(raw.get(columns.question), columns.question, max_bytes)
     if not question:
         raise BadRow(f"column '{columns.question}' is empty")
@@ -162,6 +167,41 @@ def validate(
             why = f"'{text[:60]}'; {task.refusal(text, row)}"
             raise BadRow(f"column '{answer_column}' is not an answer to the row: {why}")
     return row
+
+
+def _chat(
+    raw: dict[str, Any],
+    columns: Columns,
+    task: Task,
+    answered: bool,
+    max_bytes: int,
+    fields: Sequence[str],
+    notes: list[str] | None,
+) -> Row:
+    try:
+        chat = chats.read(raw, columns, text_cleaner(max_bytes), answered=answered)
+    except chats.NoChat as error:
+        raise BadRow(str(error)) from None
+    turns = [*(turn["content"] for turn in chat.history), chat.question, chat.answer or ""]
+    if (size := sum(len(turn.encode()) for turn in turns)) > max_bytes:
+        raise BadRow(f"the chat is longer than limits.max_row_bytes = {max_bytes:,}: {size:,} bytes")
+    context = cell_text(raw, columns.context, max_bytes) or None
+    more = {name: cell_text(raw, name, max_bytes) for name in fields}
+    row = Row(chat.question, [], context, None, history=chat.history, fields=more)
+    if problem := task.problem(row):
+        raise BadRow(problem)
+    if answered:
+        row.answer = task.gold(chat.answer or "", row)
+        if row.answer is None:
+            raise BadRow(f"the assistant's last turn is not an answer to the chat; expected {task.expects(row)}")
+    if notes is not None:
+        notes += chat.notes
+    return row
+
+
+def text_cleaner(max_bytes: int) -> chats.Clean:
+    """Return a function that reads a value as text, as cells are read."""
+    return lambda value, name: _text(value, name, max_bytes)
 
 
 def cell_text(raw: dict[str, Any], column: str | None, max_bytes: int) -> str:

@@ -49,7 +49,7 @@ class Prompts:
         prompt = self.messages(row)
         candidates = "\n".join(f"- {self.task.respond(answer)}" for answer in answers)
         question = prompt[-1]["content"]
-        prompt[-1]["content"] = f"These answers were proposed:\n{candidates}\nDecide which one is right.\n\n{question}"
+        prompt[-1]["content"] = f"These answers were proposed:\n{candidates}\n{self.task.decision}\n\n{question}"
         return prompt
 
     def completion(self, answer: str) -> Messages:
@@ -65,7 +65,10 @@ class Prompts:
         if self.config.example_template is not None:
             return _render(self.config.example_template, self.task, row, answer=response, instruction="")
         dialogue = [f"{turn['role']}: {turn['content']}" for turn in row.history if turn["role"] != "system"]
-        return "\n".join([*dialogue, self._shown(row, ""), response])
+        question = self._shown(row, "")
+        if self.task.conversational:
+            question, response = f"user: {question}", f"assistant: {response}"
+        return "\n".join([*dialogue, question, response])
 
     def _shown(self, row: Row, instruction: str) -> str:
         if self.config.template is not None:

@@ -32,8 +32,12 @@ def model_path(name: str) -> str:
 
 
 def text_of(row: Row) -> str:
-    """Return what is embedded of a row. Options are left out: they are often the same in all rows of a data set."""
-    return f"{row.question}\n{row.context}" if row.context else row.question
+    """Return what is embedded of a row. Options are left out: they are often the same in all rows of a data set.
+
+    The turns of a chat follow the question from the last to the first, so that the oldest are beyond the model's length.
+    """
+    earlier = [turn["content"] for turn in reversed(row.history) if turn["role"] != "system"]
+    return "\n".join(filter(None, [row.question, row.context, *earlier]))
 
 
 class Embedder:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from semievol.config import RunConfig
+from semievol.data import chats
 from semievol.method.prompts import Messages, Prompts
 from semievol.serving.backend import CHAT, Backend, Refused, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question, Share
@@ -24,10 +25,7 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     As evaluation does, so that this route has the accuracy of the run; if that had examples, this needs
     `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
     """
-    rows = [_row(q, config) for q in questions]
-    for place, row in enumerate(rows):
-        if problem := config.task.problem(row):
-            raise HTTPException(400, f"question {place}: {problem}")
+    rows = [_row(config, place, question) for place, question in enumerate(questions)]
     nearest = await backend.neighbors(rows)
     jobs = zip(questions, rows, models, nearest, strict=True)
     try:
@@ -38,9 +36,23 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     return [done.result() for done in running]
 
 
-def _row(question: Question, config: RunConfig) -> Row:
+def _row(config: RunConfig, place: int, question: Question) -> Row:
+    """Return a question as a row; one that the kind of task cannot take is refused."""
     fields = {name: question.fields.get(name, "") for name in config.prompt.columns}
-    return Row(question.question, question.options, question.context, None, fields=fields)
+    row, problem = Row(question.question or "", question.options, question.context, None, fields=fields), None
+    if question.messages is not None and not config.task.conversational:
+        problem = f"messages are for task.kind: chat. For {config.task.kind} send question"
+    elif question.messages is not None:
+        try:
+            chat = chats.conversation(
+                [m.model_dump() for m in question.messages], lambda text, _: str(text or "").strip()
+            )
+            row.question, row.history = chat.question, chat.history
+        except chats.NoChat as error:
+            problem = str(error)
+    if problem := problem or config.task.problem(row):
+        raise HTTPException(400, f"question {place}: {problem}")
+    return row
 
 
 async def _answer(

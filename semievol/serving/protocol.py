@@ -185,7 +185,10 @@ class CompletionRequest(_Generation):
 class Question(_Body):
     """POST /v1/answer"""
 
-    question: Annotated[str, Field(min_length=1, max_length=4_000_000)]
+    question: Annotated[str, Field(min_length=1, max_length=4_000_000)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=_MAX_MESSAGES)] | None = Field(
+        None, description="A chat that ends with the user's turn, in place of the question."
+    )
     options: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, max_length=64)
     context: Text | None = None
     fields: dict[str, Text] = Field(default_factory=dict, description="Columns that the prompt's template names.")
@@ -193,6 +196,12 @@ class Question(_Body):
     min_confidence: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Abstain below this; default: the endpoint's threshold."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Question:
+        if (self.question is None) == (self.messages is None):
+            raise ValueError("send either question or messages")
+        return self
 
 
 class Neighbor(BaseModel):

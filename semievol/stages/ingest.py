@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from semievol.config import LimitsConfig, RunConfig
-from semievol.data import labels, readers, storage
+from semievol.data import chats, labels, readers, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
-from semievol.data.tables import BadRow, cell_text, fill, to_record, validate
+from semievol.data.tables import BadRow, cell_text, fill, text_cleaner, to_record, validate
 from semievol.errors import UserError
 from semievol.runtime.rows import summarize
 from semievol.stages.base import LABELS, Rows, Scope, Stage, StageContext, StageResult
@@ -59,9 +59,13 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
     looked_at, here = _columns(files, config.limits)
     if not here:
         raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are not rows")
-    wanted = [columns.question, columns.context, columns.stratum]
-    wanted += [*(getattr(columns, key) for key in config.task.needs), *config.prompt.columns]
-    wanted += [columns.oracle if split == "unlabeled" else columns.answer]
+    wanted = [columns.context, columns.stratum, *config.prompt.columns]
+    wanted += [columns.oracle] if split == "unlabeled" else []
+    if config.task.conversational:
+        chats.check(looked_at, here, columns, answered=split != "unlabeled")
+    else:
+        wanted += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
+        wanted += [columns.answer] if split != "unlabeled" else []
     for column in filter(None, wanted):
         if column not in here:
             has = f"it has {', '.join(here)}. Map yours with data.columns.*"
@@ -211,7 +215,10 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
 
     A brief failure of the store does not break a shard: reading resumes where it failed, with two retries per row.
     """
-    wanted = [*filter(None, config.data.columns.model_dump().values()), *config.prompt.columns]
+    chat = config.task.conversational
+    named = config.data.columns.model_dump(exclude=set() if chat else {"messages"})
+    more = [*config.prompt.columns, *(chats.COLUMNS if chat else ())]
+    wanted = list(dict.fromkeys([*filter(None, named.values()), *more]))
     waits_s = _WAITS_S if "://" in uri else ()
     given, failures = 0, 0
     while True:
@@ -245,9 +252,10 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
         return {"row_id": None, "reason": raw.reason, "raw": printable(raw.raw)}
     task, columns, limit = config.task, config.data.columns, config.limits.max_row_bytes
     answer_column = None if split == "unlabeled" else columns.answer
+    notes: list[str] = []
     try:
         more = config.prompt.columns
-        row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit, fields=more)
+        row = validate(raw, columns, task, answer_column=answer_column, max_bytes=limit, fields=more, notes=notes)
         stratum = cell_text(raw, columns.stratum, limit)
     except BadRow as bad:
         text = json.dumps(raw, ensure_ascii=False, default=str)
@@ -256,14 +264,17 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
     if split == "unlabeled" and columns.oracle:
         # Keep a row whose oracle is bad, but do not measure it: the method never sees oracles.
         try:
-            oracle = cell_text(raw, columns.oracle, limit)
+            if task.conversational:
+                oracle = chats.oracle(raw, columns, text_cleaner(limit))
+            else:
+                oracle = cell_text(raw, columns.oracle, limit)
             record["oracle"] = task.gold(oracle, row) if oracle else None
             dropped = bool(oracle) and record["oracle"] is None
-        except BadRow:
+        except (BadRow, chats.NoChat):
             dropped = True
         if dropped:
-            record["note"] = "the oracle is not an answer to the row (row kept, oracle dropped)"
-    return record
+            notes.append("the oracle is not an answer to the row (row kept, oracle dropped)")
+    return record | {"note": "; ".join(notes) or None}
 
 
 def _verify(checks: RowChecks) -> None:

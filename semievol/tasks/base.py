@@ -42,7 +42,9 @@ class Task(BaseModel, ABC):
         needs: Keys of `data.columns` without which rows cannot be asked.
         ignores: Keys of `data.columns` whose cells are not read.
         transfers: The answer of a solved row can mean something for another row.
+        conversational: Rows are chats, in the layouts of `semievol.data.chats`.
         instruction: The last paragraph of the user message. It says how to answer.
+        decision: What self-justification asks for, below the proposed answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -52,7 +54,9 @@ class Task(BaseModel, ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     ignores: ClassVar[tuple[str, ...]] = ()
     transfers: ClassVar[bool] = False
+    conversational: ClassVar[bool] = False
     instruction: ClassVar[str] = ""
+    decision: ClassVar[str] = "Decide which one is right."
 
     @property
     def closed(self) -> bool:
@@ -93,6 +97,11 @@ class Task(BaseModel, ABC):
     def cosine(self) -> float | None:
         """The cosine of their embeddings from which two answers agree; None where `same` decides."""
         return None
+
+    @property
+    def all_turns(self) -> bool:
+        """Tell whether training teaches every turn of the assistant in a chat, and not the answer alone."""
+        return False
 
     def learned(self, labels: dict[str, int]) -> Task:
         """Return the task that knows the answers of the labeled rows, given with their counts; others need no such thing."""

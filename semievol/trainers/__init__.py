@@ -9,7 +9,7 @@ def load(config: RunConfig) -> Trainer:
     if config.trainer.kind == "openai":
         from semievol.trainers.openai import OpenAITrainer
 
-        return OpenAITrainer(config.trainer, config.engine, run=config.name)
+        return OpenAITrainer(config.trainer, config.engine, run=config.name, all_turns=config.task.all_turns)
     from semievol.trainers.local import LocalTrainer
 
     extras = {"trainer.extra": config.trainer.extra}

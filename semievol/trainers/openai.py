@@ -33,14 +33,19 @@ _TOKEN = "semievol"  # the key in a job's metadata
 
 
 class OpenAITrainer:
-    """Fine-tunes models that are names at an endpoint. The name of the run stands in the metadata of its jobs."""
+    """Fine-tunes models that are names at an endpoint. The name of the run stands in the metadata of its jobs.
+
+    Such an API trains on all turns of the assistant, unless their weight is 0.
+    """
 
     needs_tokens = False
     pool = ""
     writes: ClassVar = {"model": NAMED}
 
-    def __init__(self, config: configuration.OpenAITrainer, engine: EngineConfig, run: str) -> None:
-        self._config, self._engine, self._run = config, engine, run
+    def __init__(
+        self, config: configuration.OpenAITrainer, engine: EngineConfig, run: str, *, all_turns: bool = False
+    ) -> None:
+        self._config, self._engine, self._run, self._all_turns = config, engine, run, all_turns
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
         """Fine-tune `spec.base`, and return the metrics; resumes what was begun."""
@@ -52,7 +57,7 @@ class OpenAITrainer:
         client = OpenAI(**endpoint.client(timeout_s=_TIMEOUT_S, retries=engine.retries))
         record = storage.join(spec.out, RECORD)
         try:
-            begun = _begin(client, spec, record)
+            begun = _begin(client, spec, record, self._all_turns)
             if "job" not in begun:
                 begun["job"] = _create(client, begun, spec, config, self._run)
                 storage.write_text(record, json.dumps(begun))
@@ -89,14 +94,14 @@ def _refused(error: APIError, stage: str, spec: TrainSpec, endpoint: ApiEndpoint
     return UserError(f"{problem}. {way_out}")
 
 
-def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:
+def _begin(client: OpenAI, spec: TrainSpec, record: str, all_turns: bool) -> dict[str, str]:
     """Return the content of job.json; upload the rows first where there is none."""
     if storage.exists(record):
         return dict(json.loads(storage.read_text(record)))
     token = uuid.uuid4().hex[:12]
     with tempfile.TemporaryDirectory(prefix="semievol-upload-") as scratch:
         path = Path(scratch) / "rows.jsonl"
-        _write_jsonl(spec.rows, path)
+        _write_jsonl(spec.rows, path, all_turns)
         with path.open("rb") as content:
             file = client.files.create(file=(f"{token}.jsonl", content), purpose="fine-tune")
         begun = {"token": token, "sha256": storage.sha256(str(path)), "file": file.id}
@@ -104,7 +109,7 @@ def _begin(client: OpenAI, spec: TrainSpec, record: str) -> dict[str, str]:
     return begun
 
 
-def _write_jsonl(rows: str, path: Path) -> None:
+def _write_jsonl(rows: str, path: Path, all_turns: bool) -> None:
     """Write the usable rows in the chat format of the API, with a few batches in memory at a time."""
     from pyarrow import dataset
 
@@ -113,7 +118,12 @@ def _write_jsonl(rows: str, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as out:
         for batch in parts.to_batches(["prompt", "completion"], usable, batch_size=1024):
             for row in batch.to_pylist():
-                print(json.dumps({"messages": [*row["prompt"], *row["completion"]]}, ensure_ascii=False), file=out)
+                prompt = row["prompt"] if all_turns else [_unweighted(message) for message in row["prompt"]]
+                print(json.dumps({"messages": [*prompt, *row["completion"]]}, ensure_ascii=False), file=out)
+
+
+def _unweighted(message: dict[str, Any]) -> dict[str, Any]:
+    return message | {"weight": 0} if message["role"] == "assistant" else message
 
 
 def _create(

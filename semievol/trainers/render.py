@@ -115,7 +115,7 @@ def _messages(
         shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if shows else []
         for fitting, fewer in shorter(row, shown):
             prompt = prompts.messages(fitting, examples=fewer)
-            tokens = template.exchange(prompt, completion) if template else {}
+            tokens = template.exchange(prompt, completion, all_turns=prompts.task.all_turns) if template else {}
             fits = len(tokens.get("input_ids", ())) <= max_length
             if fits:
                 break

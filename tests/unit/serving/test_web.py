@@ -73,6 +73,31 @@ def test_the_task_route_says_answer_confidence_and_neighbours(
     assert client_of("serving.min_confidence=0.9").post("/v1/answer", json=QUESTION).json()["abstained"]
 
 
+def test_the_task_route_takes_chats(client_of: Callable[..., TestClient], backend: FakeBackend) -> None:
+    client = client_of("task.kind=chat", "prompt.system=Be kind.")
+    hi = {"role": "user", "content": [{"type": "text", "text": " Hi.\n\nYou? "}]}
+    turns = [{"role": "system", "content": "Be brief."}, hi, {"role": "assistant", "content": "Yes."}]
+    last = {"role": "user", "content": "What now?"}
+    said = client.post("/v1/answer", json={"messages": [*turns, last]}).json()
+    assert (said["answer"], said["abstained"]) == ("Answer: B", False)
+    asked = [turns[0] | {"content": "Be kind.\n\nBe brief."}, hi | {"content": "Hi.\n\nYou?"}, turns[2], last]
+    assert backend.seen[-1]["messages"] == asked
+    client.post("/v1/answer", json={"question": "What now?"})
+    assert backend.seen[-1]["messages"][1:] == [last]
+    for body, says in (
+        ({}, "send either question or messages"),
+        ({"question": "x", "messages": [last]}, "send either question or messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": turns}, "question 0: the last message must be the user's"),
+        ({"messages": turns[:1]}, "question 0: the chat has no turn of the user"),
+    ):
+        refused = client.post("/v1/answer", json=body)
+        assert refused.status_code == 400 and says in refused.json()["error"]["message"]
+    refused = client_of().post("/v1/answer", json={"messages": [last]})
+    assert refused.status_code == 400
+    assert "messages are for task.kind: chat. For multiple_choice send question" in refused.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [

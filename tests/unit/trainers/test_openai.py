@@ -14,6 +14,7 @@ from semievol.data import storage
 from semievol.data.tables import TRAINING
 from semievol.engines.endpoint import variables
 from semievol.errors import UserError
+from semievol.tasks.chat import Chat
 from semievol.trainers import openai as finetuning_api
 from semievol.trainers.base import TrainSpec, trained
 from tests.support.openai_server import Fault, OpenAIServer
@@ -77,6 +78,28 @@ def test_upload_job_and_model(tmp_path: Path, openai_server: OpenAIServer) -> No
     assert json.loads((tmp_path / "model.json").read_text())["job"] == "job-0"
     assert training.run()["model"] == metrics["model"]  # the manifest was not written: nothing is made again
     assert (len(openai_server.files), len(openai_server.jobs)) == (1, 1)
+
+
+@pytest.mark.parametrize("loss", ["last", "all"])
+def test_earlier_turns_of_a_chat_have_no_weight_unless_all_are_taught(
+    tmp_path: Path, openai_server: OpenAIServer, loss: str
+) -> None:
+    training = Training(tmp_path, openai_server)
+    training.config = training.config.model_copy(update={"task": Chat(loss=loss)})
+    turns = ["system", "user", "assistant", "user"]
+    prompt = [{"role": role, "content": role} for role in turns]
+    rows = [exchange(0) | {"prompt": prompt, "quarantine_reason": None}]
+    schema = pa.schema([*TRAINING, ("quarantine_reason", pa.string())])
+    storage.delete(f"{tmp_path}/rows")
+    storage.write_table(f"{tmp_path}/rows/0.parquet", pa.Table.from_pylist(rows, schema=schema))
+    training.run()
+    [uploaded] = openai_server.files.values()
+    sent = json.loads(uploaded)["messages"]
+    assert [(m["role"], m.get("weight")) for m in sent] == [
+        *(("system", None), ("user", None), ("assistant", None if loss == "all" else 0), ("user", None)),
+        ("assistant", None),
+    ]
+    assert [m["content"] for m in sent] == [*turns, "Answer: A"]
 
 
 @pytest.mark.parametrize("breaks_at", ["POST /files", "POST /fine_tuning/jobs", "GET /fine_tuning/jobs/job-0"])

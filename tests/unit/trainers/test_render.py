@@ -1,0 +1,62 @@
+"""Rows of chats as training rows; the stage around it is in tests/ray."""
+
+import pytest
+
+pytest.importorskip("transformers")
+
+import pyarrow as pa
+
+from semievol.data.tables import LABELED
+from semievol.engines.chat_template import ChatTemplate
+from semievol.method.prompts import Prompts
+from semievol.tasks.chat import Chat
+from semievol.trainers import render
+from semievol.trainers.render import Source
+from tests.support.tokenizer import numbers
+
+NO = -100
+# As tokens: 1 2 0 3 4 0 5 6 0 7, in which 0 begins each turn of the assistant.
+HISTORY = [
+    {"role": "system", "content": "1"},
+    {"role": "user", "content": "2"},
+    {"role": "assistant", "content": "3"},
+    {"role": "user", "content": "4"},
+    {"role": "assistant", "content": "5"},
+]
+
+
+def rendered(monkeypatch: pytest.MonkeyPatch, task: Chat, max_length: int) -> dict:
+    monkeypatch.setattr(render, "_template", lambda model: ChatTemplate(numbers()))
+    record = {"row_id": 1, "question": "6", "options": [], "history": HISTORY, "fields": [], "answer": "7"}
+    batch = pa.Table.from_pylist([record], schema=LABELED)
+    [row] = render._messages(batch, Source("nowhere"), Prompts(task), "m", max_length).to_pylist()
+    assert row["completion"] == [{"role": "assistant", "content": "7"}]
+    return row
+
+
+def test_the_history_is_in_the_prompt_and_only_the_answer_is_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = rendered(monkeypatch, Chat(similarity=0.9), 100)
+    assert row["prompt"] == [*HISTORY, {"role": "user", "content": "6"}] and not row["cut"]
+    assert row["input_ids"] == [1, 2, 0, 3, 4, 0, 5, 6, 0, 7]
+    assert [label for label in row["labels"] if label != NO] == [7] and row["labels"][-1] == 7
+
+
+def test_every_turn_of_the_assistant_is_taught_if_the_task_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = rendered(monkeypatch, Chat(similarity=0.9, loss="all"), 100)
+    assert row["labels"] == [NO, NO, NO, 3, NO, NO, 5, NO, NO, 7]
+
+
+@pytest.mark.parametrize(
+    ("max_length", "kept"),
+    [(10, HISTORY), (9, [HISTORY[0], *HISTORY[3:]]), (7, [HISTORY[0], *HISTORY[3:]]), (6, HISTORY[:1])],
+)
+def test_a_chat_over_the_limit_loses_its_oldest_turns(
+    monkeypatch: pytest.MonkeyPatch, max_length: int, kept: list
+) -> None:
+    row = rendered(monkeypatch, Chat(similarity=0.9), max_length)
+    assert row["prompt"][:-1] == kept and row["cut"] == (kept is not HISTORY) and row["quarantine_reason"] is None
+
+
+def test_a_chat_that_cannot_be_made_to_fit_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = rendered(monkeypatch, Chat(similarity=0.9), 2)
+    assert row["input_ids"] is None and "over max_length = 2 tokens" in row["quarantine_reason"]
