@@ -20,7 +20,7 @@ from semievol.errors import UserError
 _ENDINGS = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
 # Of these endings, but about weights in another form than the merged ones, or about how the base was made.
 _ABOUT_WEIGHTS = re.compile(
-    r"config\.json|.*\.index\.json|.*quant.*|params\.json|consolidated.*|adapter_.*|.*(?:^|_)(?:results|state)\.json"
+    r"config\.json|.*\.index\.json|.*quant.*|params\.json|tekken\.json|consolidated.*|adapter_.*|.*(?:^|_)(?:results|state)\.json"
     r"|training_args.*|(?:requirements|licen[sc]e|notice|usage_policy|use_policy|readme|merges_log).*|.*dataset.*",
     re.IGNORECASE,
 )
