@@ -94,7 +94,8 @@ class LabelConfig(Section):
     ]
     """Default: four, with the weights `warm`: two styles of prompt, each without and with 3 solved examples."""
     mode: Literal["sample", "score"] = "sample"
-    """`sample`: generate responses. `score`: the exact distribution over a closed answer set, one prefill a prompt."""
+    """`sample`: generate responses. `score`: the exact distribution over a closed answer set of any size; one prefill a
+    prompt if one token tells the answers apart, and a few short requests more if not."""
     justify: bool = True
     """Let the warm model decide where answers differ. Without it the majority stands, and ties go to the surer answer."""
     max_tokens: PositiveInt = 16
