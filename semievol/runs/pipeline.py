@@ -56,7 +56,8 @@ class Pipeline:
         self.config = paths.absolute(run_config)
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
-        files = ingest.inputs(self.config, begun=bool(self.folder.records()))
+        self.remarks: list[str] = []  # what is unusual about the input files
+        files = ingest.inputs(self.config, begun=bool(self.folder.records()), notes=self.remarks)
         self._listing: Files = tuple(files["unlabeled"])
         self._fingerprints = Fingerprints(self.config, files)
         self._engines = engines or EnginePool()
@@ -94,6 +95,8 @@ class Pipeline:
             with lease.held(self.folder.uri, self._echo) as owner:
                 self._settle()  # another driver may have done more in the meantime
                 self._runner.write_config()
+                for remark in self.remarks:
+                    self._echo(remark)
                 manifests = self._run_rounds(until, only_needed, partial(self._connect, owner, variables))
                 for note in self.notes():
                     self._echo(note)

@@ -11,14 +11,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from semievol.config import LimitsConfig, RunConfig
-from semievol.data import readers, storage
+from semievol.config import RunConfig
+from semievol.data import readers, shards, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, fill, row_id, validate
@@ -30,11 +29,14 @@ _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
 Source = tuple[str, storage.FileEntry]  # a split and a file of it
 
 
-def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.FileEntry]]:
+def inputs(
+    config: RunConfig, *, begun: bool = False, notes: list[str] | None = None
+) -> dict[str, list[storage.FileEntry]]:
     """Check the input files of each split (presence, format, columns) and return them.
 
     Args:
         begun: the run already has rows, so the unlabeled files may be gone.
+        notes: gets what is unusual about the files.
     """
     found = {}
     for split in SPLITS:
@@ -42,38 +44,33 @@ def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.
         found[split] = files = storage.find(pattern)
         if files:
             try:
-                _check(files, split, config)
+                remarks = _check(files, split, config)
             except UserError as error:
                 raise UserError(f"data.{split}: {error}") from None
+            notes = [] if notes is None else notes
+            notes += [f"data.{split}: {remark}" for remark in remarks]
         elif split != "unlabeled" or not begun:
             raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
     return found
 
 
-def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> None:
-    """Raise if a format is unknown, or if the first readable file does not have the config's columns."""
+def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> list[str]:
+    """Raise if a format is unknown, or if a file does not have the config's columns; return what is unusual."""
     columns = config.data.columns
     for file in files:
         readers.format_of(file.uri)
-    looked_at, here = _columns(files, config.limits)
-    if not here:
-        raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are not rows")
-    wanted = [columns.question, columns.context, columns.stratum]
-    wanted += [getattr(columns, key) for key in config.task.needs]
-    wanted += [columns.oracle if split == "unlabeled" else columns.answer]
-    for column in filter(None, wanted):
-        if column not in here:
-            has = f"it has {', '.join(here)}. Map yours with data.columns.*"
-            raise UserError(f"{looked_at} has no column '{column}'; {has}")
+    required = [columns.question, *(getattr(columns, key) for key in config.task.needs)]
+    required += [columns.answer] if split != "unlabeled" else []
+    optional = [columns.context, columns.stratum, columns.oracle if split == "unlabeled" else None]
+    found = shards.look_at(files, _wanted(config))
+    skip_broken = config.limits.bad_shards == "quarantine"
+    shards.check(found, [*filter(None, required)], [*filter(None, optional)], skip_broken=skip_broken)
+    return shards.remarks(found)
 
 
-def _columns(files: Sequence[storage.FileEntry], limits: LimitsConfig) -> tuple[str, list[str]]:
-    """Return the first file, of those that can be read, and its columns."""
-    *others, last = files if limits.bad_shards == "quarantine" else files[:1]
-    for file in others:
-        with suppress(UserError):
-            return file.uri, readers.columns(file.uri)
-    return last.uri, readers.columns(last.uri)
+def _wanted(config: RunConfig) -> list[str]:
+    """Return the columns that are read, that of the question first."""
+    return [column for column in config.data.columns.model_dump().values() if column]
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -94,8 +91,11 @@ def run(ctx: StageContext) -> StageResult:
         if not counts[split, "kept"] and not ctx.inputs:  # files that arrive later may hold nothing new
             shown = "".join(f"\n  {example}" for example in examples[:5])
             raise UserError(f"data.{split}: no usable row in '{getattr(ctx.config.data, split)}'{shown}")
+    counted = [json.loads(storage.read_text(_count_file(ctx.out, i))) for i in range(len(read))]
+    for each in counted:
+        notes.update(f"{each['split']}: a file {note}" for note in each["notes"])
     rows = Rows(
-        came_in=sum(json.loads(storage.read_text(_count_file(ctx.out, i)))["rows"] for i in range(len(read))),
+        came_in=sum(each["rows"] for each in counted),
         out=sum(storage.count_rows(storage.join(ctx.out, split)) for split in splits),
         quarantined=storage.count_rows(storage.join(ctx.out, "quarantine")),
         duplicates=sum(counts[split, "duplicate"] for split in splits),
@@ -120,8 +120,10 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
     from ray.data import DataContext
 
     files = [*read, *known]
+    headers = _headers(read, ctx.config)
     listing = [
-        {"split": split, "uri": file.uri, "number": i, "known": i >= len(read)} for i, (split, file) in enumerate(files)
+        {"split": split, "uri": file.uri, "number": i, "known": i >= len(read), "header": headers.get(file.uri, [])}
+        for i, (split, file) in enumerate(files)
     ]
     buckets = 1 + sum(file.size for _, file in files) // _BUCKET_BYTES
     DataContext.get_current().max_hash_shuffle_aggregators = min(buckets, 64)
@@ -132,6 +134,15 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
         .map_groups(fold, batch_format="pyarrow", fn_kwargs={"config": ctx.config, "out": ctx.out, "stage": ctx.name})
     )
     yield from folded.iter_rows()
+
+
+def _headers(read: Sequence[Source], config: RunConfig) -> dict[str, list[str]]:
+    """Return the columns of the files that have no header, from another file of their split."""
+    found: dict[str, list[str]] = {}
+    for split in SPLITS:
+        looked_at = shards.look_at([file for name, file in read if name == split], _wanted(config))
+        found |= {shard.uri: shard.header for shard in looked_at if shard.header}
+    return found
 
 
 def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
@@ -163,7 +174,9 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
         return
     records: list[dict[str, Any]] = []
     rows = 0
-    for position, raw in _readable(uri, config):
+    header = list(batch["header"][0]) if "header" in batch else []
+    remarks = [shards.no_header(header)] if header else []
+    for position, raw in _readable(uri, config, header, remarks):
         record = _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
         # Rows without an id need no partner: any bucket will do.
         record["bucket"] = (record["row_id"] if record["row_id"] is not None else position) % buckets
@@ -173,24 +186,26 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
             yield pa.Table.from_pylist(records, schema=PARSED)
             records = []
     yield pa.Table.from_pylist(records, schema=PARSED)
-    count = {"uri": uri, "split": split, "rows": rows}
+    count = {"uri": uri, "split": split, "rows": rows, "notes": remarks}
     storage.write_text(_count_file(out, batch["number"][0]), json.dumps(count))
 
 
-def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
+def _readable(
+    uri: str, config: RunConfig, header: Sequence[str] = (), notes: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
     """Yield the rows of a file. With `bad_shards: quarantine`, an unreadable rest is yielded as one last `Broken`.
 
     A brief failure of the store does not break a shard: reading resumes where it failed, with two retries per row.
     """
-    wanted = [column for column in config.data.columns.model_dump().values() if column]
+    wanted, position = _wanted(config), 0
     waits_s = _WAITS_S if "://" in uri else ()
     given, failures = 0, 0
     while True:
         try:
-            for position, raw in readers.read(uri, wanted):
-                if position > given:
+            for number, (position, raw) in enumerate(readers.read(uri, wanted, header, notes), start=1):
+                if number > given:
                     yield position, raw
-                    given, failures = position, 0
+                    given, failures = number, 0
             return
         except UserError as error:
             if failures < len(waits_s):
@@ -200,7 +215,7 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
             if config.limits.bad_shards == "stop":
                 raise
             storage.sha256(uri)  # raises if the store fails: then the shard is not broken
-            yield given + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
+            yield position + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
             return
 
 
@@ -254,6 +269,7 @@ def _verify(checks: RowChecks) -> None:
 
 STAGE = Stage(
     name="ingest",
+    version=2,
     run=run,
     # The rows of earlier rounds, to find duplicates by row id.
     inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},

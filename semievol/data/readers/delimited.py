@@ -1,0 +1,271 @@
+"""Rows of CSV and TSV, by Python's csv in its strict mode.
+
+DuckDB reads most such files too, but it lost lines without a word after a quote that is never closed, dropped backslashes and
+characters, and has no line numbers. Here a line is a row, a part of a row, blank, or `Broken`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+from semievol.data.readers.base import Broken, Look, Reading, Rows
+
+_RECORD_CHARACTERS = 8 << 20  # of a row over several lines; a quote that is open for longer was never closed
+_SAMPLE_LINES, _SAMPLE_CHARACTERS = 5_000, 1 << 20
+_NONE = "\x1f"  # separates nothing in a text file: one column
+_SEPARATORS = (",", ";", "\t", "|", _NONE)
+_NAMES = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks", _NONE: "nothing (one column)", ",": "commas"}
+_HEADERLIKE = re.compile(r"[^\W\d][\w .:/()-]{0,40}")
+_BLANKS_BETWEEN_QUOTES = re.compile(r'"[^"]*"( "[^"]*")+\s*')  # as R's write.table does by default
+_ESCAPE = re.compile(r'\\(["\\]?)')
+_WHOLE = re.compile(r"-?\d+\.0")  # how pandas writes whole numbers of a column in which some are missing
+_OPEN, _EARLY = "a quote is opened and never closed", "text follows a closing quote"
+Lines = list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file separates and quotes its fields."""
+
+    separator: str
+    quote: bool = True  # "..." holds separators and line ends
+    backslash: bool = False  # \\" is a quote inside of quotes; else "" is
+
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        if not self.quote:
+            return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE, strict=True)
+        if not self.backslash:
+            return csv.reader(lines, delimiter=self.separator, strict=True)
+        # The csv module drops each backslash; those that escape nothing are part of the text.
+        kept = (_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", line) for line in lines)
+        return csv.reader(kept, delimiter=self.separator, escapechar="\\", strict=True)
+
+    def fields(self, line: str) -> list[str] | None:
+        """Return the fields of one line by itself; None if its quotes do not fit."""
+        try:
+            return next(self.reader([line]), [])
+        except csv.Error:
+            return None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What the beginning of a file tells about all of it."""
+
+    dialect: Dialect
+    skip: int  # lines before the header
+    header: list[str]
+    in_file: bool  # whether the header is the first row of the file
+    whole: frozenset[int] = frozenset()  # the columns of whole numbers that are written as 3.0
+
+
+def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
+    """Return the columns and first rows of a file from its first lines."""
+    begun = list(lines)
+    sheet = _sheet(begun, reading, separator)
+    found = [row for _, row in islice(_rows(iter(begun), sheet, reading), 100)]
+    first = [row for row in found if not isinstance(row, Broken)]
+    names = [name for name in sheet.header if name]
+    return Look(names, first, reading.notes, whole=True, header=sheet.in_file, empty=not found)
+
+
+def rows(lines: Iterator[str], reading: Reading, separator: str = "") -> Rows:
+    """Yield the rows of a file. `separator`: the one that the file's name says."""
+    csv.field_size_limit(reading.line_bytes)
+    begun = beginning(lines)
+    return _rows(chain(begun, lines), _sheet(begun, reading, separator), reading)
+
+
+def beginning(lines: Iterable[str]) -> list[str]:
+    """Return enough lines to know a file by."""
+    taken: list[str] = []
+    size = 0
+    for line in islice(lines, _SAMPLE_LINES):
+        taken.append(line)
+        size += len(line)
+        if size > _SAMPLE_CHARACTERS:
+            break
+    return taken
+
+
+def records(lines: Iterable[str], dialect: Dialect, first: int = 1) -> Iterator[tuple[list[str] | str, Lines]]:
+    """Yield the fields of each record and its lines, with their numbers. Blank lines are skipped.
+
+    A line whose quotes do not fit yields the reason instead of fields, and reading goes on with the next line: a stray quote
+    costs one line.
+    """
+    source = enumerate(lines, first)
+    again: deque[tuple[int, str]] = deque()  # lines that were taken for a part of a quoted field
+    taken: Lines = []
+
+    def feed() -> Iterator[str]:
+        length = 0
+        while line := again.popleft() if again else next(source, None):
+            length = length + len(line[1]) if taken else 0
+            taken.append(line)
+            if length > _RECORD_CHARACTERS:
+                raise csv.Error("unexpected end of data")
+            yield line[1]
+
+    reader = dialect.reader(feed())
+    while True:
+        taken.clear()
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            open_quote = len(taken) > 1 or "unexpected end" in str(error)
+            yield f"no CSV: {_OPEN if open_quote else _reason(error)}", taken[:1]
+            reader = dialect.reader(feed())
+            continue
+        if fields is None:
+            return
+        if any(fields) or (len(fields) == 1 and (len(taken) > 1 or taken[0][1].strip())):  # `,,` is blank too
+            yield fields, taken
+
+
+def _reason(error: csv.Error) -> str:
+    if "expected after" in str(error):
+        return _EARLY
+    return "a stray carriage return" if "new-line" in str(error) else str(error)
+
+
+def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
+    literal, width, awaited = replace(sheet.dialect, quote=False), len(sheet.header), sheet.in_file
+    for found, taken in records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1):
+        number = taken[-1][0]
+        if awaited:
+            awaited = False
+            if reading.wanted and not set(reading.wanted) & set(sheet.header):
+                yield number, Broken("the first line has the name of no column that is read", _raw(taken))
+            continue
+        if isinstance(found, str):
+            fields = literal.fields(taken[0][1]) if _EARLY in found else None
+            if fields is None or len(fields) != width:
+                yield number, Broken(found, _raw(taken))
+                continue
+            found = fields  # `"Hello" she said,pos`: its quotes are text
+        while len(found) > width and not found[-1]:
+            found.pop()  # separators at the end of a line
+        if len(found) != width:
+            yield number, Broken(f"{len(found)} fields, the header has {width}", _raw(taken))
+            continue
+        if len(taken) > 1 and _like_rows(taken, literal, width):
+            where = f"line {taken[0][0]} first"
+            reading.note(
+                f"has quoted line breaks between what would be rows by themselves ({where}): is a quote stray?"
+            )
+        for column in sheet.whole:
+            found[column] = found[column].removesuffix(".0")
+        yield number, dict(zip(sheet.header, found, strict=True))
+
+
+def _raw(taken: Lines) -> str:
+    return "".join(line for _, line in taken).rstrip("\n")
+
+
+def _like_rows(taken: Lines, literal: Dialect, width: int) -> bool:
+    """Tell whether each line of a record would be a row without empty fields if quotes meant nothing."""
+    alone = [literal.fields(line) for _, line in taken]
+    return width > 1 and all(fields is not None and len(fields) == width and all(fields) for fields in alone)
+
+
+def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
+    """Find the dialect and the header of a file from its first lines, and note what is unusual."""
+    skip = 0
+    if begun and (said := re.fullmatch(r'"?sep=(.)"?', begun[0].strip("\n"), re.IGNORECASE)):  # of Excel
+        skip, separator = 1, said[1]
+    sample = begun[skip:]
+    first = next((line for line in sample if line.strip()), "")
+    among = [separator] if separator else [sign for sign in _SEPARATORS if sign in first or sign == _NONE]
+    among += [" "] if not separator and _BLANKS_BETWEEN_QUOTES.fullmatch(first) else []
+    best = max((_judged(sample, sign, reading.wanted) for sign in among or [","]), key=lambda judged: judged.score)
+    usual = separator or ","
+    if best.dialect.separator not in (usual, _NONE):
+        reading.note(f"is separated by {_NAMES.get(best.dialect.separator, best.dialect.separator)}")
+    if best.dialect.backslash:
+        reading.note("has quotes that are escaped with backslashes")
+    if not best.dialect.quote:
+        reading.note("has no quoted fields: its quotes are text")
+    header = list(reading.header or best.header)
+    return Sheet(best.dialect, skip, _distinct(header, reading), not reading.header, best.whole)
+
+
+def _distinct(header: list[str], reading: Reading) -> list[str]:
+    """Return the names of the columns; one that stands twice gets a number, so that the first one is read."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in (cell.strip() for cell in header):
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)
+        if seen[name] and name:
+            reading.note(f"has the column '{name}' twice; the first one is read")
+        seen[name] += 1
+    return names
+
+
+@dataclass(frozen=True)
+class _Judged:
+    dialect: Dialect
+    header: list[str]
+    whole: frozenset[int]
+    score: tuple[float, ...]
+
+
+def _judged(sample: list[str], separator: str, wanted: Collection[str]) -> _Judged:
+    """Read the first lines with a separator, and say how well it fits."""
+    plain, backslash = Dialect(separator), Dialect(separator, backslash=True)
+    text = "".join(sample)
+    tried = [plain, backslash] if '\\"' in text else [plain]
+    read = {dialect: list(_sampled(sample, dialect)) for dialect in tried}
+    dialect = min(tried, key=lambda each: sum(isinstance(fields, str) for fields, _ in read[each]))
+    if '"' in text and _quotes_are_text(sample, read[dialect], plain):
+        dialect = replace(plain, quote=False)
+        read[dialect] = list(_sampled(sample, dialect))
+    found = [fields for fields, _ in read[dialect] if not isinstance(fields, str)]
+    header, body = (found[0], found[1:]) if found else ([], [])
+    if _has_row_names(header, body):
+        header = ["", *header]
+    fits = sum(len(fields) == len(header) for fields in body) / (len(body) or 1)
+    names = {cell.strip() for cell in header}
+    headerlike = len(header) > 1 and all(map(_HEADERLIKE.fullmatch, names - {""}))
+    score = (len(names & set(wanted)), headerlike, len(header) > 1 and fits >= 0.5, fits, len(header))
+    return _Judged(dialect, header, _whole_columns(header, body), score)
+
+
+def _sampled(sample: list[str], dialect: Dialect) -> Iterator[tuple[list[str] | str, Lines]]:
+    for fields, taken in records(sample, dialect):
+        yield fields, list(taken)
+
+
+def _quotes_are_text(sample: list[str], read: Sequence[tuple[list[str] | str, Lines]], plain: Dialect) -> bool:
+    """Tell whether a file does not quote: with quotes as text every line is a row, and else some lines are not."""
+    literal = replace(plain, quote=False)
+    cells = [literal.fields(line) for line in sample if line.strip()]
+    width = len(cells[0] or []) if cells else 0
+    if width < 2 or any(fields is None or len(fields) != width for fields in cells):
+        return False
+    flat = [cell for fields in cells for cell in fields or []]
+    if "" in flat or any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in flat):
+        return False
+    return any(isinstance(fields, str) or len(taken) > 1 for fields, taken in read)
+
+
+def _has_row_names(header: list[str], body: list[list[str]]) -> bool:
+    """Tell whether each row begins with a number that the header has no name for, as R writes them."""
+    numbers = [fields[0] for fields in body if len(fields) == len(header) + 1 and fields[0].isdecimal()]
+    return len(body) > 1 and len(set(numbers)) == len(body)
+
+
+def _whole_columns(header: list[str], body: list[list[str]]) -> frozenset[int]:
+    """Return the columns in which some cells are empty and all others look like 3.0."""
+    columns = zip(*(fields for fields in body if len(fields) == len(header)), strict=True)
+    return frozenset(
+        i
+        for i, cells in enumerate(columns)
+        if "" in cells and any(cells) and all(map(_WHOLE.fullmatch, filter(None, cells)))
+    )
