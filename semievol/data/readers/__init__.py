@@ -88,8 +88,8 @@ def read(
     reading = Reading(wanted, header, _LINE_BYTES, [] if notes is None else notes)
     keys = _keys(uri)
     try:
-        for number, row in _rows(uri, form, reading):
-            yield number, keys | row if keys and isinstance(row, dict) else row
+        found = _rows(uri, form, reading)
+        yield from found if not keys else ((n, keys | row if isinstance(row, dict) else row) for n, row in found)
     except _UNREADABLE as error:
         raise UserError(f"{uri}: cannot be read to its end: {_problem(error)}. Repair or remove the file") from None
 

@@ -25,7 +25,7 @@ _BLANKS_BETWEEN_QUOTES = re.compile(r'"[^"]*"( "[^"]*")+\s*')  # as R's write.ta
 _ESCAPE = re.compile(r'\\(["\\]?)')
 _WHOLE = re.compile(r"-?\d+\.0")  # how pandas writes whole numbers of a column in which some are missing
 _OPEN, _EARLY = "a quote is opened and never closed", "text follows a closing quote"
-Lines = list[tuple[int, str]]
+Record = tuple[list[str] | str, int, list[str]]  # the fields or a reason, the number of the last line, the lines
 
 
 @dataclass(frozen=True)
@@ -93,40 +93,54 @@ def beginning(lines: Iterable[str]) -> list[str]:
     return taken
 
 
-def records(lines: Iterable[str], dialect: Dialect, first: int = 1) -> Iterator[tuple[list[str] | str, Lines]]:
-    """Yield the fields of each record and its lines, with their numbers. Blank lines are skipped.
+def records(lines: Iterable[str], dialect: Dialect, first: int = 1, width: int = 0) -> Iterator[Record]:
+    """Yield the fields of each record, the number of its last line, and its lines. Blank lines are skipped.
 
     A line whose quotes do not fit yields the reason instead of fields, and reading goes on with the next line: a stray quote
-    costs one line.
+    costs one line. With a `width`, that is also done where lines that would be records were merged into one of another width.
     """
-    source = enumerate(lines, first)
-    again: deque[tuple[int, str]] = deque()  # lines that were taken for a part of a quoted field
-    taken: Lines = []
+    source = iter(lines)
+    again: deque[str] = deque()  # lines that were taken for a part of a quoted field
+    taken: list[str] = []
 
     def feed() -> Iterator[str]:
-        length = 0
-        while line := again.popleft() if again else next(source, None):
-            length = length + len(line[1]) if taken else 0
+        size = 0
+        while (line := again.popleft() if again else next(source, None)) is not None:
+            size = size + len(line) if taken else 0
             taken.append(line)
-            if length > _RECORD_CHARACTERS:
+            if size > _RECORD_CHARACTERS:
                 raise csv.Error("unexpected end of data")
-            yield line[1]
+            yield line
 
-    reader = dialect.reader(feed())
+    reader, number = dialect.reader(feed()), first - 1
     while True:
         taken.clear()
+        problem = ""
         try:
             fields = next(reader, None)
         except csv.Error as error:
+            problem = _OPEN if len(taken) > 1 or "unexpected end" in str(error) else _reason(error)
+        else:
+            if fields is None:
+                return
+            if width and len(taken) > 1 and len(fields) != width and _like_records(taken[1:], dialect, width):
+                problem = _OPEN
+        if problem:
             again.extendleft(reversed(taken[1:]))
-            open_quote = len(taken) > 1 or "unexpected end" in str(error)
-            yield f"no CSV: {_OPEN if open_quote else _reason(error)}", taken[:1]
+            number += 1
+            yield f"no CSV: {problem}", number, taken[:1]
             reader = dialect.reader(feed())
             continue
-        if fields is None:
-            return
-        if any(fields) or (len(fields) == 1 and (len(taken) > 1 or taken[0][1].strip())):  # `,,` is blank too
-            yield fields, taken
+        number += len(taken)
+        if any(fields) or (len(fields) == 1 and (len(taken) > 1 or taken[0].strip())):  # `,,` is blank too
+            yield fields, number, taken
+
+
+def _like_records(lines: list[str], dialect: Dialect, width: int) -> bool:
+    """Tell whether each line would be a record without empty fields if quotes meant nothing."""
+    literal = replace(dialect, quote=False)
+    alone = [literal.fields(line) for line in lines]
+    return width > 1 and all(fields is not None and len(fields) == width and all(fields) for fields in alone)
 
 
 def _reason(error: csv.Error) -> str:
@@ -136,43 +150,32 @@ def _reason(error: csv.Error) -> str:
 
 
 def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
-    literal, width, awaited = replace(sheet.dialect, quote=False), len(sheet.header), sheet.in_file
-    for found, taken in records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1):
-        number = taken[-1][0]
-        if awaited:
-            awaited = False
-            if reading.wanted and not set(reading.wanted) & set(sheet.header):
-                yield number, Broken("the first line has the name of no column that is read", _raw(taken))
-            continue
-        if isinstance(found, str):
-            fields = literal.fields(taken[0][1]) if _EARLY in found else None
+    header, whole, width = sheet.header, sheet.whole, len(sheet.header)
+    literal = replace(sheet.dialect, quote=False)
+    found = records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1, width)
+    if sheet.in_file and (first := next(found, None)) and reading.wanted and not set(reading.wanted) & set(header):
+        yield first[1], Broken("the first line has the name of no column that is read", _raw(first[2]))
+    for fields, number, taken in found:
+        if isinstance(fields, str):
+            reason, fields = fields, literal.fields(taken[0]) if _EARLY in fields else None
             if fields is None or len(fields) != width:
-                yield number, Broken(found, _raw(taken))
-                continue
-            found = fields  # `"Hello" she said,pos`: its quotes are text
-        while len(found) > width and not found[-1]:
-            found.pop()  # separators at the end of a line
-        if len(found) != width:
-            yield number, Broken(f"{len(found)} fields, the header has {width}", _raw(taken))
+                yield number, Broken(reason, _raw(taken))
+                continue  # else `"Hello" she said,pos`: its quotes are text
+        while len(fields) > width and not fields[-1]:
+            fields.pop()  # separators at the end of a line
+        if len(fields) != width:
+            yield number, Broken(f"{len(fields)} fields, the header has {width}", _raw(taken))
             continue
-        if len(taken) > 1 and _like_rows(taken, literal, width):
-            where = f"line {taken[0][0]} first"
-            reading.note(
-                f"has quoted line breaks between what would be rows by themselves ({where}): is a quote stray?"
-            )
-        for column in sheet.whole:
-            found[column] = found[column].removesuffix(".0")
-        yield number, dict(zip(sheet.header, found, strict=True))
+        if len(taken) > 1 and _like_records(taken, sheet.dialect, width):
+            where = f"line {number - len(taken) + 1} first"
+            reading.note(f"has quoted line breaks between what would be rows by themselves, {where}: is a quote stray?")
+        for column in whole:
+            fields[column] = fields[column].removesuffix(".0")
+        yield number, dict(zip(header, fields))  # noqa: B905 - of one length; strict=True is a third slower
 
 
-def _raw(taken: Lines) -> str:
-    return "".join(line for _, line in taken).rstrip("\n")
-
-
-def _like_rows(taken: Lines, literal: Dialect, width: int) -> bool:
-    """Tell whether each line of a record would be a row without empty fields if quotes meant nothing."""
-    alone = [literal.fields(line) for _, line in taken]
-    return width > 1 and all(fields is not None and len(fields) == width and all(fields) for fields in alone)
+def _raw(taken: list[str]) -> str:
+    return "".join(taken).rstrip("\n")
 
 
 def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
@@ -222,11 +225,11 @@ def _judged(sample: list[str], separator: str, wanted: Collection[str]) -> _Judg
     text = "".join(sample)
     tried = [plain, backslash] if '\\"' in text else [plain]
     read = {dialect: list(_sampled(sample, dialect)) for dialect in tried}
-    dialect = min(tried, key=lambda each: sum(isinstance(fields, str) for fields, _ in read[each]))
+    dialect = min(tried, key=lambda each: sum(isinstance(fields, str) for fields, *_ in read[each]))
     if '"' in text and _quotes_are_text(sample, read[dialect], plain):
         dialect = replace(plain, quote=False)
         read[dialect] = list(_sampled(sample, dialect))
-    found = [fields for fields, _ in read[dialect] if not isinstance(fields, str)]
+    found = [fields for fields, *_ in read[dialect] if not isinstance(fields, str)]
     header, body = (found[0], found[1:]) if found else ([], [])
     if _has_row_names(header, body):
         header = ["", *header]
@@ -237,12 +240,12 @@ def _judged(sample: list[str], separator: str, wanted: Collection[str]) -> _Judg
     return _Judged(dialect, header, _whole_columns(header, body), score)
 
 
-def _sampled(sample: list[str], dialect: Dialect) -> Iterator[tuple[list[str] | str, Lines]]:
-    for fields, taken in records(sample, dialect):
-        yield fields, list(taken)
+def _sampled(sample: list[str], dialect: Dialect) -> Iterator[Record]:
+    for fields, number, taken in records(sample, dialect):
+        yield fields, number, list(taken)
 
 
-def _quotes_are_text(sample: list[str], read: Sequence[tuple[list[str] | str, Lines]], plain: Dialect) -> bool:
+def _quotes_are_text(sample: list[str], read: Sequence[Record], plain: Dialect) -> bool:
     """Tell whether a file does not quote: with quotes as text every line is a row, and else some lines are not."""
     literal = replace(plain, quote=False)
     cells = [literal.fields(line) for line in sample if line.strip()]
@@ -252,7 +255,7 @@ def _quotes_are_text(sample: list[str], read: Sequence[tuple[list[str] | str, Li
     flat = [cell for fields in cells for cell in fields or []]
     if "" in flat or any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in flat):
         return False
-    return any(isinstance(fields, str) or len(taken) > 1 for fields, taken in read)
+    return any(isinstance(fields, str) or len(taken) > 1 for fields, _, taken in read)
 
 
 def _has_row_names(header: list[str], body: list[list[str]]) -> bool:

@@ -54,13 +54,14 @@ def _goes_on(source: Iterator[str], begun: list[str]) -> bool:
 
 
 def _lines(source: Iterator[str]) -> Rows:
+    loads = json.JSONDecoder().decode
     for number, line in enumerate(source, start=1):
-        if not line.strip():
+        if line.isspace():
             continue
         try:
-            row = json.loads(line)
+            row = loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, Broken(f"no JSON: {error}", line)
+            yield number, Broken(f"no JSON: {error}", line.rstrip("\n"))
             continue
         yield number, _row(row, line)
 
@@ -68,7 +69,7 @@ def _lines(source: Iterator[str]) -> Rows:
 def _row(row: Any, text: str | None = None) -> dict[str, Any] | Broken:
     if isinstance(row, dict):
         return row
-    return Broken(f"a JSON {type(row).__name__}, not an object", json.dumps(row) if text is None else text)
+    return Broken(f"a JSON {type(row).__name__}, not an object", json.dumps(row) if text is None else text.rstrip("\n"))
 
 
 def _array(pieces: Iterator[str], reading: Reading) -> Rows:

@@ -101,12 +101,23 @@ def _encoding(raw: IO[bytes]) -> str:
     if name := _utf16_without_mark(head):
         return name
     raw.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for block in iter(partial(raw.read, _BLOCK), b""):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raw.seek(0)
+        return _not_utf8(raw)
+    return "utf-8"
+
+
+def _not_utf8(raw: IO[bytes]) -> str:
+    """Tell damaged UTF-8, in which most of what is not ASCII fits, from an older encoding."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     good = bad = 0
     sample = b""
     for block in iter(partial(raw.read, _BLOCK), b""):
-        if block.isascii() and not decoder.getstate()[0]:
-            continue
         text = decoder.decode(block)
         if len(sample) < _SAMPLE:
             whole = block.split(b"\n")
@@ -115,7 +126,7 @@ def _encoding(raw: IO[bytes]) -> str:
         damaged = len(re.findall("[\udc80-\udcff]", text))
         bad += damaged
         good += len(re.findall("[^\x00-\x7f]", text)) - damaged
-    return "utf-8" if bad == 0 or good > bad else _legacy(sample)
+    return "utf-8" if good > bad else _legacy(sample)
 
 
 def _utf16_without_mark(head: bytes) -> str | None:
