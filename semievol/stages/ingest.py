@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from semievol.config import RunConfig
-from semievol.data import readers, shards, storage
+from semievol.data import readers, shards, sources, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, fill, row_id, validate
@@ -41,7 +41,7 @@ def inputs(
     found = {}
     for split in SPLITS:
         pattern = getattr(config.data, split)
-        found[split] = files = storage.find(pattern)
+        found[split] = files = sources.find(pattern)
         if files:
             try:
                 remarks = _check(files, split, config)
