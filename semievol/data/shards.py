@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from semievol.data import readers
 from semievol.data.storage import FileEntry
@@ -20,21 +20,21 @@ class Shard:
 
     Attributes:
         problem: the reason why its beginning cannot be read.
-        header: the columns that it takes from another file, as it has no header.
+        shared: what it takes from the other files.
     """
 
     uri: str
     look: readers.Look
     problem: UserError | None = None
-    header: list[str] | None = None
+    shared: readers.Shared = field(default_factory=readers.Shared)
 
     @property
     def columns(self) -> list[str]:
-        return self.header or self.look.columns
+        return list(self.shared.header) or self.look.columns
 
 
 def look_at(files: Sequence[FileEntry], wanted: Sequence[str]) -> list[Shard]:
-    """Look at the beginning of every file, and give a file without a header the one of the first file that has it."""
+    """Look at the beginning of every file. A file without a header gets the one of the first file that has it."""
 
     def look(file: FileEntry) -> Shard:
         try:
@@ -44,8 +44,12 @@ def look_at(files: Sequence[FileEntry], wanted: Sequence[str]) -> list[Shard]:
 
     with ThreadPoolExecutor(_READERS) as pool:
         shards = list(pool.map(look, files))
-    named = next((each.look.columns for each in shards if each.look.header and set(wanted) & set(each.columns)), None)
-    return [replace(shard, header=named) if named and _takes(shard, named) else shard for shard in shards]
+    named = next((each.look.columns for each in shards if each.look.header and set(wanted) & set(each.columns)), [])
+    backslash = any(shard.look.backslash for shard in shards)
+    headers = [tuple(named) if named and _takes(shard, named) else () for shard in shards]
+    return [
+        replace(shard, shared=readers.Shared(header, backslash)) for shard, header in zip(shards, headers, strict=True)
+    ]
 
 
 def _takes(shard: Shard, header: list[str]) -> bool:
@@ -64,16 +68,16 @@ def first_line_is_a_row(look: readers.Look) -> bool:
     return False
 
 
-def no_header(header: Sequence[str]) -> str:
+def no_header(shared: readers.Shared) -> str:
     """Return the remark on a file that takes the columns of another one."""
-    return f"has no header line; its columns are those of another file: {', '.join(header)}"
+    return f"has no header line; its columns are those of another file: {', '.join(shared.header)}"
 
 
 def remarks(shards: Sequence[Shard]) -> list[str]:
     """Return what is unusual about the files, each remark once, with the first file that it holds for."""
     files: dict[str, list[str]] = {}
     for shard in shards:
-        for note in [*shard.look.notes, *([no_header(shard.header)] if shard.header else [])]:
+        for note in [*shard.look.notes, *([no_header(shard.shared)] if shard.shared.header else [])]:
             files.setdefault(note, []).append(shard.uri)
     return [
         f"{uris[0]} {note}" + (f" (and {len(uris) - 1:,} more)" if uris[1:] else "") for note, uris in files.items()

@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,15 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
     from ray.data import DataContext
 
     files = [*read, *known]
-    headers = _headers(read, ctx.config)
+    shared = _shared(read, ctx.config)
     listing = [
-        {"split": split, "uri": file.uri, "number": i, "known": i >= len(read), "header": headers.get(file.uri, [])}
+        {
+            "split": split,
+            "uri": file.uri,
+            "number": i,
+            "known": i >= len(read),
+            "shared": shared.get((split, file.uri), ""),
+        }
         for i, (split, file) in enumerate(files)
     ]
     buckets = 1 + sum(file.size for _, file in files) // _BUCKET_BYTES
@@ -136,12 +143,12 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
     yield from folded.iter_rows()
 
 
-def _headers(read: Sequence[Source], config: RunConfig) -> dict[str, list[str]]:
-    """Return the columns of the files that have no header, from another file of their split."""
-    found: dict[str, list[str]] = {}
+def _shared(read: Sequence[Source], config: RunConfig) -> dict[tuple[str, str], str]:
+    """Return as JSON what each file takes from the other files of its split."""
+    found = {}
     for split in SPLITS:
         looked_at = shards.look_at([file for name, file in read if name == split], _wanted(config))
-        found |= {shard.uri: shard.header for shard in looked_at if shard.header}
+        found |= {(split, shard.uri): json.dumps(asdict(shard.shared)) for shard in looked_at}
     return found
 
 
@@ -174,9 +181,9 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
         return
     records: list[dict[str, Any]] = []
     rows = 0
-    header = list(batch["header"][0]) if "header" in batch else []
-    remarks = [shards.no_header(header)] if header else []
-    for position, raw in _readable(uri, config, header, remarks):
+    shared = readers.Shared(**json.loads(str(batch["shared"][0]))) if "shared" in batch else None
+    remarks = [shards.no_header(shared)] if shared and shared.header else []
+    for position, raw in _readable(uri, config, shared, remarks):
         record = _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
         # Rows without an id need no partner: any bucket will do.
         record["bucket"] = (record["row_id"] if record["row_id"] is not None else position) % buckets
@@ -191,7 +198,7 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
 
 
 def _readable(
-    uri: str, config: RunConfig, header: Sequence[str] = (), notes: list[str] | None = None
+    uri: str, config: RunConfig, shared: readers.Shared | None = None, notes: list[str] | None = None
 ) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
     """Yield the rows of a file. With `bad_shards: quarantine`, an unreadable rest is yielded as one last `Broken`.
 
@@ -202,7 +209,7 @@ def _readable(
     given, failures = 0, 0
     while True:
         try:
-            for number, (position, raw) in enumerate(readers.read(uri, wanted, header, notes), start=1):
+            for number, (position, raw) in enumerate(readers.read(uri, wanted, shared, notes), start=1):
                 if number > given:
                     yield position, raw
                     given, failures = number, 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from io import TextIOWrapper
@@ -19,10 +19,10 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from semievol.data.readers import columnar, delimited, json_text, spreadsheet, text
-from semievol.data.readers.base import LINE_BYTES, PACKED, Broken, Look, Reading, Rows
+from semievol.data.readers.base import LINE_BYTES, PACKED, Broken, Look, Reading, Rows, Shared
 from semievol.errors import UserError
 
-__all__ = ["FORMATS", "Broken", "Look", "columns", "format_of", "look", "read"]
+__all__ = ["FORMATS", "Broken", "Look", "Shared", "columns", "format_of", "look", "read"]
 
 _ALIASES = {
     ".ndjson": ".jsonl",
@@ -73,19 +73,17 @@ def look(uri: str, wanted: Collection[str] = ()) -> Look:
     return replace(found, columns=[*found.columns, *(key for key in _keys(uri) if key not in found.columns)])
 
 
-def read(
-    uri: str, wanted: Collection[str] = (), header: Sequence[str] | None = None, notes: list[str] | None = None
-) -> Rows:
+def read(uri: str, wanted: Collection[str] = (), shared: Shared | None = None, notes: list[str] | None = None) -> Rows:
     """Yield (number, row) for every row, from 1: the line it ends on in CSV, TSV, JSONL and TXT, else the row.
 
     Args:
         wanted: of Parquet and Arrow only these are read: others may be large or of types that Python cannot hold. The first one
             gets the texts of a TXT file.
-        header: the columns of a CSV file that has no header.
+        shared: what the file takes from the others of its split.
         notes: gets what is unusual about the file.
     """
     form = format_of(uri)
-    reading = Reading(wanted, header, _LINE_BYTES, [] if notes is None else notes)
+    reading = Reading(wanted, shared or Shared(), _LINE_BYTES, [] if notes is None else notes)
     keys = _keys(uri)
     try:
         found = _rows(uri, form, reading)

@@ -21,19 +21,26 @@ class Broken:
 Rows = Iterator[tuple[int, dict[str, Any] | Broken]]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a CSV file takes from the other files of its split, because it does not show it itself."""
+
+    header: Sequence[str] = ()
+    backslash: bool = False  # quotes are escaped with backslashes
+
+
 @dataclass
 class Reading:
     """How a file is to be read, and what was unusual about it.
 
     Attributes:
         wanted: the columns that are needed; empty for all. The first one is that of the question.
-        header: the column names of a file that has none itself.
         line_bytes: the longest line that is read.
         notes: filled while the file is read; for people.
     """
 
     wanted: Collection[str] = ()
-    header: Sequence[str] | None = None
+    shared: Shared = Shared()
     line_bytes: int = LINE_BYTES
     notes: list[str] = field(default_factory=list)
 
@@ -51,6 +58,7 @@ class Look:
         rows: the first rows; none of Parquet and Arrow.
         whole: the columns are those of all rows, as the file has a schema or a header.
         header: the columns are the first line of the file, which might be a row instead.
+        backslash: its quotes are escaped with backslashes.
         empty: the file has no row, not even a broken one.
     """
 
@@ -59,4 +67,5 @@ class Look:
     notes: list[str]
     whole: bool = False
     header: bool = False
+    backslash: bool = False
     empty: bool = False

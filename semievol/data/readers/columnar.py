@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -63,28 +64,34 @@ def _chosen(batch: pa.RecordBatch, reading: Reading) -> pa.RecordBatch:
 
 
 def _printable(column: pa.Array) -> pa.Array:
-    target = _printing(column.type)
-    if target.equals(column.type):
-        return column
+    """Return a column with values that Python prints well: 3.8 of four bytes is not 3.799999952316284."""
+    if pa.types.is_float16(column.type):  # Arrow prints all digits of these
+        return pa.array([None if cell.as_py() is None else float(str(np.float16(cell.as_py()))) for cell in column])
+    as_text = _with(column.type, lambda kind: pa.string() if pa.types.is_float32(kind) else kind)
+    target = _with(column.type, _printing)
     try:
-        return pc.cast(column, target, safe=False)
+        return column if target.equals(column.type) else pc.cast(pc.cast(column, as_text), target, safe=False)
     except pa.ArrowInvalid:  # for example text that is not UTF-8
         return column
 
 
 def _printing(kind: pa.DataType) -> pa.DataType:
-    """Return the type in which Python sees the values as they print: 3.8 of four bytes is not 3.799999952316284."""
-    if pa.types.is_dictionary(kind):
-        return _printing(kind.value_type)
-    if pa.types.is_float16(kind) or pa.types.is_float32(kind) or pa.types.is_time(kind):
-        return pa.string()
+    if pa.types.is_float32(kind):
+        return pa.float64()
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         return pa.timestamp("us", kind.tz)  # pandas alone has a type for nanoseconds
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return pa.list_(_printing(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _printing(field.type)) for field in kind])
     return kind
+
+
+def _with(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Return a type with the types inside of it changed; a dictionary becomes what it holds."""
+    if pa.types.is_dictionary(kind):
+        return _with(kind.value_type, change)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(_with(kind.value_type, change))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _with(field.type, change)) for field in kind])
+    return change(kind)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Broken]:

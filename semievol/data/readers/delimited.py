@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
@@ -25,6 +25,8 @@ _BLANKS_BETWEEN_QUOTES = re.compile(r'"[^"]*"( "[^"]*")+\s*')  # as R's write.ta
 _ESCAPE = re.compile(r'\\(["\\]?)')
 _WHOLE = re.compile(r"-?\d+\.0")  # how pandas writes whole numbers of a column in which some are missing
 _OPEN, _EARLY = "a quote is opened and never closed", "text follows a closing quote"
+_WORD = re.compile(r"[^\s\"]{1,40}")
+Test = Callable[[list[str] | None], bool]
 Record = tuple[list[str] | str, int, list[str]]  # the fields or a reason, the number of the last line, the lines
 
 
@@ -62,6 +64,13 @@ class Sheet:
     header: list[str]
     in_file: bool  # whether the header is the first row of the file
     whole: frozenset[int] = frozenset()  # the columns of whole numbers that are written as 3.0
+    missing: str = ""  # how the file writes a value that is missing, other than as nothing
+    words: frozenset[int] = frozenset()  # the columns that hold a single word or number in each row
+
+    def is_row(self, fields: list[str] | None) -> bool:
+        """Tell whether fields look like those of a row, and not like a piece of a text with separators in it."""
+        fits = fields is not None and len(fields) == len(self.header) > 1
+        return fits and bool(self.words) and all(_WORD.fullmatch(fields[i]) for i in self.words)
 
 
 def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
@@ -71,7 +80,15 @@ def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
     found = [row for _, row in islice(_rows(iter(begun), sheet, reading), 100)]
     first = [row for row in found if not isinstance(row, Broken)]
     names = [name for name in sheet.header if name]
-    return Look(names, first, reading.notes, whole=True, header=sheet.in_file, empty=not found)
+    return Look(
+        names,
+        first,
+        reading.notes,
+        whole=True,
+        header=sheet.in_file,
+        backslash=sheet.dialect.backslash,
+        empty=not found,
+    )
 
 
 def rows(lines: Iterator[str], reading: Reading, separator: str = "") -> Rows:
@@ -93,11 +110,11 @@ def beginning(lines: Iterable[str]) -> list[str]:
     return taken
 
 
-def records(lines: Iterable[str], dialect: Dialect, first: int = 1, width: int = 0) -> Iterator[Record]:
+def records(lines: Iterable[str], dialect: Dialect, first: int = 1, is_row: Test | None = None) -> Iterator[Record]:
     """Yield the fields of each record, the number of its last line, and its lines. Blank lines are skipped.
 
     A line whose quotes do not fit yields the reason instead of fields, and reading goes on with the next line: a stray quote
-    costs one line. With a `width`, that is also done where lines that would be records were merged into one of another width.
+    costs one line. That is also done where a quoted field spans lines that by themselves pass `is_row`.
     """
     source = iter(lines)
     again: deque[str] = deque()  # lines that were taken for a part of a quoted field
@@ -112,6 +129,7 @@ def records(lines: Iterable[str], dialect: Dialect, first: int = 1, width: int =
                 raise csv.Error("unexpected end of data")
             yield line
 
+    literal = replace(dialect, quote=False)
     reader, number = dialect.reader(feed()), first - 1
     while True:
         taken.clear()
@@ -123,7 +141,7 @@ def records(lines: Iterable[str], dialect: Dialect, first: int = 1, width: int =
         else:
             if fields is None:
                 return
-            if width and len(taken) > 1 and len(fields) != width and _like_records(taken[1:], dialect, width):
+            if is_row and len(taken) > 1 and all(is_row(literal.fields(line)) for line in taken):
                 problem = _OPEN
         if problem:
             again.extendleft(reversed(taken[1:]))
@@ -136,13 +154,6 @@ def records(lines: Iterable[str], dialect: Dialect, first: int = 1, width: int =
             yield fields, number, taken
 
 
-def _like_records(lines: list[str], dialect: Dialect, width: int) -> bool:
-    """Tell whether each line would be a record without empty fields if quotes meant nothing."""
-    literal = replace(dialect, quote=False)
-    alone = [literal.fields(line) for line in lines]
-    return width > 1 and all(fields is not None and len(fields) == width and all(fields) for fields in alone)
-
-
 def _reason(error: csv.Error) -> str:
     if "expected after" in str(error):
         return _EARLY
@@ -152,7 +163,7 @@ def _reason(error: csv.Error) -> str:
 def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
     header, whole, width = sheet.header, sheet.whole, len(sheet.header)
     literal = replace(sheet.dialect, quote=False)
-    found = records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1, width)
+    found = records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1, sheet.is_row)
     if sheet.in_file and (first := next(found, None)) and reading.wanted and not set(reading.wanted) & set(header):
         yield first[1], Broken("the first line has the name of no column that is read", _raw(first[2]))
     for fields, number, taken in found:
@@ -166,9 +177,8 @@ def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
         if len(fields) != width:
             yield number, Broken(f"{len(fields)} fields, the header has {width}", _raw(taken))
             continue
-        if len(taken) > 1 and _like_records(taken, sheet.dialect, width):
-            where = f"line {number - len(taken) + 1} first"
-            reading.note(f"has quoted line breaks between what would be rows by themselves, {where}: is a quote stray?")
+        if sheet.missing:
+            fields = ["" if cell == sheet.missing else cell for cell in fields]
         for column in whole:
             fields[column] = fields[column].removesuffix(".0")
         yield number, dict(zip(header, fields))  # noqa: B905 - of one length; strict=True is a third slower
@@ -181,13 +191,13 @@ def _raw(taken: list[str]) -> str:
 def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
     """Find the dialect and the header of a file from its first lines, and note what is unusual."""
     skip = 0
-    if begun and (said := re.fullmatch(r'"?sep=(.)"?', begun[0].strip("\n"), re.IGNORECASE)):  # of Excel
+    if begun and (said := re.fullmatch(r'"?sep=(.)"?', begun[0].strip(), re.IGNORECASE)):  # of Excel
         skip, separator = 1, said[1]
     sample = begun[skip:]
     first = next((line for line in sample if line.strip()), "")
     among = [separator] if separator else [sign for sign in _SEPARATORS if sign in first or sign == _NONE]
     among += [" "] if not separator and _BLANKS_BETWEEN_QUOTES.fullmatch(first) else []
-    best = max((_judged(sample, sign, reading.wanted) for sign in among or [","]), key=lambda judged: judged.score)
+    best = max((_judged(sample, sign, reading) for sign in among or [","]), key=lambda judged: judged.score)
     usual = separator or ","
     if best.dialect.separator not in (usual, _NONE):
         reading.note(f"is separated by {_NAMES.get(best.dialect.separator, best.dialect.separator)}")
@@ -195,8 +205,13 @@ def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
         reading.note("has quotes that are escaped with backslashes")
     if not best.dialect.quote:
         reading.note("has no quoted fields: its quotes are text")
-    header = list(reading.header or best.header)
-    return Sheet(best.dialect, skip, _distinct(header, reading), not reading.header, best.whole)
+    given = reading.shared.header
+    header = _distinct(list(given or best.header), reading)
+    whole, words = _columns(best.body, _WHOLE, gaps=True), _columns(best.body, _WORD)
+    missing = "NA" if best.row_names else ""
+    if missing:
+        reading.note("has row names without a column name, as R writes them; NA is a missing value")
+    return Sheet(best.dialect, skip, header, not given, whole, missing, words)
 
 
 def _distinct(header: list[str], reading: Reading) -> list[str]:
@@ -215,15 +230,16 @@ def _distinct(header: list[str], reading: Reading) -> list[str]:
 class _Judged:
     dialect: Dialect
     header: list[str]
-    whole: frozenset[int]
+    body: list[list[str]]  # of its width
+    row_names: bool  # which the header has no name for
     score: tuple[float, ...]
 
 
-def _judged(sample: list[str], separator: str, wanted: Collection[str]) -> _Judged:
+def _judged(sample: list[str], separator: str, reading: Reading) -> _Judged:
     """Read the first lines with a separator, and say how well it fits."""
     plain, backslash = Dialect(separator), Dialect(separator, backslash=True)
     text = "".join(sample)
-    tried = [plain, backslash] if '\\"' in text else [plain]
+    tried = [backslash] if reading.shared.backslash else [plain, backslash] if '\\"' in text else [plain]
     read = {dialect: list(_sampled(sample, dialect)) for dialect in tried}
     dialect = min(tried, key=lambda each: sum(isinstance(fields, str) for fields, *_ in read[each]))
     if '"' in text and _quotes_are_text(sample, read[dialect], plain):
@@ -231,13 +247,14 @@ def _judged(sample: list[str], separator: str, wanted: Collection[str]) -> _Judg
         read[dialect] = list(_sampled(sample, dialect))
     found = [fields for fields, *_ in read[dialect] if not isinstance(fields, str)]
     header, body = (found[0], found[1:]) if found else ([], [])
-    if _has_row_names(header, body):
-        header = ["", *header]
-    fits = sum(len(fields) == len(header) for fields in body) / (len(body) or 1)
+    row_names = _has_row_names(header, body)
+    header = ["", *header] if row_names else header
+    fitting = [fields for fields in body if len(fields) == len(header)]
+    fits = len(fitting) / (len(body) or 1)
     names = {cell.strip() for cell in header}
     headerlike = len(header) > 1 and all(map(_HEADERLIKE.fullmatch, names - {""}))
-    score = (len(names & set(wanted)), headerlike, len(header) > 1 and fits >= 0.5, fits, len(header))
-    return _Judged(dialect, header, _whole_columns(header, body), score)
+    score = (len(names & set(reading.wanted)), headerlike, len(header) > 1 and fits >= 0.5, fits, len(header))
+    return _Judged(dialect, header, fitting, row_names, score)
 
 
 def _sampled(sample: list[str], dialect: Dialect) -> Iterator[Record]:
@@ -264,11 +281,11 @@ def _has_row_names(header: list[str], body: list[list[str]]) -> bool:
     return len(body) > 1 and len(set(numbers)) == len(body)
 
 
-def _whole_columns(header: list[str], body: list[list[str]]) -> frozenset[int]:
-    """Return the columns in which some cells are empty and all others look like 3.0."""
-    columns = zip(*(fields for fields in body if len(fields) == len(header)), strict=True)
+def _columns(body: list[list[str]], kind: re.Pattern[str], *, gaps: bool = False) -> frozenset[int]:
+    """Return the columns in which all cells that are not empty are of a kind; with `gaps`, if some are empty."""
+    columns = enumerate(zip(*body, strict=True))
     return frozenset(
         i
-        for i, cells in enumerate(columns)
-        if "" in cells and any(cells) and all(map(_WHOLE.fullmatch, filter(None, cells)))
+        for i, cells in columns
+        if any(cells) and ("" in cells) >= gaps and all(map(kind.fullmatch, filter(None, cells)))
     )

@@ -31,6 +31,7 @@ _LEGACY = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r"),
     *("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr"),
 ]
+_LIKE_WESTERN = ("cp1250", "cp1254")  # most of their letters are the same
 _SAMPLE = 1 << 18  # bytes of lines that are not ASCII, to find an encoding
 _FEW = 12  # bytes that are not ASCII are too few to tell one old encoding from another
 
@@ -47,7 +48,7 @@ def opened(uri: str, reading: Reading, *, beginning: int = 0) -> Iterator[io.Tex
     with _bytes(uri, reading, beginning) as raw:
         encoding = _encoding(raw)
         if encoding not in ("utf-8", "utf-8-sig"):
-            reading.note(f"is not UTF-8; read as {encoding.upper() if encoding.startswith('utf') else encoding}")
+            reading.note(f"is not UTF-8; read as {_shown(encoding)}")
         raw.seek(0)
         head = raw.read(_HEAD).decode(encoding, "ignore")
         raw.seek(0)
@@ -59,6 +60,11 @@ def opened(uri: str, reading: Reading, *, beginning: int = 0) -> Iterator[io.Tex
         )
         yield text
         text.detach()
+
+
+def _shown(encoding: str) -> str:
+    guess = "" if encoding.startswith("utf") else ", a guess from its letters: save it as UTF-8 if they come out wrong"
+    return f"{encoding.upper()}{guess}"
 
 
 def lines(text: io.TextIOWrapper, reading: Reading) -> Iterator[str]:
@@ -142,8 +148,9 @@ def _legacy(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
     few = sum(byte > 127 for byte in sample[:10_000]) < _FEW
-    best = None if few else from_bytes(sample, cp_isolation=_LEGACY).best()
-    for name in (best.encoding if best else "cp1252", "cp1252"):
+    found = [] if few else [match.encoding for match in from_bytes(sample, cp_isolation=_LEGACY)]
+    western = not found or (found[0] in _LIKE_WESTERN and "cp1252" in found)
+    for name in ("cp1252" if western else found[0], "cp1252"):
         try:
             sample.decode(name)
         except UnicodeDecodeError:
