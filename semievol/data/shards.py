@@ -44,7 +44,7 @@ def look_at(files: Sequence[FileEntry], wanted: Sequence[str]) -> list[Shard]:
 
     with ThreadPoolExecutor(_READERS) as pool:
         shards = list(pool.map(look, files))
-    named = next((each.look.columns for each in shards if each.look.header and set(wanted) & set(each.columns)), [])
+    named = next((each.look.header for each in shards if set(wanted) & set(each.look.header)), ())
     backslash = any(shard.look.backslash for shard in shards)
     headers = [tuple(named) if named and _takes(shard, named) else () for shard in shards]
     return [
@@ -52,18 +52,18 @@ def look_at(files: Sequence[FileEntry], wanted: Sequence[str]) -> list[Shard]:
     ]
 
 
-def _takes(shard: Shard, header: list[str]) -> bool:
-    look = shard.look
-    fits = look.header and len(look.columns) == len(header) and not set(look.columns) & set(header)
-    return fits and first_line_is_a_row(look)
+def _takes(shard: Shard, header: Sequence[str]) -> bool:
+    cells = shard.look.header
+    return len(cells) == len(header) and not set(cells) & set(header) and first_line_is_a_row(shard.look)
 
 
 def first_line_is_a_row(look: readers.Look) -> bool:
     """Tell whether the first line of a file holds values rather than the names of columns."""
-    for i, cell in enumerate(look.columns):
-        below = {list(row.values())[i] for row in look.rows if len(row) == len(look.columns)}
+    for i, cell in enumerate(look.header):
+        below = {list(row.values())[i] for row in look.rows if len(row) == len(look.header)}
         number = cell.replace(".", "", 1).removeprefix("-").isdecimal()
-        if number or cell in below or len(cell) > _SHORT or cell[-1:] in {*".?!]}"}:
+        gap = i > 0 and not cell  # the first column of pandas and R has no name
+        if number or gap or (cell and cell in below) or len(cell) > _SHORT or cell[-1:] in {*".?!]}"}:
             return True
     return False
 
@@ -119,7 +119,7 @@ def _has(shard: Shard, column: str) -> bool:
 
 def _lacking(shard: Shard, column: str) -> UserError:
     has = f"{shard.uri} has no column '{column}'; it has {', '.join(shard.columns)}"
-    if shard.look.header and first_line_is_a_row(shard.look):
+    if first_line_is_a_row(shard.look):
         way_out = "That looks like a row: put a line with the names of the columns above it"
     elif readers.format_of(shard.uri) == ".txt":
         way_out = "A .txt file holds texts and nothing else, one a line, so it fits data.unlabeled only"

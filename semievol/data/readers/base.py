@@ -57,7 +57,7 @@ class Look:
     Attributes:
         rows: the first rows; none of Parquet and Arrow.
         whole: the columns are those of all rows, as the file has a schema or a header.
-        header: the columns are the first line of the file, which might be a row instead.
+        header: the cells of the first line, where it names the columns. It might be a row instead.
         backslash: its quotes are escaped with backslashes.
         empty: the file has no row, not even a broken one.
     """
@@ -66,6 +66,6 @@ class Look:
     rows: list[dict[str, Any]]
     notes: list[str]
     whole: bool = False
-    header: bool = False
+    header: Sequence[str] = ()
     backslash: bool = False
     empty: bool = False

@@ -85,7 +85,7 @@ def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
         first,
         reading.notes,
         whole=True,
-        header=sheet.in_file,
+        header=header,
         backslash=sheet.dialect.backslash,
         empty=not found,
     )
@@ -150,7 +150,8 @@ def records(lines: Iterable[str], dialect: Dialect, first: int = 1, is_row: Test
             reader = dialect.reader(feed())
             continue
         number += len(taken)
-        if any(fields) or (len(fields) == 1 and (len(taken) > 1 or taken[0].strip())):  # `,,` is blank too
+        # Of a line with nothing but blanks or separators there is nothing to keep.
+        if any(fields) if len(fields) > 1 else len(taken) > 1 or taken[0].strip():
             yield fields, number, taken
 
 

@@ -19,7 +19,7 @@ def look(uri: str, reading: Reading) -> Look:
     first, header, body = _sheet(uri, reading)
     found = [row for _, row in islice(_rows(first, header, body), 100)]
     names = [name for name in header if name]
-    return Look(names, found, reading.notes, whole=True, header=True, empty=not found)
+    return Look(names, found, reading.notes, whole=True, header=header, empty=not found)
 
 
 def rows(uri: str, reading: Reading) -> Rows:

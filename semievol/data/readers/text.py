@@ -140,7 +140,8 @@ def _utf16_without_mark(head: bytes) -> str | None:
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if min(even, odd) or max(even, odd) * 100 < len(head):
         return None
-    return "utf-16-be" if even else "utf-16-le"
+    name = "utf-16-be" if even else "utf-16-le"
+    return name if max(even, odd) * 4 > len(head) or "\n" in head.decode(name, "ignore") else None
 
 
 def _legacy(sample: bytes) -> str:
