@@ -145,7 +145,7 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
 
 def _shared(read: Sequence[Source], config: RunConfig) -> dict[tuple[str, str], str]:
     """Return as JSON what each file takes from the other files of its split."""
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for split in SPLITS:
         looked_at = shards.look_at([file for name, file in read if name == split], _wanted(config))
         found |= {(split, shard.uri): json.dumps(asdict(shard.shared)) for shard in looked_at}

@@ -27,7 +27,7 @@ _WHOLE = re.compile(r"-?\d+\.0")  # how pandas writes whole numbers of a column 
 _OPEN, _EARLY = "a quote is opened and never closed", "text follows a closing quote"
 _WORD = re.compile(r"[^\s\"]{1,40}")
 Test = Callable[[list[str] | None], bool]
-Record = tuple[list[str] | str, int, list[str]]  # the fields or a reason, the number of the last line, the lines
+Record = tuple[list[str], int, list[str], str]  # fields, number of the last line, lines, and why there are no fields
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ class Sheet:
 
     def is_row(self, fields: list[str] | None) -> bool:
         """Tell whether fields look like those of a row, and not like a piece of a text with separators in it."""
-        fits = fields is not None and len(fields) == len(self.header) > 1
-        return fits and bool(self.words) and all(_WORD.fullmatch(fields[i]) for i in self.words)
+        if not fields or not len(fields) == len(self.header) > 1:
+            return False
+        return bool(self.words) and all(_WORD.fullmatch(fields[i]) for i in self.words)
 
 
 def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
@@ -85,7 +86,7 @@ def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
         first,
         reading.notes,
         whole=True,
-        header=header,
+        header=sheet.header if sheet.in_file else [],
         backslash=sheet.dialect.backslash,
         empty=not found,
     )
@@ -114,7 +115,7 @@ def records(lines: Iterable[str], dialect: Dialect, first: int = 1, is_row: Test
     """Yield the fields of each record, the number of its last line, and its lines. Blank lines are skipped.
 
     A line whose quotes do not fit yields the reason instead of fields, and reading goes on with the next line: a stray quote
-    costs one line. That is also done where a quoted field spans lines that by themselves pass `is_row`.
+    costs one line. The same is done where a quoted field spans lines that by themselves pass `is_row`.
     """
     source = iter(lines)
     again: deque[str] = deque()  # lines that were taken for a part of a quoted field
@@ -135,24 +136,24 @@ def records(lines: Iterable[str], dialect: Dialect, first: int = 1, is_row: Test
         taken.clear()
         problem = ""
         try:
-            fields = next(reader, None)
+            fields = next(reader)
+        except StopIteration:
+            return
         except csv.Error as error:
-            problem = _OPEN if len(taken) > 1 or "unexpected end" in str(error) else _reason(error)
+            fields, problem = [], _OPEN if len(taken) > 1 or "unexpected end" in str(error) else _reason(error)
         else:
-            if fields is None:
-                return
             if is_row and len(taken) > 1 and all(is_row(literal.fields(line)) for line in taken):
                 problem = _OPEN
         if problem:
             again.extendleft(reversed(taken[1:]))
             number += 1
-            yield f"no CSV: {problem}", number, taken[:1]
+            yield [], number, taken[:1], f"no CSV: {problem}"
             reader = dialect.reader(feed())
             continue
         number += len(taken)
         # Of a line with nothing but blanks or separators there is nothing to keep.
         if any(fields) if len(fields) > 1 else len(taken) > 1 or taken[0].strip():
-            yield fields, number, taken
+            yield fields, number, taken, ""
 
 
 def _reason(error: csv.Error) -> str:
@@ -167,11 +168,11 @@ def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
     found = records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1, sheet.is_row)
     if sheet.in_file and (first := next(found, None)) and reading.wanted and not set(reading.wanted) & set(header):
         yield first[1], Broken("the first line has the name of no column that is read", _raw(first[2]))
-    for fields, number, taken in found:
-        if isinstance(fields, str):
-            reason, fields = fields, literal.fields(taken[0]) if _EARLY in fields else None
-            if fields is None or len(fields) != width:
-                yield number, Broken(reason, _raw(taken))
+    for fields, number, taken, problem in found:
+        if problem:
+            fields = (literal.fields(taken[0]) if _EARLY in problem else None) or []
+            if len(fields) != width:
+                yield number, Broken(problem, _raw(taken))
                 continue  # else `"Hello" she said,pos`: its quotes are text
         while len(fields) > width and not fields[-1]:
             fields.pop()  # separators at the end of a line
@@ -242,11 +243,11 @@ def _judged(sample: list[str], separator: str, reading: Reading) -> _Judged:
     text = "".join(sample)
     tried = [backslash] if reading.shared.backslash else [plain, backslash] if '\\"' in text else [plain]
     read = {dialect: list(_sampled(sample, dialect)) for dialect in tried}
-    dialect = min(tried, key=lambda each: sum(isinstance(fields, str) for fields, *_ in read[each]))
+    dialect = min(tried, key=lambda each: sum(bool(problem) for *_, problem in read[each]))
     if '"' in text and _quotes_are_text(sample, read[dialect], plain):
         dialect = replace(plain, quote=False)
         read[dialect] = list(_sampled(sample, dialect))
-    found = [fields for fields, *_ in read[dialect] if not isinstance(fields, str)]
+    found = [fields for fields, *_, problem in read[dialect] if not problem]
     header, body = (found[0], found[1:]) if found else ([], [])
     row_names = _has_row_names(header, body)
     header = ["", *header] if row_names else header
@@ -259,8 +260,8 @@ def _judged(sample: list[str], separator: str, reading: Reading) -> _Judged:
 
 
 def _sampled(sample: list[str], dialect: Dialect) -> Iterator[Record]:
-    for fields, number, taken in records(sample, dialect):
-        yield fields, number, list(taken)
+    for fields, number, taken, problem in records(sample, dialect):
+        yield fields, number, list(taken), problem
 
 
 def _quotes_are_text(sample: list[str], read: Sequence[Record], plain: Dialect) -> bool:
@@ -273,7 +274,7 @@ def _quotes_are_text(sample: list[str], read: Sequence[Record], plain: Dialect) 
     flat = [cell for fields in cells for cell in fields or []]
     if "" in flat or any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in flat):
         return False
-    return any(isinstance(fields, str) or len(taken) > 1 for fields, _, taken in read)
+    return any(problem or len(taken) > 1 for *_, taken, problem in read)
 
 
 def _has_row_names(header: list[str], body: list[list[str]]) -> bool:

@@ -104,8 +104,8 @@ def _encoding(raw: IO[bytes]) -> str:
     for mark, name in _MARKS.items():
         if head.startswith(mark):
             return name
-    if name := _utf16_without_mark(head):
-        return name
+    if without_mark := _utf16_without_mark(head):
+        return without_mark
     raw.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
