@@ -87,6 +87,8 @@ def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -
     from semievol.runtime import cluster
 
     pipeline = _pipeline(load(config, overrides))
+    for remark in pipeline.remarks:
+        typer.echo(remark, err=True)
     planned = pipeline.plan()
     several = len(pipeline.rounds) > 1
     records = []

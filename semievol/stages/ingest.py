@@ -11,14 +11,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from semievol.config import LimitsConfig, RunConfig
-from semievol.data import chats, labels, readers, storage
+from semievol.config import RunConfig
+from semievol.data import chats, labels, readers, shards, sources, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, fill, text_cleaner, to_record, validate
@@ -31,54 +31,57 @@ _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
 Source = tuple[str, storage.FileEntry]  # a split and a file of it
 
 
-def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.FileEntry]]:
+def inputs(
+    config: RunConfig, *, begun: bool = False, notes: list[str] | None = None
+) -> dict[str, list[storage.FileEntry]]:
     """Check the input files of each split (presence, format, columns) and return them.
 
     Args:
         begun: the run already has rows, so the unlabeled files may be gone.
+        notes: gets what is unusual about the files.
     """
     found = {}
     for split in SPLITS:
         pattern = getattr(config.data, split)
-        found[split] = files = storage.find(pattern)
+        found[split] = files = sources.find(pattern)
         if files:
             try:
-                _check(files, split, config)
+                remarks = _check(files, split, config)
             except UserError as error:
                 raise UserError(f"data.{split}: {error}") from None
+            notes = [] if notes is None else notes
+            notes += [f"data.{split}: {remark}" for remark in remarks]
         elif split != "unlabeled" or not begun:
             raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
     return found
 
 
-def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> None:
-    """Raise if a format is unknown, or if the first readable file does not have the config's columns."""
+def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> list[str]:
+    """Raise if a format is unknown, or if a file does not have the config's columns; return what is unusual."""
     columns = config.data.columns
     for file in files:
         readers.format_of(file.uri)
-    looked_at, here = _columns(files, config.limits)
-    if not here:
-        raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are not rows")
-    wanted = [columns.context, columns.stratum, *config.prompt.columns]
-    wanted += [columns.oracle] if split == "unlabeled" else []
+    required = list(config.prompt.columns)
+    if not config.task.conversational:
+        required += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
+        required += [columns.answer] if split != "unlabeled" else []
+    optional = [columns.context, columns.stratum, columns.oracle if split == "unlabeled" else None]
+    found = shards.look_at(files, _wanted(config))
+    skip_broken = config.limits.bad_shards == "quarantine"
+    shards.check(found, [*filter(None, required)], [*filter(None, optional)], skip_broken=skip_broken)
     if config.task.conversational:
-        chats.check(looked_at, here, columns, answered=split != "unlabeled")
-    else:
-        wanted += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
-        wanted += [columns.answer] if split != "unlabeled" else []
-    for column in filter(None, wanted):
-        if column not in here:
-            has = f"it has {', '.join(here)}. Map yours with data.columns.*"
-            raise UserError(f"{looked_at} has no column '{column}'; {has}")
+        for shard in found:
+            if shard.columns:
+                chats.check(shard.uri, shard.columns, columns, answered=split != "unlabeled")
+    return shards.remarks(found)
 
 
-def _columns(files: Sequence[storage.FileEntry], limits: LimitsConfig) -> tuple[str, list[str]]:
-    """Return the first file, of those that can be read, and its columns."""
-    *others, last = files if limits.bad_shards == "quarantine" else files[:1]
-    for file in others:
-        with suppress(UserError):
-            return file.uri, readers.columns(file.uri)
-    return last.uri, readers.columns(last.uri)
+def _wanted(config: RunConfig) -> list[str]:
+    """Return the columns that are read, that of the question first."""
+    chat = config.task.conversational
+    named = config.data.columns.model_dump(exclude=set() if chat else {"messages"})
+    more = [*config.prompt.columns, *(chats.COLUMNS if chat else ())]
+    return list(dict.fromkeys([*filter(None, named.values()), *more]))
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -99,8 +102,11 @@ def run(ctx: StageContext) -> StageResult:
         if not counts[split, "kept"] and not ctx.inputs:  # files that arrive later may hold nothing new
             shown = "".join(f"\n  {example}" for example in examples[:5])
             raise UserError(f"data.{split}: no usable row in '{getattr(ctx.config.data, split)}'{shown}")
+    counted = [json.loads(storage.read_text(_count_file(ctx.out, i))) for i in range(len(read))]
+    for each in counted:
+        notes.update(f"{each['split']}: a file {note}" for note in each["notes"])
     rows = Rows(
-        came_in=sum(json.loads(storage.read_text(_count_file(ctx.out, i)))["rows"] for i in range(len(read))),
+        came_in=sum(each["rows"] for each in counted),
         out=sum(storage.count_rows(storage.join(ctx.out, split)) for split in splits),
         quarantined=storage.count_rows(storage.join(ctx.out, "quarantine")),
         duplicates=sum(counts[split, "duplicate"] for split in splits),
@@ -153,8 +159,16 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
     from ray.data import DataContext
 
     files = [*read, *known]
+    shared = _shared(read, ctx.config)
     listing = [
-        {"split": split, "uri": file.uri, "number": i, "known": i >= len(read)} for i, (split, file) in enumerate(files)
+        {
+            "split": split,
+            "uri": file.uri,
+            "number": i,
+            "known": i >= len(read),
+            "shared": shared.get((split, file.uri), ""),
+        }
+        for i, (split, file) in enumerate(files)
     ]
     buckets = 1 + sum(file.size for _, file in files) // _BUCKET_BYTES
     DataContext.get_current().max_hash_shuffle_aggregators = min(buckets, 64)
@@ -165,6 +179,15 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
         .map_groups(fold, batch_format="pyarrow", fn_kwargs={"config": ctx.config, "out": ctx.out, "stage": ctx.name})
     )
     yield from folded.iter_rows()
+
+
+def _shared(read: Sequence[Source], config: RunConfig) -> dict[tuple[str, str], str]:
+    """Return as JSON what each file takes from the other files of its split."""
+    found: dict[tuple[str, str], str] = {}
+    for split in SPLITS:
+        looked_at = shards.look_at([file for name, file in read if name == split], _wanted(config))
+        found |= {(split, shard.uri): json.dumps(asdict(shard.shared)) for shard in looked_at}
+    return found
 
 
 def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
@@ -196,7 +219,9 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
         return
     records: list[dict[str, Any]] = []
     rows = 0
-    for position, raw in _readable(uri, config):
+    shared = readers.Shared(**json.loads(str(batch["shared"][0]))) if "shared" in batch else None
+    remarks = [shards.no_header(shared)] if shared and shared.header else []
+    for position, raw in _readable(uri, config, shared, remarks):
         record = _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
         # Rows without an id need no partner: any bucket will do.
         record["bucket"] = (record["row_id"] if record["row_id"] is not None else position) % buckets
@@ -206,27 +231,26 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
             yield pa.Table.from_pylist(records, schema=PARSED)
             records = []
     yield pa.Table.from_pylist(records, schema=PARSED)
-    count = {"uri": uri, "split": split, "rows": rows}
+    count = {"uri": uri, "split": split, "rows": rows, "notes": remarks}
     storage.write_text(_count_file(out, batch["number"][0]), json.dumps(count))
 
 
-def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
+def _readable(
+    uri: str, config: RunConfig, shared: readers.Shared | None = None, notes: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
     """Yield the rows of a file. With `bad_shards: quarantine`, an unreadable rest is yielded as one last `Broken`.
 
     A brief failure of the store does not break a shard: reading resumes where it failed, with two retries per row.
     """
-    chat = config.task.conversational
-    named = config.data.columns.model_dump(exclude=set() if chat else {"messages"})
-    more = [*config.prompt.columns, *(chats.COLUMNS if chat else ())]
-    wanted = list(dict.fromkeys([*filter(None, named.values()), *more]))
+    wanted, position = _wanted(config), 0
     waits_s = _WAITS_S if "://" in uri else ()
     given, failures = 0, 0
     while True:
         try:
-            for position, raw in readers.read(uri, wanted):
-                if position > given:
+            for number, (position, raw) in enumerate(readers.read(uri, wanted, shared, notes), start=1):
+                if number > given:
                     yield position, raw
-                    given, failures = position, 0
+                    given, failures = number, 0
             return
         except UserError as error:
             if failures < len(waits_s):
@@ -236,7 +260,7 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
             if config.limits.bad_shards == "stop":
                 raise
             storage.sha256(uri)  # raises if the store fails: then the shard is not broken
-            yield given + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
+            yield position + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
             return
 
 
@@ -288,11 +312,11 @@ def _verify(checks: RowChecks) -> None:
 
 STAGE = Stage(
     name="ingest",
+    version=2,
     run=run,
     # The rows of earlier rounds, to find duplicates by row id.
     inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},
     verify=_verify,
-    version=3,
     settings=(
         "data.columns",
         "prompt.columns",

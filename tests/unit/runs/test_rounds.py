@@ -82,7 +82,7 @@ def test_until_ends_a_round_at_a_stage() -> None:
         ({0: Record((A, B))}, [B], [(B,)]),
         ({0: Record((A,))}, [], [(A,)]),  # nothing to start over with
         ({0: Record((A,), finished=True)}, [], [(A,)]),  # frozen
-        ({0: Record((A,), finished=True)}, [replace(A, mtime_ns=2)], [(A,)]),
+        ({0: Record((A,), finished=True)}, [replace(A, sha256="other")], [(A,)]),
         ({0: Record((A,), finished=True), 2: Record((B,))}, [B], [(A,), (), (B,)]),
         ({0: Record((A,), finished=True), 1: Record((B,))}, [A, C], [(A,), (C,)]),
     ],
@@ -91,10 +91,11 @@ def test_rounds_that_were_begun(records: dict[int, Record], listing: list[FileEn
     assert rounds.settled(records, listing) == [Round(number, own) for number, own in enumerate(files)]
 
 
-def test_files_that_are_not_recorded_with_equal_size_and_time_are_new() -> None:
+def test_files_that_are_not_recorded_with_equal_content_are_new() -> None:
     begun = [Round(0, (A,)), Round(1), Round(2, (B,))]
     assert rounds.new_files(begun, [A, B]) == rounds.new_files(begun, []) == ()
-    assert rounds.new_files(begun, [replace(A, mtime_ns=2), B, C]) == (replace(A, mtime_ns=2), C)
+    assert rounds.new_files(begun, [replace(A, mtime_ns=2), B]) == ()
+    assert rounds.new_files(begun, [replace(A, sha256="other"), B, C]) == (replace(A, sha256="other"), C)
 
 
 def walk(config: RunConfig, begun: list[Round], gained: dict[int, bool], arrived: tuple = ()) -> list[Round]:

@@ -27,7 +27,7 @@ HISTORY = [
 
 
 def rendered(monkeypatch: pytest.MonkeyPatch, task: Chat, max_length: int) -> dict:
-    monkeypatch.setattr(render, "_template", lambda model: ChatTemplate(numbers()))
+    monkeypatch.setattr(render, "_template", lambda *_: ChatTemplate(numbers()))
     record = {"row_id": 1, "question": "6", "options": [], "history": HISTORY, "fields": [], "answer": "7"}
     batch = pa.Table.from_pylist([record], schema=LABELED)
     [row] = render._messages(batch, Source("nowhere"), Prompts(task), "m", OWN_TEMPLATE, max_length).to_pylist()
