@@ -36,7 +36,7 @@ class Rows:
     out: int
     quarantined: int = 0
     duplicates: int = 0  # folded into an equal row; ingest only
-    leaks: int = 0  # held back because they are in the test set too; ingest only
+    leaks: int = 0  # held back because they are test or validation rows too; ingest only
 
     @property
     def accounted(self) -> int:
