@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import semievol
+from semievol.cli import init as cli_init
 from semievol.cli import jobs as cli_jobs
 from semievol.cli.console import Config, Env, Overrides, Until, fail
 from semievol.errors import UserError
@@ -277,6 +278,7 @@ def key(
     typer.echo(add(name, file))
 
 
+app.add_typer(cli_init.app)
 app.add_typer(cli_jobs.app)
 
 

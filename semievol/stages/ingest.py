@@ -36,7 +36,7 @@ def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.
     Args:
         begun: the run already has rows, so the unlabeled files may be gone.
     """
-    found = {}
+    found: dict[str, list[storage.FileEntry]] = {}
     for split in SPLITS:
         pattern = getattr(config.data, split)
         if not isinstance(pattern, str):
