@@ -218,9 +218,9 @@ def serve(
 def promote(
     run: Run,
     round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
-    force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the held-out rows.")] = False,
 ) -> None:
-    """Serve another round as `evolved`. A round that is worse on the test rows than the current one is refused.
+    """Serve another round as `evolved`. A round that is worse on the held-out rows than the current one is refused.
 
     A running endpoint notices by itself. The tolerance is `serving.tolerance`.
 

@@ -46,7 +46,7 @@ class DataConfig(Section):
     test: FilesOrShare
     """Or a fraction such as 0.2: the share of the labeled rows to hold back, of each label. A hash of each row decides."""
     validation: FilesOrShare | None = None
-    """Rows that are held back too; files or a fraction of the labeled rows."""
+    """Likewise. By these rows `stop_early` and `promote` decide, where there are any; test rows are then only reported on."""
     columns: Columns = Columns()
     exclude_test_overlap: bool = True
     """Keep rows that are among the test or validation rows too out of training."""
@@ -84,7 +84,8 @@ class RunConfig(Section):
     rounds: PositiveInt = 1
     """Rounds over the same unlabeled rows. Each labels with the evolved model of the last one, and trains it on."""
     stop_early: bool = True
-    """Begin no further round after one that is no better than the last one (test rows, McNemar, p < 0.05)."""
+    """Begin no further round after one that is no better than the last one (McNemar, p < 0.05). Validation rows decide, or
+    test rows where there are none."""
     data: DataConfig
     task: AnyTask = MultipleChoice()
     """What kind of answer a row wants; the kind decides which other keys there are."""
