@@ -10,13 +10,15 @@ def _names(text: str) -> tuple[str, ...]:
 QUESTIONS = _names(
     """question text sentence review content message comment utterance query tweet body reviewtext post statement document
     article passage description abstract headline title input prompt instruction problem hypothesis sentence1 texta text1
-    question1 ticket email transcript note notes remark feedback request name"""
+    question1 ticket email transcript note notes remark feedback request frage texte texto testo pregunta
+    name"""
 )
 FIRST_ANSWERS = _names("label labels answer answers")
 ANSWERS = _names(
     """category categories class classes target targets intent sentiment labelname labeltext topic topics tag tags genre genres
     emotion emotions polarity stance rating stars score gold gt groundtruth truth correctanswer correct answerkey answeridx
-    finaldecision output response completion result solution summary spam isspam toxic type y annotation"""
+    finaldecision output response completion result solution summary spam isspam toxic highlights reference
+    translation annotation klasse kategorie bewertung antwort etiqueta categoria categorie y"""
 )
 OPTIONS = _names("options choices candidates answerchoices endings alternatives")
 CONTEXTS = _names("context passage paragraph article document background story evidence")

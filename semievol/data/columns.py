@@ -116,14 +116,15 @@ def answer_column(labeled: Profile, names: set[str], unlabeled: Profile, given: 
         if (name := _by_name(varied, likely, fits)) is not None:
             return name, "by its name"
     able = [n for n in varied if not known.IDS.fullmatch(n.lower()) and not _dates(columns[n])]
-    alone = [n for n in able if n not in unlabeled.columns]
+    alone = [n for n in able if n not in unlabeled.columns or not unlabeled.columns[n].filled]
     if len(alone) == 1:
         return alone[0], "only labeled rows have it"
     for these, why in ((alone, "only labeled rows have it, and its values repeat"), (able, "its values repeat")):
         if len(labels := [n for n in these if is_label(columns[n], labeled.rows)]) == 1:
             return labels[0], why
-    constant = [n for n in ordered if len(columns[n].counts) == 1]
-    aside = f" ({', '.join(constant)}: the same in all rows)" if constant else ""
+    useless = {n: "the same in all rows" for n in ordered if len(columns[n].counts) == 1}
+    useless |= {n: "mappings, not texts" for n in ordered if columns[n].mappings}
+    aside = "".join(f" ({name}: {why})" for name, why in useless.items())
     raise UserError(
         f"cannot tell which column holds the answers: '{labeled.pattern}' has {', '.join(columns)}{aside}. "
         f"Name it: --answer COLUMN"

@@ -65,6 +65,7 @@ def guess(labeled: Profile, unlabeled: Profile, test: Profile | None, given: Giv
     testable = others if test is None else others & test.columns.keys()
     if not given.answer and (named := names_of(answer, labeled, testable)):
         answer, why_answer = named, f"it names the numbers of column {answer}"
+    _check_header(labeled, question, answer)
     found = Guess("", question, answer, options)
     found.why |= {"question": why_question, "answer": why_answer}
     if test is not None and found.answer not in test.columns:
@@ -84,6 +85,16 @@ def guess(labeled: Profile, unlabeled: Profile, test: Profile | None, given: Giv
             "LABELED and UNLABELED are the same files: a row that is labeled is not labeled again, so none is left"
         )
     return found
+
+
+def _check_header(labeled: Profile, question: str, answer: str) -> None:
+    """Raise if the first line of a file holds a row and not the names of columns."""
+    column = labeled.columns[answer]
+    if column.counts[answer] > 1 or (column.numeric and plain(answer).isdigit()):
+        raise UserError(
+            f"'{labeled.pattern}': its first line, {question[:40]}, {answer}, looks like a row and not like the names of columns. "
+            f"Put a line with names before it, such as text,label"
+        )
 
 
 def _chat(labeled: Profile, unlabeled: Profile, given: Given) -> Guess | None:
@@ -169,11 +180,9 @@ def _solutions(column: Column) -> bool:
 def _more_text(found: Guess, labeled: Profile, shared: set[str]) -> None:
     """Set what a prompt shows beside the question: a context, a second text, or an instruction that all rows have."""
     columns = labeled.columns
-    texts = {
-        plain(n): n
-        for n in columns
-        if n in shared and n not in (found.answer, found.options) and columns[n].prose > 0.3
-    }
+    able = shared - {found.answer, found.options}
+    able = {n for n in able if columns[n].prose > 0.3 and columns[n].filled > 0.3 * labeled.rows}
+    texts = {plain(n): n for n in columns if n in able}
     for first, second in known.PAIRS:
         if found.question in (texts.get(first), texts.get(second)) and {first, second} <= texts.keys():
             found.together = (texts[first], texts[second])

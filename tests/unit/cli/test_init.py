@@ -229,6 +229,47 @@ CASES: dict[str, tuple[Make, tuple[str, ...], Row]] = {
         ("completion",),
         {"kind": "chat"},
     ),
+    "Stack Overflow": (
+        lambda i: {
+            "Id": i,
+            "Title": f"How to {i}",
+            "Body": text(i),
+            "Tags": f"<a{i}><b>",
+            "Y": ("HQ", "LQ_CLOSE")[i % 2],
+        },
+        ("Y",),
+        {
+            "kind": "classification",
+            "question": "Body",
+            "answer": "Y",
+            "template": ["Title: {{ Title }}", "Body: {{ question }}"],
+        },
+    ),
+    "MATH": (
+        lambda i: {"problem": text(i), "level": f"Level {i % 5}", "type": "Algebra", "solution": f"So \\boxed{{{i}}}."},
+        ("solution",),
+        {"kind": "numeric", "question": "problem", "answer": "solution"},
+    ),
+    "German names": (
+        lambda i: {"Nr": i, "Anliegen": text(i), "Kategorie": LABELS[i % 3]},
+        ("Kategorie",),
+        {"kind": "classification", "question": "Anliegen", "answer": "Kategorie"},
+    ),
+    "an empty label column in the unlabeled rows": (
+        lambda i: {"text": text(i), "team": LABELS[i % 3] if i < 60 else "", "lang": ("en", "de")[i % 2]},
+        (),
+        {"kind": "classification", "question": "text", "answer": "team"},
+    ),
+    "BoolQ": (
+        lambda i: {"question": text(i), "passage": f"{text(i)}. " * 5, "answer": i % 3 == 0},
+        ("answer",),
+        {"kind": "classification", "question": "question", "answer": "answer", "context": "passage"},
+    ),
+    "toxic comments": (
+        lambda i: {"comment_text": text(i), "toxic": i % 2, "severe_toxic": i // 7 % 2, "insult": i // 3 % 2},
+        ("toxic", "severe_toxic", "insult"),
+        {"kind": "classification", "question": "comment_text", "answer": "toxic"},
+    ),
     "prompt and a label": (
         lambda i: {"prompt": text(i), "completion": (" positive", " negative")[i % 2]},
         ("completion",),
@@ -280,6 +321,8 @@ def test_what_it_decides(name: str, form: str, tmp_path: Path) -> None:
         (lambda i: {"text": text(i), "label": "xy"[i % 2]}, (), ("--kind", "multiple_choice"), "no column of .* is a list of options"),
         (lambda i: {"question": text(i), "A": "x", "B": "y", "C": "z", "answer": "A"}, (), (), r"columns of their own \(A, B, C\)"),
         (lambda i: {"question": text(i), "options": ["x", "y"], "answer": i % 2}, (), (), r"'answer' \(0, 1, ...\) holds neither letters"),
+        (lambda i: {"question": text(i), "answers": {"text": ["x"]}}, ("answers",), (), r"\(answers: mappings, not texts\)"),
+        (lambda i: {"card has not come": text(i), "card": LABELS[i % 3]}, ("card",), (), "its first line, card has not come, card, looks"),
         (lambda i: {"question": text(i), "choices": {"text": ["x"]}, "answer": "A"}, (), (), "column 'choices' holds mappings"),
     ],
 )  # fmt: skip
