@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import semievol
+from semievol.cli import init as cli_init
 from semievol.cli import jobs as cli_jobs
 from semievol.cli.console import Config, Env, Overrides, Until, fail
 from semievol.errors import UserError
@@ -219,9 +220,9 @@ def serve(
 def promote(
     run: Run,
     round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
-    force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the held-out rows.")] = False,
 ) -> None:
-    """Serve another round as `evolved`. A round that is worse on the test rows than the current one is refused.
+    """Serve another round as `evolved`. A round that is worse on the held-out rows than the current one is refused.
 
     A running endpoint notices by itself. The tolerance is `serving.tolerance`.
 
@@ -279,6 +280,7 @@ def key(
     typer.echo(add(name, file))
 
 
+app.add_typer(cli_init.app)
 app.add_typer(cli_jobs.app)
 
 

@@ -13,7 +13,12 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED
 
-SPLITS = ("test", "labeled", "unlabeled")  # by precedence: of two splits that have a row, the first keeps it
+SPLITS = (
+    "test",
+    "validation",
+    "labeled",
+    "unlabeled",
+)  # by precedence: of two splits that have a row, the first keeps it
 _RAW_CHARACTERS = 4_000  # of a quarantined row's text
 PARSED = pa.schema(
     [
@@ -59,6 +64,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     kept = fate == "kept"
     write("labeled", kept & (split == "labeled"), LABELED)
     write("test", kept & (split == "test"), LABELED)
+    write("validation", kept & (split == "validation"), LABELED)
     write("unlabeled", kept & (split == "unlabeled"), UNLABELED)
     write("oracle", kept & np.asarray(group["oracle"].is_valid()), ORACLE)
     write("quarantine", fate == "quarantined", QUARANTINE)
@@ -101,13 +107,18 @@ def _fates(
         elif one_answer and len(given[ids[i], splits[i]]) > 1:
             fate[i] = "quarantined"
             reasons[i] = f"equal rows with different answers: {', '.join(sorted(given[ids[i], splits[i]]))}"
-        elif (ids[i], "test") in given and splits[i] != "test" and exclude_test_overlap:
+        elif exclude_test_overlap and any((ids[i], held) in given for held in _held_out(splits[i])):
             fate[i] = "leak"
         elif seen.get(ids[i]) == splits[i] or (seen.get(ids[i]) == "labeled" and splits[i] == "unlabeled"):
             fate[i] = "duplicate"  # of a row in the same split, or of a labeled row
         else:
             seen[ids[i]] = splits[i]
     return fate, reasons
+
+
+def _held_out(split: str) -> tuple[str, ...]:
+    """Return the splits whose rows must not be in a split."""
+    return () if split == "test" else ("test",) if split == "validation" else ("test", "validation")
 
 
 def _counts(group: pa.Table, fate: np.ndarray[Any, Any]) -> pa.Table:

@@ -111,7 +111,7 @@ def _data(rounds: list[dict[str, Any]]) -> list[str]:
     for each in rounds:
         for split, n in each["data"]["splits"].items():
             record = {"split": split + _in_round(each), "kept": n["kept"], "quarantined": n["quarantined"]}
-            record |= {"duplicates folded": n["duplicate"], "held back (also in the test set)": n["leak"]}
+            record |= {"duplicates folded": n["duplicate"], "held back (also test or validation rows)": n["leak"]}
             table.append(record)
         for what, key in (("quarantined", "reasons"), ("noted", "notes")):
             notes += [f"- {what}, {reason}{_in_round(each)}: {n}" for reason, n in each["data"][key].items()]

@@ -1,7 +1,7 @@
 """Ingest: labeled, unlabeled and test rows from files into validated, content-addressed Parquet; nothing is lost.
 
 One task parses each file. A hash shuffle by `row_id` groups equal rows, so that duplicates are merged and rows that
-are also in the test set are kept out of training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
+are also in the test set are kept out of training. Writes labeled/, unlabeled/, test/, validation/, oracle/ and quarantine/.
 A later round reads only the unlabeled files that have arrived since; it compares them with earlier rows by id only.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from semievol.config import RunConfig
-from semievol.data import chats, labels, readers, shards, sources, storage
+from semievol.data import carve, chats, labels, readers, shards, sources, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, fill, text_cleaner, to_record, validate
@@ -40,9 +40,12 @@ def inputs(
         begun: the run already has rows, so the unlabeled files may be gone.
         notes: gets what is unusual about the files.
     """
-    found = {}
+    found: dict[str, list[storage.FileEntry]] = {}
     for split in SPLITS:
         pattern = getattr(config.data, split)
+        if not isinstance(pattern, str):
+            found[split] = []  # there are none, or they are carved off the labeled rows
+            continue
         found[split] = files = sources.find(pattern)
         if files:
             try:
@@ -97,16 +100,23 @@ def run(ctx: StageContext) -> StageResult:
             examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[:20]
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
-    splits = ("unlabeled",) if ctx.inputs else SPLITS
+    data = ctx.config.data
+    splits = ("unlabeled",) if ctx.inputs else tuple(s for s in SPLITS if getattr(data, s) is not None)
     for split in splits:
-        if not counts[split, "kept"] and not ctx.inputs:  # files that arrive later may hold nothing new
+        if (
+            not counts[split, "kept"] and not ctx.inputs and split not in data.carved
+        ):  # later files may hold nothing new
             shown = "".join(f"\n  {example}" for example in examples[:5])
-            raise UserError(f"data.{split}: no usable row in '{getattr(ctx.config.data, split)}'{shown}")
-    counted = [json.loads(storage.read_text(_count_file(ctx.out, i))) for i in range(len(read))]
-    for each in counted:
+            raise UserError(f"data.{split}: no usable row in '{getattr(data, split)}'{shown}")
+    if data.carved and not ctx.inputs:
+        carved, remarks = _carve(ctx)
+        counts.update({(split, "kept"): n - counts[split, "kept"] for split, n in carved.items()})
+        notes.update(remarks)
+    read_of = [json.loads(storage.read_text(_count_file(ctx.out, i))) for i in range(len(read))]
+    for each in read_of:
         notes.update(f"{each['split']}: a file {note}" for note in each["notes"])
     rows = Rows(
-        came_in=sum(each["rows"] for each in counted),
+        came_in=sum(each["rows"] for each in read_of),
         out=sum(storage.count_rows(storage.join(ctx.out, split)) for split in splits),
         quarantined=storage.count_rows(storage.join(ctx.out, "quarantine")),
         duplicates=sum(counts[split, "duplicate"] for split in splits),
@@ -122,7 +132,9 @@ def run(ctx: StageContext) -> StageResult:
         "oracle_rows": storage.count_rows(storage.join(ctx.out, "oracle")),
     }
     in_round = f", round {ctx.number}" if ctx.number else ""
-    kept = ", ".join(f"{counts[s, 'kept']:,} {s}" for s in ("labeled", "unlabeled", "test") if s in splits)
+    kept = ", ".join(
+        f"{counts[s, 'kept']:,} {s}" for s in ("labeled", "unlabeled", "test", "validation") if s in splits
+    )
     kept += f", {len(counted):,} labels" if counted else ""
     places = {f"quarantined rows{in_round}": "quarantine"} if rows.quarantined else {}
     return StageResult(rows, metrics, kept, places)
@@ -190,12 +202,22 @@ def _shared(read: Sequence[Source], config: RunConfig) -> dict[tuple[str, str], 
     return found
 
 
+def _carve(ctx: StageContext) -> tuple[dict[str, int], dict[str, int]]:
+    """Hold back shares of the labeled rows, in a task on a node: the driver reads no rows."""
+    import ray
+
+    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, closed=ctx.config.task.closed)
+    return ray.get(move)
+
+
 def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
     """Return the files to read, and the Parquet files that earlier rounds wrote, for comparison by row id."""
     if ctx.inputs:
         earlier = [(split, storage.join(uri, split)) for uri in ctx.inputs.values() for split in SPLITS]
         known = [(split, file) for split, uri in earlier for file in storage.find(uri)]
         return [("unlabeled", file) for file in ctx.files], known
+    for split in ctx.config.data.carved:
+        storage.delete(storage.join(ctx.out, split))  # of an earlier attempt, which may have carved already
     files = inputs(ctx.config, begun=bool(ctx.files))
     files["unlabeled"] = list(ctx.files) or files["unlabeled"]
     return [(split, file) for split in SPLITS for file in files[split]], []
@@ -302,7 +324,7 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
 
 
 def _verify(checks: RowChecks) -> None:
-    folders = [storage.join(checks.uri, split) for split in ("labeled", "unlabeled", "test")]
+    folders = [storage.join(checks.uri, split) for split in SPLITS]
     checks.count("rows kept", folders, checks.out)
     checks.count("rows quarantined", [storage.join(checks.uri, "quarantine")], checks.quarantined)
     for folder in folders:
@@ -321,6 +343,7 @@ STAGE = Stage(
         "data.columns",
         "prompt.columns",
         "data.exclude_test_overlap",
+        "data.carved",
         "task",
         "limits.max_row_bytes",
         "limits.bad_shards",

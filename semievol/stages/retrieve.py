@@ -1,7 +1,7 @@
 """Retrieve (in-context propagation, paper section 3.1): write rows with their k nearest labeled rows.
 
-One stage does it for the unlabeled rows. The other does it for the test rows, once for all models that `evaluate.k` shows
-them to.
+One stage does it for the unlabeled rows. Others do it for the test and validation rows, once for all models that `evaluate.k`
+shows them to.
 """
 
 from __future__ import annotations
@@ -59,13 +59,20 @@ UNLABELED = _declare(
     settings=SETTINGS,
     scope=Scope.NEW_ROWS,
 )
-TEST = _declare(
-    "evaluate/retrieve",
-    "test",
-    run=lambda ctx: _retrieve(ctx, "test", ctx.config.evaluate.k, LABELED_RETRIEVED),
-    inputs=lambda place: {"ingest": ("ingest", 0), "index": ("index", 0)},
-    after=("retrieve",),
-    settings=("evaluate.k", *SETTINGS),
-    scope=Scope.ONCE,
-    wanted=lambda config: config.evaluate.k > 0,
-)
+
+
+def _held_out(name: str, split: str) -> Stage:
+    return _declare(
+        name,
+        split,
+        run=lambda ctx: _retrieve(ctx, split, ctx.config.evaluate.k, LABELED_RETRIEVED),
+        inputs=lambda place: {"ingest": ("ingest", 0), "index": ("index", 0)},
+        after=("retrieve",),
+        settings=("evaluate.k", *SETTINGS),
+        scope=Scope.ONCE,
+        wanted=lambda config: config.evaluate.k > 0 and getattr(config.data, split) is not None,
+    )
+
+
+TEST = _held_out("evaluate/retrieve", "test")
+VALIDATION = _held_out("validate/retrieve", "validation")

@@ -95,6 +95,11 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("label.collaborators=[{k: 1}]", r"missing required key\(s\): label.collaborators\[0\].name"),
         ("label.collaborators=[{name: a, model: round-0}]", "label.collaborators: none takes part in round 0"),
         ("rounds=0", "rounds: must be greater than 0, is 0"),
+        ("data.test=1.5", "data.test: must be a file, .* or a fraction such as 0.2, is 1.5"),
+        ("data.test=0", "data.test: must be a file, .*, is 0"),
+        ("data.test=null", "data.test: must be a file, .*, is nothing"),
+        ("data.validation=1", "data.validation: must be .* a fraction such as 0.2, is 1"),
+        ("data={test: 0.6, validation: 0.4}", "data.test: with validation it takes 1 of the labeled rows"),
     ],
 )
 def test_what_is_wrong_is_named(path: Path, override: str, message: str) -> None:
@@ -134,12 +139,24 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
         UserError, match=r"missing required key\(s\): data.labeled, data.test, data.unlabeled, model.base"
     ):
         config.load(str(file))
+    with pytest.raises(
+        UserError, match=r"missing .* data.test, .*; data.test=0.2 holds back a fifth of the labeled rows"
+    ):
+        config.load(str(file))
     file.write_text("- a list")
     with pytest.raises(UserError, match="mapping"):
         config.load(str(file))
     file.write_text("a: [")
     with pytest.raises(UserError, match="YAML"):
         config.load(str(file))
+
+
+def test_held_back_rows_are_files_or_shares(path: Path) -> None:
+    data = config.load(str(path), ["data.test=0.2", "data.validation=v/*.csv"]).data
+    assert data.carved == {"test": 0.2} and data.validation == "v/*.csv"
+    assert config.of_run(config.to_yaml(config.load(str(path), ["data.test=0.2"])), [], "x").data.carved == {
+        "test": 0.2
+    }
 
 
 def test_every_config_in_the_repository_loads() -> None:

@@ -25,11 +25,15 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     these = [Round(0, (A,)), Round(1), Round(2, (B,)), Round(3)]
     found = inputs(these)
     steps = [[stage for stage, number in found if number == n] for n in range(4)]
-    assert steps[0] == [stage.name for stage in registry() if stage.name != "evaluate/retrieve"]
-    later = [stage.name for stage in registry() if stage.scope is Scope.ROUND]
+    wanted = [stage for stage in registry() if stage.wanted(run_config())]  # without validation rows, and evaluate.k: 0
+    assert steps[0] == [stage.name for stage in wanted]
+    assert {stage.name for stage in registry() if stage not in wanted} == {
+        *("evaluate/retrieve", "validate/retrieve", "validate/base", "validate/evolved")
+    }
+    later = [stage.name for stage in wanted if stage.scope is Scope.ROUND]
     assert steps[1] == steps[3] == later
     assert {"label", "select", "finetune", "evaluate/evolved", "evaluate/compare"} <= set(later)
-    assert steps[2] == [stage.name for stage in registry() if stage.scope is not Scope.ONCE]
+    assert steps[2] == [stage.name for stage in wanted if stage.scope is not Scope.ONCE]
     assert set(steps[2]) == {"ingest", "retrieve", *later}
     assert found["label", 0]["warmup"] == ("warmup", 0)
     assert found["label", 1] == {"ingest": ("ingest", 0), "warmup": ("finetune", 0), "retrieve": ("retrieve", 0)}
@@ -47,6 +51,22 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     for key, read in found.items():
         assert set(read.values()) <= before
         before.add(key)
+
+
+def test_validation_rows_are_answered_by_the_models_that_a_run_decides_about() -> None:
+    config = run_config()
+    config.data.validation, config.evaluate.k = 0.1, 2
+    found = inputs([Round(0, (A,)), Round(1)], config)
+    assert found["validate/retrieve", 0] == {"ingest": ("ingest", 0), "index": ("index", 0)}
+    assert found["validate/base", 0] == {"ingest": ("ingest", 0), "validate/retrieve": ("validate/retrieve", 0)}
+    assert found["validate/evolved", 1]["finetune"] == ("finetune", 1)
+    assert ("validate/base", 1) not in found and ("validate/warm", 0) not in found
+    compared = found["evaluate/compare", 1]
+    assert compared["validate/previous"] == ("validate/evolved", 0)
+    assert compared["validate/evolved"] == ("validate/evolved", 1)
+    order = list(found)
+    assert order.index(("validate/base", 0)) == order.index(("evaluate/base", 0)) + 1  # with the same engine
+    assert order.index(("validate/evolved", 1)) == order.index(("evaluate/evolved", 1)) + 1
 
 
 def test_a_collaborator_with_the_weights_of_a_round_takes_part_after_it() -> None:
