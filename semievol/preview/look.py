@@ -1,0 +1,191 @@
+"""Look at a run before it is started: its prompts, their tokens against the window, and what labeling costs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semievol.config import RunConfig
+from semievol.data import storage
+from semievol.data.tables import LABELED, to_row
+from semievol.errors import UserError
+from semievol.method.prompts import Prompts
+from semievol.preview import requests, rows
+from semievol.preview.requests import Request
+from semievol.preview.rows import Record, Split
+from semievol.preview.tokens import Fitted, Renderer
+from semievol.retrieval.search import INDEX, Searcher, build_index
+from semievol.tasks import Row
+
+_INDEXED, _SEARCHED = 500, 200  # labeled rows to search among; rows of a sample to search for
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A request for one row, as the model gets it.
+
+    Attributes:
+        row: where the row stands.
+        tokens: of what is sent; None if nothing that fits is left.
+        same_as: an earlier request for this row whose prompt has the same tokens.
+        pieces: text, whether it is a control token, whether it is trained on. Empty where `same_as` shows it.
+    """
+
+    row: str
+    request: str
+    tokens: int | None
+    exact: bool
+    same_as: str | None
+    lost: tuple[str, ...]
+    pieces: list[tuple[str, bool, bool]]
+    ids: list[int] | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The lengths of one request over a sample of rows.
+
+    Attributes:
+        lengths: in tokens, before anything is cut, by row id.
+        sent: after that; rows that do not fit are not in it.
+        limit: tokens that fit; None if that is not known.
+        lost: what is cut, and of how many rows.
+    """
+
+    request: Request
+    exact: bool
+    lengths: dict[int, int]
+    sent: dict[int, int]
+    limit: int | None
+    lost: dict[str, int]
+
+    @property
+    def too_long(self) -> int:
+        return len(self.lengths) - len(self.sent)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """All that there is to see."""
+
+    config: RunConfig
+    splits: dict[str, Split]
+    labels: dict[str, int]
+    shown: list[Shown]
+    measured: list[Measured]
+    notes: list[str] = field(default_factory=list)
+
+
+def look(config: RunConfig, n: int, size: int) -> Preview:
+    """Render each request of a run for n rows, and measure it over a sample of at most `size` rows of each split."""
+    splits = rows.read(config, size)
+    if not splits["labeled"].kept:
+        why = ", ".join(splits["labeled"].reasons) or "the files are empty"
+        raise UserError(f"data.labeled: no usable row: {why}")
+    labels = dict(Counter(str(record["answer"]) for record in splits["labeled"].kept).most_common())
+    task = config.task.learned(labels)
+    stand_in = sorted(labels, key=lambda answer: len(task.respond(answer)))[len(labels) // 2]
+    asked = requests.of_config(config)
+    with tempfile.TemporaryDirectory(prefix="semievol-preview-") as scratch:
+        examples = _Examples(config, splits["labeled"], max((request.k for request in asked), default=0), scratch)
+        renderer = Renderer(Prompts(task, config.prompt), stand_in, config.engine.max_model_len, scratch)
+        shown = [each for record in splits["labeled"].records[:n] for each in _show(asked, record, renderer, examples)]
+        for split, name in (("unlabeled", "labeling"), ("test", "evaluation")):
+            first = [request for request in asked if split in request.splits and request.name.startswith(name)][:1]
+            for record in splits[split].records[:1]:
+                shown += _show(first, record, renderer, examples)
+        measured = [_measure(request, splits, renderer, examples) for request in asked]
+        notes = [*examples.notes, *dict.fromkeys(note for r in asked for note in renderer.model(r).notes)]
+    return Preview(config, splits, labels, shown, measured, notes)
+
+
+class _Examples:
+    """The nearest labeled rows of rows, by the index that the run would build."""
+
+    def __init__(self, config: RunConfig, labeled: Split, k: int, scratch: str) -> None:
+        self.notes: list[str] = []
+        self._k = k
+        self._found: dict[int, list[Row]] = {}
+        if not k:
+            return
+        among = labeled.records[:_INDEXED]
+        self._solved = {record["row_id"]: to_row(record) for record in among}
+        table = pa.Table.from_pylist([{name: record.get(name) for name in LABELED.names} for record in among], LABELED)
+        folder, index = storage.join(scratch, "labeled"), storage.join(scratch, "index")
+        storage.write_table(storage.join(folder, "part-0.parquet"), table)
+        settings: tuple[Any, Any] = (config.embedding, config.retrieve)
+        try:
+            build_index(folder, index, *settings)
+        except OSError as error:  # the embedding model is not here
+            settings = (config.embedding, config.retrieve.model_copy(update={"by": "bm25"}))
+            build_index(folder, index, *settings)
+            problem = str(error).strip().splitlines()[0]
+            self.notes.append(
+                f"solved examples are the nearest by words, as embedding.model cannot be loaded: {problem}"
+            )
+        self._searcher = Searcher(storage.join(index, INDEX), *settings)
+        if len(among) < labeled.usable:
+            self.notes.append(f"solved examples are the nearest of {len(among):,} labeled rows, not of all")
+
+    def of(self, request: Request, records: Sequence[Record]) -> list[list[Row]]:
+        """Return the solved examples that a request shows with each row."""
+        k = [0 if request.every_other and record["row_id"] % 2 else request.k for record in records]
+        new = [
+            record for record, count in zip(records, k, strict=True) if count and record["row_id"] not in self._found
+        ]
+        if new:
+            ids = np.array([record["row_id"] for record in new], np.int64)
+            found, _ = self._searcher.nearest([to_row(record) for record in new], self._k, ids)
+            self._found |= dict(zip(ids.tolist(), ([self._solved[i] for i in near] for near in found), strict=True))
+        return [self._found[r["row_id"]][:count] if count else [] for r, count in zip(records, k, strict=True)]
+
+
+def _show(asked: Sequence[Request], record: Record, renderer: Renderer, examples: _Examples) -> list[Shown]:
+    """Show a row in each request."""
+    shown: list[Shown] = []
+    seen: dict[tuple[int, ...], str] = {}
+    place = f"{record['split']} row, {record['source'].rpartition('/')[2]}:{record['position']}"
+    for request in asked:
+        [fitted] = renderer.fit(request, [to_row(record)], examples.of(request, [record]))
+        model, sent = renderer.model(request), fitted.sent
+        if sent is None:
+            shown.append(Shown(place, request.name, None, bool(fitted.whole.ids), None, (), [], None))
+            continue
+        same = None
+        if sent.ids is not None:
+            key = tuple(sent.ids[: sent.prompt])
+            same = seen.get((*key, *sent.ids[sent.prompt :])) or (seen.get(key) if not request.trains else None)
+            for known in (key, tuple(sent.ids)):
+                seen.setdefault(known, request.name)
+        pieces = [] if same else model.pieces(sent)
+        shown.append(Shown(place, request.name, sent.tokens, sent.ids is not None, same, fitted.lost, pieces, sent.ids))
+    return shown
+
+
+def _measure(request: Request, splits: dict[str, Split], renderer: Renderer, examples: _Examples) -> Measured:
+    """Measure a request over the sample of its rows."""
+    records = [record for split in request.splits for record in splits[split].records]
+    if request.k:
+        records = records[:: -(-len(records) // _SEARCHED)]
+    fitted: dict[int, Fitted] = dict(
+        zip(
+            (record["row_id"] for record in records),
+            renderer.fit(request, [to_row(record) for record in records], examples.of(request, records)),
+            strict=True,
+        )
+    )
+    lost = Counter(what for one in fitted.values() for what in one.lost)
+    return Measured(
+        request,
+        exact=renderer.model(request).template is not None,
+        lengths={i: one.whole.tokens for i, one in fitted.items()},
+        sent={i: one.sent.tokens for i, one in fitted.items() if one.sent},
+        limit=renderer.limit(request),
+        lost=dict(lost.most_common()),
+    )

@@ -1,0 +1,238 @@
+"""Show a preview, in the terminal and as JSON."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from semievol.preview import costs
+from semievol.preview.look import Measured, Preview, Shown
+from semievol.preview.requests import JUSTIFICATION
+from semievol.preview.tokens import CHARACTERS
+from semievol.reports import tables
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+# Control characters in people's text could steer the terminal; their pictures cannot.
+_PICTURES = {n: 0x2400 + n for n in range(32) if chr(n) not in "\n\t"} | {0x7F: 0x2421}
+
+
+def as_json(preview: Preview) -> dict[str, Any]:
+    """Return the preview as one JSON object."""
+    splits = {
+        name: {
+            "rows": split.total,
+            "counted": split.counted,
+            "read": split.read,
+            "sampled": len(split.records),
+            "usable": split.usable,
+            "fates": split.fates,
+            "reasons": split.reasons,
+        }
+        for name, split in preview.splits.items()
+    }
+    return {
+        "name": preview.config.name,
+        "rows": splits,
+        "labels": preview.labels,
+        "prompts": [_shown_as_json(shown) for shown in preview.shown],
+        "tokens": {measured.request.name: _measured_as_json(measured) for measured in preview.measured},
+        "labeling": [
+            vars(cost) | {"prompt": cost.prompt, "output": cost.output} for cost in costs.of_labeling(preview)
+        ],
+        "notes": _notes(preview),
+    }
+
+
+def _shown_as_json(shown: Shown) -> dict[str, Any]:
+    texts = {
+        "text": "".join(text for text, *_ in shown.pieces),
+        "control": [text for text, control, _ in shown.pieces if control],
+        "trained": "".join(text for text, _, trained in shown.pieces if trained),
+    }
+    return {name: value for name, value in vars(shown).items() if name != "pieces"} | (texts if shown.pieces else {})
+
+
+def _measured_as_json(measured: Measured) -> dict[str, Any]:
+    return _quantiles(measured) | {
+        "rows": len(measured.lengths),
+        "limit": measured.limit,
+        "exact": measured.exact,
+        "cut": measured.lost,
+        "too_long": measured.too_long,
+    }
+
+
+def _quantiles(measured: Measured) -> dict[str, int]:
+    lengths = sorted(measured.lengths.values()) or [0]
+    return {name: int(np.quantile(lengths, share, method="inverted_cdf")) for name, share in _QUANTILES.items()}
+
+
+def print_preview(preview: Preview) -> None:
+    """Print the preview for people."""
+    console = tables.console()
+    for place, group in groupby(preview.shown, lambda shown: shown.row):
+        console.rule(f"[bold]{escape(place)}", align="left", characters="─")
+        for shown in group:
+            _print_prompt(console, shown)
+        console.print()
+    _print_rows(console, preview)
+    _print_lengths(console, preview)
+    _print_costs(console, preview)
+    for note in _notes(preview):
+        console.print(f"- {note}", soft_wrap=not console.is_terminal, markup=False)
+
+
+def _print_prompt(console: Console, shown: Shown) -> None:
+    about = "no part that makes sense fits" if shown.tokens is None else _tokens(shown.tokens, shown.exact)
+    if shown.lost:
+        about += f"; without {', '.join(shown.lost)}, to fit"
+    if shown.same_as:
+        about += f"; as in {shown.same_as}"
+    console.print(f"[bold cyan]{escape(shown.request)}[/]: {about}")
+    for trained, run in groupby(shown.pieces, lambda piece: piece[2]):
+        if trained:
+            console.print("  [dim]trained on:[/]")
+        text = _text(list(run), bold=trained)
+        if console.is_terminal:
+            console.print(Padding(text, (0, 0, 0, 4)), soft_wrap=False)
+        else:  # no line is broken, as this may be compared with something
+            for line in text.split("\n"):
+                console.print("    ", line, sep="")
+
+
+def _text(pieces: list[tuple[str, bool, bool]], *, bold: bool) -> Text:
+    """Return pieces as they are read; line breaks at the end are signs."""
+    text = Text()
+    for piece, control, _ in pieces:
+        text.append(piece.translate(_PICTURES), "magenta" if control else "green" if bold else "")
+    breaks = len(text.plain) - len(text.plain.rstrip("\n"))
+    text.right_crop(breaks)
+    return text.append("⏎" * breaks, "dim")
+
+
+def _tokens(n: int, exact: bool) -> str:
+    return f"{'' if exact else 'about '}{n:,} tokens"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=f"[bold]{title}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def _print_rows(console: Console, preview: Preview) -> None:
+    table = _table("Rows", "split", "in the files", "read", "usable", "quarantined", "duplicates", "in test too")
+    for name in ("labeled", "unlabeled", "test"):
+        split = preview.splits[name]
+        about = "" if split.whole or "footers" in split.counted else "~"
+        fates = [split.fates.get(fate, 0) for fate in ("kept", "quarantined", "duplicate", "leak")]
+        table.add_row(name, f"{about}{split.total:,}", f"{split.read:,}", *(f"{n:,}" for n in fates))
+    console.print(table)
+    for name, split in preview.splits.items():
+        for reason, n in split.reasons.items():
+            console.print(f"  {name}: {n:,} quarantined: {reason}", markup=False)
+    answers = [f"{label!r} {n:,}" for label, n in preview.labels.items()]
+    if preview.config.task.closed or len(answers) <= 20:
+        more = f" and {len(answers) - 20:,} more" if len(answers) > 20 else ""
+        console.print(
+            f"Answers of the labeled rows ({len(answers):,}): {', '.join(answers[:20])}{more}\n", markup=False
+        )
+
+
+def _print_lengths(console: Console, preview: Preview) -> None:
+    names = max(len(measured.request.name) for measured in preview.measured)
+    width = max(12, min(40, console.width - names - 40))
+    table = _table("Tokens of a row", "", *_QUANTILES, "fits", f"0{'to what fits':─^{width - 1}}│")
+    table.columns[-1].justify = "left"
+    for measured in preview.measured:
+        about = "" if measured.exact else "~"
+        figures = [f"{about}{n:,}" for n in _quantiles(measured).values()]
+        limit = "?" if measured.limit is None else f"{measured.limit:,}"
+        table.add_row(escape(measured.request.name), *figures, limit, _histogram(measured, width))
+    console.print(table)
+    fates = [line for measured in preview.measured for line in _fates(measured)]
+    for line in fates or ["Every row that was measured fits without a cut."]:
+        console.print(line, markup=False)
+    console.print()
+
+
+def _fates(measured: Measured) -> list[str]:
+    """Say how many rows of a request are cut, and how many do not fit."""
+    name, rows = measured.request.name, f"{len(measured.lengths):,} rows"
+    lines = [f"{name}: {n:,} of {rows} lose {what}" for what, n in measured.lost.items()]
+    if measured.too_long:
+        fate = "are quarantined" if measured.request.cuts else "are refused"
+        lines.append(f"{name}: {measured.too_long:,} of {rows} do not fit, and {fate}")
+    return lines
+
+
+def _histogram(measured: Measured, width: int) -> str:
+    """Return bars for the numbers of tokens from 0 to the limit, and one more for what is over it."""
+    lengths = np.array(list(measured.lengths.values()) or [0])
+    limit = measured.limit or int(lengths.max())
+    counts, _ = np.histogram(lengths[lengths <= limit], bins=width, range=(0, max(limit, 1)))
+    over = int((lengths > limit).sum())
+    most = max(int(counts.max()), over, 1)
+    return "".join(_bar(int(n), most) for n in counts) + "│" + (_bar(over, most) if over else "")
+
+
+def _bar(n: int, most: int) -> str:
+    """Return a bar; the smallest one stands for any number above 0."""
+    return _BARS[-(-8 * n // most)] if n else "·"
+
+
+def _print_costs(console: Console, preview: Preview) -> None:
+    found = costs.of_labeling(preview)
+    priced = any(cost.price is not None for cost in found)
+    names = ["", "rows", "prompt a row", "output a row", "prompt", "output"]
+    table = _table("Tokens of labeling", *names, *(["price"] if priced else []))
+    for cost in found:
+        cells = [f"{cost.rows:,}", f"{cost.prompt_per_row:,.1f}", f"<= {cost.output_per_row:,}"]
+        cells += [f"{cost.prompt:,}", f"<= {cost.output:,}", *([f"<= {cost.price or 0:,.2f}"] if priced else [])]
+        table.add_row(cost.request, *cells)
+    if len(found) > 1:
+        total = [f"{sum(c.prompt for c in found):,}", f"<= {sum(c.output for c in found):,}"]
+        price = [f"<= {sum(c.price or 0 for c in found):,.2f}"] if priced else []
+        table.add_row("[bold]total", "", "", "", *total, *price)
+    console.print(table)
+
+
+def _notes(preview: Preview) -> list[str]:
+    """Return what the figures assume."""
+    config, unlabeled = preview.config, preview.splits["unlabeled"]
+    sampled = max((len(split.records) for split in preview.splits.values()), default=0)
+    notes = [f"Lengths are of at most {sampled:,} sampled rows of each split, before anything is cut."]
+    notes += [
+        f"{name}: the {split.read:,} first rows of files were read; {split.total:,} rows are {split.counted}."
+        for name, split in preview.splits.items()
+        if not split.whole
+    ]
+    notes.append(
+        f"Labeling: the mean prompt of {min(sampled, len(unlabeled.records)):,} unlabeled rows times {unlabeled.usable:,} "
+        "usable rows, and the longest response that is allowed."
+    )
+    if any(measured.request.name == JUSTIFICATION for measured in preview.measured):
+        notes.append("Self-justification is asked of rows on which answers differ; the figures are for all rows.")
+    notes += [
+        f"labeling, {who.name}: asks no model; the {who.k} nearest labeled rows vote."
+        for who in config.label.collaborators
+        if who.kind == "neighbors"
+    ]
+    if not all(measured.exact for measured in preview.measured):
+        notes.append(f"Tokens at an endpoint are estimated: {CHARACTERS} characters are one token.")
+    notes.append("fine-tuning: an answer of median length stands for the pseudo-label of an unlabeled row.")
+    if config.task.closed is False and any(m.request.name == JUSTIFICATION for m in preview.measured):
+        notes.append("self-justification: labeled answers stand for those of the collaborators.")
+    return notes + preview.notes
