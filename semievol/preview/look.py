@@ -9,21 +9,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from semievol.config import RunConfig
-from semievol.data import storage
-from semievol.data.tables import LABELED, to_row
+from semievol.data.tables import to_row
 from semievol.errors import UserError
 from semievol.method.prompts import Prompts
 from semievol.preview import requests, rows
 from semievol.preview.requests import Request
 from semievol.preview.rows import Record, Split
-from semievol.preview.tokens import Fitted, Renderer
-from semievol.retrieval.search import INDEX, Searcher, build_index
+from semievol.preview.tokens import CHARACTERS, Fitted, Renderer
+from semievol.retrieval.dense import LabeledIndex
+from semievol.retrieval.embedding import Embedder, text_of
+from semievol.retrieval.lexical import LexicalIndex
 from semievol.tasks import Row
 
-_INDEXED, _SEARCHED = 500, 200  # labeled rows to search among; rows of a sample to search for
+# Embedding takes most of the time: 100,000 characters take 3 s on two cores.
+_INDEXED = 80_000  # characters of labeled rows to search among
+_SEARCHED = 60  # rows of a sample to search for
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Shown:
         row: where the row stands.
         tokens: of what is sent; None if nothing that fits is left.
         same_as: an earlier request for this row whose prompt has the same tokens.
-        pieces: text, whether it is a control token, whether it is trained on. Empty where `same_as` shows it.
+        pieces: text, whether it is a control token, whether it is trained on; without what `same_as` shows.
     """
 
     row: str
@@ -92,8 +94,8 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
     task = config.task.learned(labels)
     stand_in = sorted(labels, key=lambda answer: len(task.respond(answer)))[len(labels) // 2]
     asked = requests.of_config(config)
+    examples = _Examples(config, splits["labeled"], max(request.k for request in asked))
     with tempfile.TemporaryDirectory(prefix="semievol-preview-") as scratch:
-        examples = _Examples(config, splits["labeled"], max((request.k for request in asked), default=0), scratch)
         renderer = Renderer(Prompts(task, config.prompt), stand_in, config.engine.max_model_len, scratch)
         shown = [each for record in splits["labeled"].records[:n] for each in _show(asked, record, renderer, examples)]
         for split, name in (("unlabeled", "labeling"), ("test", "evaluation")):
@@ -106,32 +108,41 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
 
 
 class _Examples:
-    """The nearest labeled rows of rows, by the index that the run would build."""
+    """The nearest labeled rows of rows, as the run finds them."""
 
-    def __init__(self, config: RunConfig, labeled: Split, k: int, scratch: str) -> None:
+    def __init__(self, config: RunConfig, labeled: Split, k: int) -> None:
         self.notes: list[str] = []
         self._k = k
         self._found: dict[int, list[Row]] = {}
         if not k:
             return
-        among = labeled.records[:_INDEXED]
-        self._solved = {record["row_id"]: to_row(record) for record in among}
-        table = pa.Table.from_pylist([{name: record.get(name) for name in LABELED.names} for record in among], LABELED)
-        folder, index = storage.join(scratch, "labeled"), storage.join(scratch, "index")
-        storage.write_table(storage.join(folder, "part-0.parquet"), table)
-        settings: tuple[Any, Any] = (config.embedding, config.retrieve)
+        self._solved = {record["row_id"]: to_row(record) for record in labeled.records}
+        texts = [text_of(row) for row in self._solved.values()]
+        length = np.cumsum([min(len(text), CHARACTERS * config.embedding.max_length) for text in texts])
+        texts = texts[: max(2, int((length <= _INDEXED).sum()))]
+        ids = np.array(list(self._solved)[: len(texts)], np.int64)
+        self._encode: Any = list  # for BM25
+        if config.retrieve.by == "embedding":
+            self._encode = self._embedder(config)
+        self._index: Any
+        if self._encode is list:
+            self._index = LexicalIndex(texts, ids)
+        else:
+            self._index = LabeledIndex.build(self._encode(texts), ids)
+        if len(ids) < labeled.usable:
+            self.notes.append(f"Solved examples are the nearest of {len(ids):,} labeled rows, not of all.")
+
+    def _embedder(self, config: RunConfig) -> Any:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
         try:
-            build_index(folder, index, *settings)
-        except OSError as error:  # the embedding model is not here
-            settings = (config.embedding, config.retrieve.model_copy(update={"by": "bm25"}))
-            build_index(folder, index, *settings)
+            return Embedder(config.embedding).encode
+        except OSError as error:  # the model is not here
             problem = str(error).strip().splitlines()[0]
-            self.notes.append(
-                f"solved examples are the nearest by words, as embedding.model cannot be loaded: {problem}"
-            )
-        self._searcher = Searcher(storage.join(index, INDEX), *settings)
-        if len(among) < labeled.usable:
-            self.notes.append(f"solved examples are the nearest of {len(among):,} labeled rows, not of all")
+            why = f"as embedding.model cannot be loaded: {problem}"
+            self.notes.append(f"Solved examples are the nearest by words (BM25) and not by embedding, {why}")
+            return list
 
     def of(self, request: Request, records: Sequence[Record]) -> list[list[Row]]:
         """Return the solved examples that a request shows with each row."""
@@ -141,7 +152,8 @@ class _Examples:
         ]
         if new:
             ids = np.array([record["row_id"] for record in new], np.int64)
-            found, _ = self._searcher.nearest([to_row(record) for record in new], self._k, ids)
+            queries = self._encode([text_of(to_row(record)) for record in new])
+            found, _ = self._index.search(queries, self._k, ids)
             self._found |= dict(zip(ids.tolist(), ([self._solved[i] for i in near] for near in found), strict=True))
         return [self._found[r["row_id"]][:count] if count else [] for r, count in zip(records, k, strict=True)]
 
@@ -157,14 +169,15 @@ def _show(asked: Sequence[Request], record: Record, renderer: Renderer, examples
         if sent is None:
             shown.append(Shown(place, request.name, None, bool(fitted.whole.ids), None, (), [], None))
             continue
-        same = None
+        same, rest = None, sent
         if sent.ids is not None:
-            key = tuple(sent.ids[: sent.prompt])
-            same = seen.get((*key, *sent.ids[sent.prompt :])) or (seen.get(key) if not request.trains else None)
-            for known in (key, tuple(sent.ids)):
+            prompt, whole = tuple(sent.ids[: sent.prompt]), tuple(sent.ids)
+            same = seen.get(whole) or seen.get(prompt)
+            rest = sent.after(sent.prompt if whole not in seen else len(whole)) if same else sent
+            for known in (prompt, whole):
                 seen.setdefault(known, request.name)
-        pieces = [] if same else model.pieces(sent)
-        shown.append(Shown(place, request.name, sent.tokens, sent.ids is not None, same, fitted.lost, pieces, sent.ids))
+        exact, pieces = sent.ids is not None, model.pieces(rest)
+        shown.append(Shown(place, request.name, sent.tokens, exact, same, fitted.lost, pieces, sent.ids))
     return shown
 
 

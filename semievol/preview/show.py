@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -98,7 +97,7 @@ def _print_prompt(console: Console, shown: Shown) -> None:
     if shown.lost:
         about += f"; without {', '.join(shown.lost)}, to fit"
     if shown.same_as:
-        about += f"; as in {shown.same_as}"
+        about += f"; as in {shown.same_as}{', and then' if shown.pieces else ''}"
     console.print(f"[bold cyan]{escape(shown.request)}[/]: {about}")
     for trained, run in groupby(shown.pieces, lambda piece: piece[2]):
         if trained:
@@ -126,14 +125,15 @@ def _tokens(n: int, exact: bool) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=f"[bold]{title}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    title = f"\n[bold cyan]{title}[/]"
+    table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 1, 0, 0), header_style="dim")
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
 
 
 def _print_rows(console: Console, preview: Preview) -> None:
-    table = _table("Rows", "split", "in the files", "read", "usable", "quarantined", "duplicates", "in test too")
+    table = _table("Rows", "split", "in files", "read", "usable", "quarantined", "duplicate", "in test too")
     for name in ("labeled", "unlabeled", "test"):
         split = preview.splits[name]
         about = "" if split.whole or "footers" in split.counted else "~"
@@ -152,15 +152,19 @@ def _print_rows(console: Console, preview: Preview) -> None:
 
 
 def _print_lengths(console: Console, preview: Preview) -> None:
-    names = max(len(measured.request.name) for measured in preview.measured)
-    width = max(12, min(40, console.width - names - 40))
-    table = _table("Tokens of a row", "", *_QUANTILES, "fits", f"0{'to what fits':─^{width - 1}}│")
-    table.columns[-1].justify = "left"
+    rows = []
     for measured in preview.measured:
         about = "" if measured.exact else "~"
         figures = [f"{about}{n:,}" for n in _quantiles(measured).values()]
         limit = "?" if measured.limit is None else f"{measured.limit:,}"
-        table.add_row(escape(measured.request.name), *figures, limit, _histogram(measured, width))
+        rows.append([measured.request.name, *figures, limit])
+    header = ["", *_QUANTILES, "fits"]
+    taken = sum(max(len(cell) for cell in column) + 1 for column in zip(header, *rows, strict=True))
+    width = max(12, min(48, console.width - taken - 2))
+    table = _table("Tokens of a row", *header, f"0{' to what fits ':─^{width - 1}}│")
+    table.columns[-1].justify = "left"
+    for cells, measured in zip(rows, preview.measured, strict=True):
+        table.add_row(escape(cells[0]), *cells[1:], _histogram(measured, width))
     console.print(table)
     fates = [line for measured in preview.measured for line in _fates(measured)]
     for line in fates or ["Every row that was measured fits without a cut."]:
@@ -196,43 +200,39 @@ def _bar(n: int, most: int) -> str:
 def _print_costs(console: Console, preview: Preview) -> None:
     found = costs.of_labeling(preview)
     priced = any(cost.price is not None for cost in found)
-    names = ["", "rows", "prompt a row", "output a row", "prompt", "output"]
-    table = _table("Tokens of labeling", *names, *(["price"] if priced else []))
+    title = f"Tokens of labeling {preview.splits['unlabeled'].usable:,} rows"
+    header = ["", "prompt a row", "prompts", "responses <=", *(["price <="] if priced else [])]
+    table = _table(title, *header)
     for cost in found:
-        cells = [f"{cost.rows:,}", f"{cost.prompt_per_row:,.1f}", f"<= {cost.output_per_row:,}"]
-        cells += [f"{cost.prompt:,}", f"<= {cost.output:,}", *([f"<= {cost.price or 0:,.2f}"] if priced else [])]
-        table.add_row(cost.request, *cells)
+        cells = [f"{cost.prompt_per_row:,.1f}", f"{cost.prompt:,}", f"{cost.output:,}"]
+        table.add_row(escape(cost.request), *cells, *([f"{cost.price or 0:,.2f}"] if priced else []))
     if len(found) > 1:
-        total = [f"{sum(c.prompt for c in found):,}", f"<= {sum(c.output for c in found):,}"]
-        price = [f"<= {sum(c.price or 0 for c in found):,.2f}"] if priced else []
-        table.add_row("[bold]total", "", "", "", *total, *price)
+        total = [f"{sum(c.prompt for c in found):,}", f"{sum(c.output for c in found):,}"]
+        table.add_row("[bold]total", "", *total, *([f"{sum(c.price or 0 for c in found):,.2f}"] if priced else []))
     console.print(table)
 
 
 def _notes(preview: Preview) -> list[str]:
     """Return what the figures assume."""
     config, unlabeled = preview.config, preview.splits["unlabeled"]
-    sampled = max((len(split.records) for split in preview.splits.values()), default=0)
-    notes = [f"Lengths are of at most {sampled:,} sampled rows of each split, before anything is cut."]
+    sampled = max(len(split.records) for split in preview.splits.values())
+    notes = [f"Lengths are of up to {sampled:,} sampled rows of each split, before anything is cut."]
     notes += [
-        f"{name}: the {split.read:,} first rows of files were read; {split.total:,} rows are {split.counted}."
+        f"{name}: only the first rows of files were read ({split.read:,}); {split.total:,} are {split.counted}."
         for name, split in preview.splits.items()
         if not split.whole
     ]
     notes.append(
-        f"Labeling: the mean prompt of {min(sampled, len(unlabeled.records)):,} unlabeled rows times {unlabeled.usable:,} "
-        "usable rows, and the longest response that is allowed."
+        f"Labeling costs the mean prompt of {len(unlabeled.records):,} unlabeled rows, times {unlabeled.usable:,} usable rows, "
+        "and for each response the most that it may have."
     )
-    if any(measured.request.name == JUSTIFICATION for measured in preview.measured):
-        notes.append("Self-justification is asked of rows on which answers differ; the figures are for all rows.")
-    notes += [
-        f"labeling, {who.name}: asks no model; the {who.k} nearest labeled rows vote."
-        for who in config.label.collaborators
-        if who.kind == "neighbors"
-    ]
     if not all(measured.exact for measured in preview.measured):
-        notes.append(f"Tokens at an endpoint are estimated: {CHARACTERS} characters are one token.")
-    notes.append("fine-tuning: an answer of median length stands for the pseudo-label of an unlabeled row.")
-    if config.task.closed is False and any(m.request.name == JUSTIFICATION for m in preview.measured):
-        notes.append("self-justification: labeled answers stand for those of the collaborators.")
-    return notes + preview.notes
+        notes.append(f"Tokens of an endpoint are estimated: {CHARACTERS} characters are one.")
+    if any(measured.request.name == JUSTIFICATION for measured in preview.measured):
+        notes.append(
+            "Self-justification is for rows on which answers differ; here it is for all, with two answers made up."
+        )
+    notes.append("In fine-tuning, an answer of median length stands for the pseudo-label of an unlabeled row.")
+    votes = [who for who in config.label.collaborators if who.kind == "neighbors"]
+    notes += [f"Collaborator {who.name} asks no model: the {who.k} nearest labeled rows vote." for who in votes]
+    return [*notes, *preview.notes]

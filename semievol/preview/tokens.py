@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -39,6 +39,11 @@ class Rendered:
     ids: list[int] | None = None
     prompt: int = 0
     labels: list[int] | None = None
+
+    def after(self, n: int) -> Rendered:
+        """Return it without its first n tokens."""
+        assert self.ids is not None
+        return replace(self, ids=self.ids[n:], labels=self.labels and self.labels[n:])
 
 
 @dataclass(frozen=True)
