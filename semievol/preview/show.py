@@ -126,7 +126,7 @@ def _tokens(n: int, exact: bool) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     title = f"\n[bold cyan]{title}[/]"
-    table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
@@ -159,7 +159,7 @@ def _print_lengths(console: Console, preview: Preview) -> None:
         limit = "?" if measured.limit is None else f"{measured.limit:,}"
         rows.append([measured.request.name, *figures, limit])
     header = ["", *_QUANTILES, "fits"]
-    taken = sum(max(len(cell) for cell in column) + 1 for column in zip(header, *rows, strict=True))
+    taken = sum(max(len(cell) for cell in column) + 2 for column in zip(header, *rows, strict=True))
     width = max(12, min(48, console.width - taken - 2))
     table = _table("Tokens of a row", *header, f"0{' to what fits ':─^{width - 1}}│")
     table.columns[-1].justify = "left"
@@ -189,7 +189,11 @@ def _histogram(measured: Measured, width: int) -> str:
     counts, _ = np.histogram(lengths[lengths <= limit], bins=width, range=(0, max(limit, 1)))
     over = int((lengths > limit).sum())
     most = max(int(counts.max()), over, 1)
-    return "".join(_bar(int(n), most) for n in counts) + "│" + (_bar(over, most) if over else "")
+    return (
+        "".join(_bar(int(n), most) for n in counts)
+        + ("│" if measured.limit else "")
+        + (_bar(over, most) if over else "")
+    )
 
 
 def _bar(n: int, most: int) -> str:
@@ -201,15 +205,16 @@ def _print_costs(console: Console, preview: Preview) -> None:
     found = costs.of_labeling(preview)
     priced = any(cost.price is not None for cost in found)
     title = f"Tokens of labeling {preview.splits['unlabeled'].usable:,} rows"
-    header = ["", "prompt a row", "prompts", "responses <=", *(["price <="] if priced else [])]
+    header = ["", "prompt a row", "prompts", "responses at most", *(["price at most"] if priced else [])]
     table = _table(title, *header)
     for cost in found:
         cells = [f"{cost.prompt_per_row:,.1f}", f"{cost.prompt:,}", f"{cost.output:,}"]
-        table.add_row(escape(cost.request), *cells, *([f"{cost.price or 0:,.2f}"] if priced else []))
+        table.add_row(escape(cost.request), *cells, *([f"{cost.price:,.2f}" if cost.price else "-"] if priced else []))
     if len(found) > 1:
         total = [f"{sum(c.prompt for c in found):,}", f"{sum(c.output for c in found):,}"]
         table.add_row("[bold]total", "", *total, *([f"{sum(c.price or 0 for c in found):,.2f}"] if priced else []))
     console.print(table)
+    console.print()
 
 
 def _notes(preview: Preview) -> list[str]:
