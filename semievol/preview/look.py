@@ -46,7 +46,7 @@ class Shown:
     same_as: str | None
     lost: tuple[str, ...]
     pieces: list[tuple[str, bool, bool]]
-    ids: list[int] | None
+    ids: list[Any] | None
 
 
 @dataclass(frozen=True)
@@ -161,23 +161,22 @@ class _Examples:
 def _show(asked: Sequence[Request], record: Record, renderer: Renderer, examples: _Examples) -> list[Shown]:
     """Show a row in each request."""
     shown: list[Shown] = []
-    seen: dict[tuple[int, ...], str] = {}
+    seen: dict[str, str] = {}  # a prompt, or a prompt and its response -> the request that showed it
     place = f"{record['split']} row, {record['source'].rpartition('/')[2]}:{record['position']}"
     for request in asked:
         [fitted] = renderer.fit(request, [to_row(record)], examples.of(request, [record]))
         model, sent = renderer.model(request), fitted.sent
+        exact = model.template is not None
         if sent is None:
-            shown.append(Shown(place, request.name, None, bool(fitted.whole.ids), None, (), [], None))
+            shown.append(Shown(place, request.name, None, exact, None, (), [], None))
             continue
-        same, rest = None, sent
-        if sent.ids is not None:
-            prompt, whole = tuple(sent.ids[: sent.prompt]), tuple(sent.ids)
-            same = seen.get(whole) or seen.get(prompt)
-            rest = sent.after(sent.prompt if whole not in seen else len(whole)) if same else sent
-            for known in (prompt, whole):
-                seen.setdefault(known, request.name)
-        exact, pieces = sent.ids is not None, model.pieces(rest)
-        shown.append(Shown(place, request.name, sent.tokens, exact, same, fitted.lost, pieces, sent.ids))
+        prompt, whole = repr(sent.parts[: sent.prompt]), repr(sent.parts)
+        same = seen.get(whole) or seen.get(prompt)
+        rest = sent.after((len(sent.parts) if whole in seen else sent.prompt) if same else 0)
+        for known in (prompt, whole):
+            seen.setdefault(known, request.name)
+        ids = list(sent.parts) if exact else None
+        shown.append(Shown(place, request.name, sent.tokens, exact, same, fitted.lost, model.pieces(rest), ids))
     return shown
 
 

@@ -126,7 +126,15 @@ def _tokens(n: int, exact: bool) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     title = f"\n[bold cyan]{title}[/]"
-    table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        header_style="dim",
+    )
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
@@ -146,9 +154,7 @@ def _print_rows(console: Console, preview: Preview) -> None:
     answers = [f"{label!r} {n:,}" for label, n in preview.labels.items()]
     if preview.config.task.closed or len(answers) <= 20:
         more = f" and {len(answers) - 20:,} more" if len(answers) > 20 else ""
-        console.print(
-            f"Answers of the labeled rows ({len(answers):,}): {', '.join(answers[:20])}{more}\n", markup=False
-        )
+        console.print(f"Answers of the labeled rows ({len(answers):,}): {', '.join(answers[:20])}{more}", markup=False)
 
 
 def _print_lengths(console: Console, preview: Preview) -> None:
@@ -156,7 +162,7 @@ def _print_lengths(console: Console, preview: Preview) -> None:
     for measured in preview.measured:
         about = "" if measured.exact else "~"
         figures = [f"{about}{n:,}" for n in _quantiles(measured).values()]
-        limit = "?" if measured.limit is None else f"{measured.limit:,}"
+        limit = "-" if measured.limit is None else f"{measured.limit:,}"
         rows.append([measured.request.name, *figures, limit])
     header = ["", *_QUANTILES, "fits"]
     taken = sum(max(len(cell) for cell in column) + 2 for column in zip(header, *rows, strict=True))
@@ -167,9 +173,10 @@ def _print_lengths(console: Console, preview: Preview) -> None:
         table.add_row(escape(cells[0]), *cells[1:], _histogram(measured, width))
     console.print(table)
     fates = [line for measured in preview.measured for line in _fates(measured)]
-    for line in fates or ["Every row that was measured fits without a cut."]:
+    if not fates and any(measured.limit for measured in preview.measured):
+        fates = ["Every row that was measured fits without a cut."]
+    for line in fates:
         console.print(line, markup=False)
-    console.print()
 
 
 def _fates(measured: Measured) -> list[str]:
@@ -205,7 +212,7 @@ def _print_costs(console: Console, preview: Preview) -> None:
     found = costs.of_labeling(preview)
     priced = any(cost.price is not None for cost in found)
     title = f"Tokens of labeling {preview.splits['unlabeled'].usable:,} rows"
-    header = ["", "prompt a row", "prompts", "responses at most", *(["price at most"] if priced else [])]
+    header = ["", "prompt a row", "prompts", "responses <=", *(["price <="] if priced else [])]
     table = _table(title, *header)
     for cost in found:
         cells = [f"{cost.prompt_per_row:,.1f}", f"{cost.prompt:,}", f"{cost.output:,}"]
@@ -232,7 +239,9 @@ def _notes(preview: Preview) -> list[str]:
         "and for each response the most that it may have."
     )
     if not all(measured.exact for measured in preview.measured):
-        notes.append(f"Tokens of an endpoint are estimated: {CHARACTERS} characters are one.")
+        notes.append(
+            f"Tokens of an endpoint are estimated: {CHARACTERS} characters are one. Its window is not known here."
+        )
     if any(measured.request.name == JUSTIFICATION for measured in preview.measured):
         notes.append(
             "Self-justification is for rows on which answers differ; here it is for all, with two answers made up."

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from semievol.data import storage
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
@@ -30,20 +31,20 @@ class Rendered:
     """A request, rendered for one row.
 
     Attributes:
-        ids: None where the tokens are estimated.
-        prompt: how many of the tokens stand before the response.
+        tokens: how many it has.
+        parts: its token ids; its messages where the tokens are estimated.
+        prompt: how many of the parts stand before the response.
+        labels: of the token ids, where they are trained on; -100 where no loss is taken.
     """
 
-    messages: Messages
     tokens: int
-    ids: list[int] | None = None
-    prompt: int = 0
+    parts: list[int] | Messages
+    prompt: int
     labels: list[int] | None = None
 
     def after(self, n: int) -> Rendered:
-        """Return it without its first n tokens."""
-        assert self.ids is not None
-        return replace(self, ids=self.ids[n:], labels=self.labels and self.labels[n:])
+        """Return it without its first n parts."""
+        return replace(self, parts=self.parts[n:], labels=self.labels and self.labels[n:])
 
 
 @dataclass(frozen=True)
@@ -76,33 +77,28 @@ class Model:
         """Return prompts, or exchanges where there are completions too."""
         if self.template is None:
             pairs = zip(prompts, completions, strict=True) if completions else ((p, []) for p in prompts)
-            return [_estimated([*prompt, *completion]) for prompt, completion in pairs]
+            return [Rendered(_estimated([*p, *c]), [*p, *c], len(p)) for p, c in pairs]
         ids = self.template.prompts(list(prompts)) if prompts else []
         if not completions:
-            return [Rendered(p, len(i), i, len(i)) for p, i in zip(prompts, ids, strict=True)]
+            return [Rendered(len(prompt), prompt, len(prompt)) for prompt in ids]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            exchanged = [self.template.exchange(p, c) for p, c in zip(prompts, completions, strict=True)]
+            rows = [self.template.exchange(p, c) for p, c in zip(prompts, completions, strict=True)]
         self.notes += [note for each in caught if (note := str(each.message)) not in self.notes]
-        return [
-            Rendered([*p, *c], len(e["input_ids"]), e["input_ids"], len(i), e["labels"])
-            for p, c, i, e in zip(prompts, completions, ids, exchanged, strict=True)
-        ]
+        pairs = zip(rows, ids, strict=True)
+        return [Rendered(len(row["input_ids"]), row["input_ids"], len(prompt), row["labels"]) for row, prompt in pairs]
 
     def pieces(self, rendered: Rendered) -> list[tuple[str, bool, bool]]:
         """Return the text of a request in pieces, each with whether it is a control token and whether it is trained on."""
-        if self.template is None or rendered.ids is None:
-            return [
-                piece
-                for message in rendered.messages
-                for piece in ((f"[{message['role']}]", True, False), (f"\n{message['content']}\n", False, False))
-            ]
-        trained = [label != -100 for label in rendered.labels or [-100] * len(rendered.ids)]
-        pairs = list(zip(rendered.ids, trained, strict=True))
+        parts: list[Any] = rendered.parts
+        if self.template is None:
+            texts = ((f"[{message['role']}]", f"\n{message['content']}\n") for message in parts)
+            return [piece for role, text in texts for piece in ((role, True, False), (text, False, False))]
+        trained = [label != -100 for label in rendered.labels or [-100] * len(parts)]
         return [
-            (text, special, taught)
-            for taught, run in groupby(pairs, lambda pair: pair[1])
-            for text, special in self.template.pieces([token for token, _ in run])
+            (text, control, taught)
+            for taught, run in groupby(zip(parts, trained, strict=True), lambda pair: pair[1])
+            for text, control in self.template.pieces([token for token, _ in run])
         ]
 
 
@@ -169,9 +165,8 @@ class Renderer:
         return (self._prompts.task.choices(row) or [self._stand_in, self._stand_in])[:2]
 
 
-def _estimated(messages: Messages) -> Rendered:
-    characters = sum(len(message["content"]) for message in messages)
-    return Rendered(messages, -(-characters // CHARACTERS))
+def _estimated(messages: Messages) -> int:
+    return -(-sum(len(message["content"]) for message in messages) // CHARACTERS)
 
 
 def _lost(row: Row, examples: list[Row], fitting: Row, fewer: list[Row]) -> tuple[str, ...]:

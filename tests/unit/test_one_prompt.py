@@ -161,11 +161,11 @@ def previewed(
     renderer = Renderer(prompts, "", WINDOW, str(scratch))
     asks = Request("labeling, x", ("unlabeled",), model, max_tokens=MAX_TOKENS)
     trains = Request("warm-up", ("labeled",), model, max_length=WINDOW)
-    ids = []
+    ids: list[Any] = []
     for request in (asks, trains):
         [fitted] = renderer.fit(request, [row], [examples])
-        assert fitted.sent and fitted.sent.ids
-        ids.append(fitted.sent.ids)
+        assert fitted.sent
+        ids.append(fitted.sent.parts)
     return ids[0], ids[1]
 
 
