@@ -87,9 +87,10 @@ class Preview:
 def look(config: RunConfig, n: int, size: int) -> Preview:
     """Render each request of a run for n rows, and measure it over a sample of at most `size` rows of each split."""
     splits = rows.read(config, size)
-    if not splits["labeled"].kept:
-        why = ", ".join(splits["labeled"].reasons) or "the files are empty"
-        raise UserError(f"data.labeled: no usable row: {why}")
+    for name, split in splits.items():
+        if not split.kept:
+            found = {fate: n for fate, n in split.fates.items() if fate != "quarantined"} | split.reasons
+            raise UserError(f"data.{name}: no usable row: {', '.join(f'{n:,} {why}' for why, n in found.items())}")
     labels = dict(Counter(str(record["answer"]) for record in splits["labeled"].kept).most_common())
     task = config.task.learned(labels)
     stand_in = sorted(labels, key=lambda answer: len(task.respond(answer)))[len(labels) // 2]
@@ -98,10 +99,9 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
     with tempfile.TemporaryDirectory(prefix="semievol-preview-") as scratch:
         renderer = Renderer(Prompts(task, config.prompt), stand_in, config.engine.max_model_len, scratch)
         shown = [each for record in splits["labeled"].records[:n] for each in _show(asked, record, renderer, examples)]
-        for split, name in (("unlabeled", "labeling"), ("test", "evaluation")):
-            first = [request for request in asked if split in request.splits and request.name.startswith(name)][:1]
-            for record in splits[split].records[:1]:
-                shown += _show(first, record, renderer, examples)
+        for name, request in (("unlabeled", "labeling"), ("test", "evaluation")):
+            first = [each for each in asked if name in each.splits and each.name.startswith(request)][:1]
+            shown += _show(first, splits[name].records[0], renderer, examples)
         measured = [_measure(request, splits, renderer, examples) for request in asked]
         notes = [*examples.notes, *dict.fromkeys(note for r in asked for note in renderer.model(r).notes)]
     return Preview(config, splits, labels, shown, measured, notes)

@@ -85,8 +85,10 @@ class Model:
             warnings.simplefilter("always")
             rows = [self.template.exchange(p, c) for p, c in zip(prompts, completions, strict=True)]
         self.notes += [note for each in caught if (note := str(each.message)) not in self.notes]
-        pairs = zip(rows, ids, strict=True)
-        return [Rendered(len(row["input_ids"]), row["input_ids"], len(prompt), row["labels"]) for row, prompt in pairs]
+        before = map(len, ids)
+        return [
+            Rendered(len(e["input_ids"]), e["input_ids"], n, e["labels"]) for e, n in zip(rows, before, strict=True)
+        ]
 
     def pieces(self, rendered: Rendered) -> list[tuple[str, bool, bool]]:
         """Return the text of a request in pieces, each with whether it is a control token and whether it is trained on."""
