@@ -43,7 +43,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     """
     group = group.combine_chunks()
     bucket = group["bucket"][0].as_py()
-    fate, reason = fates(group, config.data.exclude_test_overlap)
+    fate, reason = fates(group, config)
     group = group.set_column(group.schema.get_field_index("reason"), "reason", pa.array(reason, pa.string()))
     new = fate != "known"
     group, fate = group.filter(pa.array(new)), fate[new]
@@ -74,7 +74,7 @@ def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
     return rows.append_column("stage", pa.array([stage] * len(rows), pa.string()))
 
 
-def fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, Any], list[str | None]]:
+def fates(group: pa.Table, config: RunConfig) -> tuple[np.ndarray[Any, Any], list[str | None]]:
     """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason."""
     names = ("row_id", "split", "source", "position", "answer", "reason", "known")
     ids, splits, sources, positions, answers, reasons, known = (group[name].to_pylist() for name in names)
@@ -95,7 +95,7 @@ def fates(group: pa.Table, exclude_test_overlap: bool) -> tuple[np.ndarray[Any, 
         elif len(given[ids[i], splits[i]]) > 1:
             fate[i] = "quarantined"
             reasons[i] = f"equal rows with different answers: {', '.join(sorted(given[ids[i], splits[i]]))}"
-        elif (ids[i], "test") in given and splits[i] != "test" and exclude_test_overlap:
+        elif (ids[i], "test") in given and splits[i] != "test" and config.data.exclude_test_overlap:
             fate[i] = "leak"
         elif seen.get(ids[i]) == splits[i] or (seen.get(ids[i]) == "labeled" and splits[i] == "unlabeled"):
             fate[i] = "duplicate"  # of a row in the same split, or of a labeled row

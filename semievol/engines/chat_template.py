@@ -62,21 +62,6 @@ class ChatTemplate:
             )
         return {"input_ids": whole, "labels": [-100] * shared + whole[shared:]}
 
-    def pieces(self, ids: list[int]) -> list[tuple[str, bool]]:
-        """Return the text of tokens, and of each piece whether it is a control token; text between them is one piece."""
-        control = {*self._tokenizer.all_special_ids, *self._tokenizer.added_tokens_decoder}
-        pieces: list[tuple[str, bool]] = []
-        for special, run in itertools.groupby(ids, control.__contains__):
-            if special:
-                pieces += [(self._tokenizer.decode([token]), True) for token in run]
-                continue
-            tokens = list(run)
-            text = self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-            # SentencePiece leaves out a blank at the beginning.
-            begins = self._tokenizer.convert_ids_to_tokens(tokens[0]).startswith("\u2581") and not text.startswith(" ")
-            pieces.append((f" {text}" if begins else text, False))
-        return pieces
-
     def _shows_system(self) -> bool:
         from jinja2 import TemplateError
 

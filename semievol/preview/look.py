@@ -94,14 +94,15 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
     labels = dict(Counter(str(record["answer"]) for record in splits["labeled"].kept).most_common())
     task = config.task.learned(labels)
     stand_in = sorted(labels, key=lambda answer: len(task.respond(answer)))[len(labels) // 2]
-    asked = requests.of_config(config)
+    asked = [request for request in requests.of_config(config) if splits.keys() & request.splits]
     examples = _Examples(config, splits["labeled"], max(request.k for request in asked))
     with tempfile.TemporaryDirectory(prefix="semievol-preview-") as scratch:
         renderer = Renderer(Prompts(task, config.prompt), stand_in, config.engine.max_model_len, scratch)
         shown = [each for record in splits["labeled"].records[:n] for each in _show(asked, record, renderer, examples)]
         for name, request in (("unlabeled", "labeling"), ("test", "evaluation")):
             first = [each for each in asked if name in each.splits and each.name.startswith(request)][:1]
-            shown += _show(first, splits[name].records[0], renderer, examples)
+            if first:
+                shown += _show(first, splits[name].records[0], renderer, examples)
         measured = [_measure(request, splits, renderer, examples) for request in asked]
         notes = [*examples.notes, *dict.fromkeys(note for r in asked for note in renderer.model(r).notes)]
     return Preview(config, splits, labels, shown, measured, notes)
@@ -182,7 +183,7 @@ def _show(asked: Sequence[Request], record: Record, renderer: Renderer, examples
 
 def _measure(request: Request, splits: dict[str, Split], renderer: Renderer, examples: _Examples) -> Measured:
     """Measure a request over the sample of its rows."""
-    records = [record for split in request.splits for record in splits[split].records]
+    records = [record for split in request.splits if split in splits for record in splits[split].records]
     if request.k:
         records = records[:: -(-len(records) // _SEARCHED)]
     fitted: dict[int, Fitted] = dict(

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from semievol.config import RunConfig
 from semievol.data import readers, storage
-from semievol.data.fold import PARSED, SPLITS, fates
+from semievol.data.fold import PARSED, fates
 from semievol.stages import ingest
 
 _WHOLE_BYTES = 16 << 20  # 2 s on one core
@@ -58,31 +58,28 @@ class Split:
 
 
 def read(config: RunConfig, size: int) -> dict[str, Split]:
-    """Return the splits of a config, with at most `size` usable rows of each."""
-    files = ingest.inputs(config)
-    read_rows = {split: _read(files[split], split, config, size) for split in SPLITS}
-    table = pa.Table.from_pylist([record for records, _ in read_rows.values() for record in records], schema=PARSED)
-    fate, reason = fates(table, config.data.exclude_test_overlap)
-    decided = zip(table["split"].to_pylist(), fate, reason, strict=True)
-    by_split: dict[str, list[tuple[str, str | None]]] = {split: [] for split in SPLITS}
-    for split, one, why in decided:
-        by_split[split].append((one, why))
-    found = {}
-    for split, (records, counted) in read_rows.items():
-        total, how = counted if counted else (len(records), "counted")
-        kept = [record for record, (one, _) in zip(records, by_split[split], strict=True) if one == "kept"]
-        chosen = sorted(random.Random(config.seed).sample(range(len(kept)), min(size, len(kept))))
-        reasons = Counter(ingest.kind(why) for one, why in by_split[split] if one == "quarantined" and why)
-        found[split] = Split(
-            [kept[i] for i in chosen],
-            kept,
-            len(records),
-            total,
-            how,
-            dict(Counter(one for one, _ in by_split[split])),
-            dict(reasons.most_common(5)),
-        )
-    return found
+    """Return the splits of a config that have files, with at most `size` usable rows of each."""
+    files = {split: found for split, found in ingest.inputs(config).items() if found}
+    parts = {split: _read(found, split, config, size) for split, found in files.items()}
+    table = pa.Table.from_pylist([record for records, _ in parts.values() for record in records], schema=PARSED)
+    decided = iter(zip(*fates(table, config), strict=True))
+    return {
+        split: _sampled(records, list(islice(decided, len(records))), counted, config.seed, size)
+        for split, (records, counted) in parts.items()
+    }
+
+
+def _sampled(
+    records: list[Record], decided: list[tuple[str, str | None]], counted: tuple[int, str] | None, seed: int, size: int
+) -> Split:
+    """Return a split of rows whose fates, with reasons, are decided."""
+    total, how = counted or (len(records), "counted")
+    kept = [record for record, (fate, _) in zip(records, decided, strict=True) if fate == "kept"]
+    chosen = sorted(random.Random(seed).sample(range(len(kept)), min(size, len(kept))))
+    reasons = Counter(ingest.kind(why) for fate, why in decided if fate == "quarantined" and why)
+    known = Counter(fate for fate, _ in decided)
+    sample = [kept[i] for i in chosen]
+    return Split(sample, kept, len(records), total, how, dict(known), dict(reasons.most_common(5)))
 
 
 def _read(

@@ -142,8 +142,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _print_rows(console: Console, preview: Preview) -> None:
     table = _table("Rows", "split", "in files", "read", "usable", "quarantined", "duplicate", "in test too")
-    for name in ("labeled", "unlabeled", "test"):
-        split = preview.splits[name]
+    for name, split in sorted(preview.splits.items()):
         about = "" if split.whole or "footers" in split.counted else "~"
         fates = [split.fates.get(fate, 0) for fate in ("kept", "quarantined", "duplicate", "leak")]
         table.add_row(name, f"{about}{split.total:,}", f"{split.read:,}", *(f"{n:,}" for n in fates))

@@ -67,11 +67,12 @@ class Model:
             return
         path = _small_files(name, scratch) if "://" in name else name
         try:
-            self.template = ChatTemplate(load_tokenizer(path))
+            self._tokenizer = load_tokenizer(path)
+            self.template = ChatTemplate(self._tokenizer)
             self.window = max_model_len or model_limit(path)
         except (OSError, ValueError) as error:
             problem = str(error).strip().splitlines()[0]
-            raise UserError(f"model.base: cannot load tokenizer and config of '{name}': {problem}") from None
+            raise UserError(f"model '{name}': cannot load its tokenizer and config: {problem}") from None
 
     def render(self, prompts: Sequence[Messages], completions: Sequence[Messages]) -> list[Rendered]:
         """Return prompts, or exchanges where there are completions too."""
@@ -100,8 +101,23 @@ class Model:
         return [
             (text, control, taught)
             for taught, run in groupby(zip(parts, trained, strict=True), lambda pair: pair[1])
-            for text, control in self.template.pieces([token for token, _ in run])
+            for text, control in self._read([token for token, _ in run])
         ]
+
+    def _read(self, ids: list[int]) -> list[tuple[str, bool]]:
+        """Return the text of tokens in pieces: each control token, and what stands between two of them."""
+        control = {*self._tokenizer.all_special_ids, *self._tokenizer.added_tokens_decoder}
+        pieces: list[tuple[str, bool]] = []
+        for special, run in groupby(ids, control.__contains__):
+            tokens = list(run)
+            if special:
+                pieces += [(self._tokenizer.decode([token]), True) for token in tokens]
+                continue
+            text = self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+            # SentencePiece leaves out a blank at the beginning.
+            begins = self._tokenizer.convert_ids_to_tokens(tokens[0]).startswith("\u2581") and not text.startswith(" ")
+            pieces.append((f" {text}" if begins else text, False))
+        return pieces
 
 
 class Renderer:

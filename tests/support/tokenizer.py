@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 _BAD_ROLE = "{% if m.role == 'bad' %}{{ raise_exception('no such role') }}{% endif %}"
@@ -25,21 +27,16 @@ def numbers(template: str | None = ALL) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-CONTROL = ["<|begin|>", "<|start|>", "<|end|>"]
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
-)
-
-
-def letters(template: str | None = CHAT) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that loses nothing: its tokens are bytes and three control tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    spelled = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(alphabet)}, merges=[]))
-    spelled.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    spelled.decoder = decoders.ByteLevel()
-    begin, start, end = CONTROL
-    more = {"bos_token": begin, "eos_token": end, "additional_special_tokens": [start]}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelled, **more)
+def byte_level(
+    template: str | None, special: list[str], markup: list[str] | None = None, eos: str | None = None
+) -> Any:
+    """Return a tokenizer of bytes and added tokens: `special` ones, and `markup` that is not special (Qwen's <think>)."""
+    letters = {letter: n for n, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokens = Tokenizer(models.BPE(letters, []))
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.decoder = decoders.ByteLevel()
+    tokens.add_special_tokens([AddedToken(text, special=True) for text in special])
+    tokens.add_tokens([AddedToken(text, special=False, normalized=False) for text in markup or []])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token=eos)
     tokenizer.chat_template = template
     return tokenizer

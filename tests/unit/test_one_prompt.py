@@ -33,9 +33,13 @@ from semievol.serving.protocol import Question
 from semievol.tasks import KINDS, Row, Task
 from semievol.trainers import render
 from tests.support.configs import run_config
-from tests.support.tokenizer import CHAT, letters
+from tests.support.tokenizer import byte_level
 
 WINDOW, MAX_TOKENS = 4_000, 16
+CHAT = (
+    "<|begin|>{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
 # The templates of models, by what is special about them. Further cases (thinking, no template) are lines of this table.
 TEMPLATES: dict[str, str] = {
     "with system": CHAT,
@@ -173,7 +177,9 @@ def previewed(
 def model(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A folder with the tokenizer of a model that has a template of the table."""
     monkeypatch.setattr("semievol.preview.tokens.model_limit", lambda _: WINDOW)
-    letters(TEMPLATES[request.param]).save_pretrained(tmp_path / "model")
+    byte_level(TEMPLATES[request.param], ["<|begin|>", "<|start|>", "<|end|>"], eos="<|end|>").save_pretrained(
+        tmp_path / "model"
+    )
     return str(tmp_path / "model")
 
 

@@ -19,8 +19,12 @@ pytest.importorskip("transformers")
 from semievol import config as configuration
 from semievol.cli import main
 from semievol.preview import rows
-from tests.support.tokenizer import letters
+from tests.support.tokenizer import byte_level
 
+CHAT = (
+    "<|begin|>{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
 EVIL = "\x1b[31mred [bold]"  # would steer a terminal, and rich
 
 
@@ -28,7 +32,7 @@ EVIL = "\x1b[31mred [bold]"  # would steer a terminal, and rich
 def project(tmp_path: Path) -> Path:
     """A config with a small model, without weights, and rows of which some are long, bad, equal or in the test set."""
     model = tmp_path / "model"
-    letters().save_pretrained(model)
+    byte_level(CHAT, ["<|begin|>", "<|start|>", "<|end|>"], eos="<|end|>").save_pretrained(model)
     (model / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 700}')
     options = json.dumps(["up", "down"])
     rows = [{"question": f"{EVIL} moves {n}?", "options": options, "answer": "AB"[n % 2]} for n in range(15)]
