@@ -48,7 +48,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     """
     group = group.combine_chunks()
     bucket = group["bucket"][0].as_py()
-    fate, reason = _fates(group, config.data.exclude_test_overlap, one_answer=config.task.cosine is None)
+    fate, reason = fates(group, config)
     group = group.set_column(group.schema.get_field_index("reason"), "reason", pa.array(reason, pa.string()))
     new = fate != "known"
     group, fate = group.filter(pa.array(new)), fate[new]
@@ -80,14 +80,12 @@ def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
     return rows.append_column("stage", pa.array([stage] * len(rows), pa.string()))
 
 
-def _fates(
-    group: pa.Table, exclude_test_overlap: bool, *, one_answer: bool
-) -> tuple[np.ndarray[Any, Any], list[str | None]]:
+def fates(group: pa.Table, config: RunConfig) -> tuple[np.ndarray[Any, Any], list[str | None]]:
     """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason.
 
-    Args:
-        one_answer: equal rows with different answers contradict each other. Else each of them is right, and the first is kept.
+    Equal rows with different answers contradict each other, unless answers are open: then each is right, and the first is kept.
     """
+    one_answer, exclude_test_overlap = config.task.cosine is None, config.data.exclude_test_overlap
     names = ("row_id", "split", "source", "position", "answer", "reason", "known")
     ids, splits, sources, positions, answers, reasons, known = (group[name].to_pylist() for name in names)
     given: dict[tuple[int, str], set[str]] = {}  # (row id, split) -> its answers

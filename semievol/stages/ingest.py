@@ -96,7 +96,7 @@ def run(ctx: StageContext) -> StageResult:
     for record in _folded(ctx, read, known):
         counts[record["split"], record["fate"]] += record["rows"]
         if record["fate"] == "quarantined":
-            reasons[f"{record['split']}: {_kind(record['reason'])}"] += record["rows"]
+            reasons[f"{record['split']}: {kind(record['reason'])}"] += record["rows"]
             examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[:20]
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
@@ -228,7 +228,7 @@ def _count_file(out: str, number: int) -> str:
     return storage.join(out, "_read", f"{number:06d}.json")
 
 
-def _kind(reason: str) -> str:
+def kind(reason: str) -> str:
     """Return the reason without the value that differs from row to row."""
     return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
 
@@ -243,10 +243,9 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
     rows = 0
     shared = readers.Shared(**json.loads(str(batch["shared"][0]))) if "shared" in batch else None
     remarks = [shards.no_header(shared)] if shared and shared.header else []
-    for position, raw in _readable(uri, config, shared, remarks):
-        record = _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
+    for record in rows_of(uri, split, config, shared, remarks):
         # Rows without an id need no partner: any bucket will do.
-        record["bucket"] = (record["row_id"] if record["row_id"] is not None else position) % buckets
+        record["bucket"] = (record["row_id"] if record["row_id"] is not None else record["position"]) % buckets
         records.append(record)
         rows += 1
         if len(records) == 4096:
@@ -255,6 +254,18 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
     yield pa.Table.from_pylist(records, schema=PARSED)
     count = {"uri": uri, "split": split, "rows": rows, "notes": remarks}
     storage.write_text(_count_file(out, batch["number"][0]), json.dumps(count))
+
+
+def rows_of(
+    uri: str,
+    split: str,
+    config: RunConfig,
+    shared: readers.Shared | None = None,
+    notes: list[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an input file as records of `PARSED`; those that cannot be used have a reason."""
+    for position, raw in _readable(uri, config, shared, notes):
+        yield _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
 
 
 def _readable(

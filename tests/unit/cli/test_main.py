@@ -27,6 +27,7 @@ SURFACE = {
     "init": {"labeled", "unlabeled", "test", "output", "model", "kind", "question", "answer", "force"},
     "run": {"config", "overrides", "until", "env", "as_json"},
     "plan": {"config", "overrides", "as_json"},
+    "preview": {"config", "overrides", "n", "sample", "as_json"},
     "demo": {"folder", "seed", "as_json"},
     "submit": {"config", "overrides", "address", "wait", "until", "env", "allow_unauthenticated"},
     "jobs": {"address"},
