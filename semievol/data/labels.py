@@ -48,7 +48,7 @@ def notes(task: Task, labeled: Counter[str], test: Counter[str]) -> dict[str, in
             said[what] = sum(labeled[label] for label in others)
     unseen = {label: n for label, n in test.items() if _canonical(task, label) not in spelled}
     if unseen:
-        fate = "can never be right" if task.learns else "are seldom right"
+        fate = "are seldom right" if unseen.keys() <= set(_all(task)) else "can never be right"
         what = f"test: {_quoted(unseen)} never labels a labeled row (rows kept; their answers {fate})"
         said[what] = sum(unseen.values())
     if without := [name for name in _all(task) if name not in spelled]:

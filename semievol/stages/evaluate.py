@@ -76,8 +76,9 @@ def scores(task: Task, answers: Texts, truths: Texts) -> np.ndarray[Any, np.dtyp
 
 
 def _inputs(place: Place, **trained_by: Key) -> dict[str, Key]:
-    retrieved: dict[str, Key] = {"evaluate/retrieve": ("evaluate/retrieve", 0)} if place.config.evaluate.k else {}
-    return {"ingest": ("ingest", 0)} | trained_by | retrieved
+    retrieved: dict[str, Key] = {"evaluate/retrieve": ("evaluate/retrieve", 0)}
+    shown = place.config.evaluate.k or place.config.task.lists_candidates
+    return {"ingest": ("ingest", 0)} | trained_by | (retrieved if shown else {})
 
 
 def _declare(model: str, **more: Any) -> Stage:
