@@ -56,6 +56,14 @@ def notes(task: Task, labeled: Counter[str], test: Counter[str]) -> dict[str, in
     return said
 
 
+def merged(task: Task, found: Counter[str]) -> Counter[str]:
+    """Return counts of labels as the set spells them."""
+    counts: Counter[str] = Counter()
+    for label, n in found.items():
+        counts[_canonical(task, label)] += n
+    return counts
+
+
 def _canonical(task: Task, label: str) -> str:
     """Return a label as the set spells it."""
     return next(iter(task.parts(task.joined([label]) if task.sets else label)), label)

@@ -21,7 +21,7 @@ from semievol.tasks import Task
 from semievol.tasks.classification import Classification
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.tasks.open_ended import OpenEnded
-from tests.support.engines import RuleEngine
+from tests.support.engines import LabelEngine, RuleEngine
 
 
 def answered(
@@ -85,24 +85,16 @@ def test_rows_that_an_engine_must_not_be_asked_say_why(tmp_path: Path) -> None:
     assert not (tmp_path / "log").exists()
 
 
-class ScoringEngine(RuleEngine):
-    """Gives the label that the question names 0.9, and the others equal shares of the rest."""
-
-    async def score(self, messages: Messages, responses: list[str]) -> list[float]:
-        (wanted,) = [label for label in responses if f"<{label}>" in messages[-1]["content"]]
-        return [0.9 if label == wanted else 0.1 / (len(responses) - 1) for label in responses]
-
-
 def test_a_thousand_labels_are_scored_and_the_likeliest_are_kept(tmp_path: Path) -> None:
     names = [f"label {i}" for i in range(1000)]
     task = Classification(labels=names)
     common: dict[str, Any] = {"options": [], "context": None}
     rows = [
-        common | {"row_id": 1, "question": "<label 7>", "answer": "label 7"},
-        common | {"row_id": 2, "question": "<label 8>", "answer": "Label 9"},
-        common | {"row_id": 3, "question": "<label 8>", "answer": "unheard of"},
+        common | {"row_id": 1, "question": "[label 7]", "answer": "label 7"},
+        common | {"row_id": 2, "question": "[label 8]", "answer": "Label 9"},
+        common | {"row_id": 3, "question": "[label 8]", "answer": "unheard of"},
     ]
-    engine = ScoringEngine("m", EngineConfig(extra={"log": f"{tmp_path}/log"}))
+    engine = LabelEngine("m", EngineConfig())
     found = answered(tmp_path, task, rows, engine=engine, mode="score")
     rest = 0.1 / 999
     assert [row["answer"] for row in found] == ["label 7", "label 8", "label 8"]
