@@ -287,7 +287,7 @@ STAGE = Stage(
         "data.columns",
         "prompt.columns",
         "data.exclude_test_overlap",
-        "task",
+        "task.cell_settings",
         "limits.max_row_bytes",
         "limits.bad_shards",
     ),

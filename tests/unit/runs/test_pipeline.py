@@ -77,3 +77,17 @@ def test_a_setting_runs_again_what_depends_on_it(
     ran.clear()
     run(file, override)
     assert ran[: len(first) or 1] == first
+
+
+def test_what_prompts_list_of_a_label_set_reads_no_file_again(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = idle_stages(monkeypatch)
+    run(file, "task={kind: classification, labels: [A, B]}")
+    ran.clear()
+    run(file, "task={kind: classification, labels: {A: a letter, B: another}, show: all}")
+    assert ran[:2] == ["warmup", "evaluate/base"]
+    ran.clear()
+    run(file, "task={kind: classification, labels: [A, B], show: likeliest}")
+    assert ran[0] == "index" and {"warmup", "evaluate/retrieve", "label"} <= set(ran)
+    ran.clear()
+    run(file, "task={kind: classification, labels: [A, B, C], show: likeliest}")
+    assert ran[0] == "ingest"
