@@ -101,6 +101,7 @@ class LabelConfig(Section):
     justify: bool = True
     """Let the warm model decide where answers differ. Without it the majority stands, and ties go to the surer answer."""
     max_tokens: PositiveInt = 16
+    """Tokens of a response at most; with classification at least as many as its longest label may need."""
     rows_per_commit: PositiveInt | None = None
     """Rows per commit, one file each, of retrieval and evaluation too. A crash costs the rows that are not committed.
     Default: total / 500 (over ten actors: total / (50 x actors)), clamped to 256 to 10,000."""

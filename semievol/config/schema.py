@@ -145,6 +145,11 @@ class RunConfig(Section):
         return "score" if self.task.scored and not sampled else "sample"
 
     @property
+    def candidates_task(self) -> dict[str, Any] | None:
+        """Return the task that retrieval finds candidates for; None where prompts list none."""
+        return self.task.model_dump() if self.task.lists_candidates else None
+
+    @property
     def warmup_prompt(self) -> dict[str, Any]:
         """Return what the prompts of the warm-up depend on."""
         return self.prompt.output_settings(examples=self.warmup.context != "none")

@@ -82,7 +82,8 @@ def _declare(what: str, model: str, **more: Any) -> Stage:
     def inputs(place: Place) -> dict[str, Key]:
         trained_by, retrieve = MODELS[model], f"{what}/retrieve"
         training = {trained_by: (trained_by, place.number if trained_by == "finetune" else 0)} if trained_by else {}
-        return {"ingest": ("ingest", 0)} | training | ({retrieve: (retrieve, 0)} if place.config.evaluate.k else {})
+        shown = place.config.evaluate.k or place.config.task.lists_candidates
+        return {"ingest": ("ingest", 0)} | training | ({retrieve: (retrieve, 0)} if shown else {})
 
     return Stage(
         f"{what}/{model}",

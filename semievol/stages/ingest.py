@@ -160,9 +160,10 @@ def _labels(ctx: StageContext, notes: Counter[str]) -> Counter[str]:
                 break
     if task.learns:
         labels.check(task, found["labeled"], storage.count_rows(storage.join(ctx.out, "labeled")))
-    notes.update(labels.notes(task.learned(found["labeled"]), found["labeled"], found["test"]))
+    task = task.learned(found["labeled"])
+    notes.update(labels.notes(task, found["labeled"], found["test"]))
     storage.write_text(written, json.dumps(found["labeled"], ensure_ascii=False))
-    return found["labeled"]
+    return labels.merged(task, found["labeled"])
 
 
 def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) -> Iterator[dict[str, Any]]:
@@ -355,7 +356,7 @@ STAGE = Stage(
         "prompt.columns",
         "data.exclude_test_overlap",
         "data.carved",
-        "task",
+        "task.cell_settings",
         "limits.max_row_bytes",
         "limits.bad_shards",
     ),

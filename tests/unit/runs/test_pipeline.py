@@ -107,3 +107,17 @@ def test_the_same_bytes_uploaded_again_run_nothing_again(file: str, monkeypatch:
     Path(config_of_run.data.test).write_text(f"question,options,answer\nq TEST,{ROW},A\n")
     run(file)
     assert ran[0] == "ingest" and len(inputs_read()) == 1
+
+
+def test_what_prompts_list_of_a_label_set_reads_no_file_again(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = idle_stages(monkeypatch)
+    run(file, "task={kind: classification, labels: [A, B]}")
+    ran.clear()
+    run(file, "task={kind: classification, labels: {A: a letter, B: another}, show: all}")
+    assert ran[:2] == ["warmup", "evaluate/base"]
+    ran.clear()
+    run(file, "task={kind: classification, labels: [A, B], show: likeliest}")
+    assert ran[0] == "index" and {"warmup", "evaluate/retrieve", "label"} <= set(ran)
+    ran.clear()
+    run(file, "task={kind: classification, labels: [A, B, C], show: likeliest}")
+    assert ran[0] == "ingest"
