@@ -130,6 +130,8 @@ def find(pattern: str) -> list[FileEntry]:
     """
     from fsspec.utils import glob_translate
 
+    if "://" in pattern and re.search(r"\?[^/]*=", pattern):  # `?` alone is a glob
+        _refuse_secrets(pattern)
     signs = "" if pattern.startswith(("http://", "https://")) else "*?["  # no folder can be listed there
     magic = min((pattern.find(c) for c in signs if c in pattern), default=-1)
     start = pattern if magic < 0 else pattern[: pattern.rfind("/", 0, magic) + 1] or "."

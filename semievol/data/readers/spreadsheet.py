@@ -38,7 +38,7 @@ def _blank(cells: list[Any]) -> bool:
 
 def _sheet(uri: str, reading: Reading) -> tuple[int, list[str], list[list[Any]]]:
     """Return the number of the header's row, the header, and the rows below it."""
-    from python_calamine import CalamineWorkbook
+    from python_calamine import CalamineError, CalamineWorkbook
 
     filesystem, path = storage.resolve(uri)
     size = filesystem.get_file_info(path).size or 0
@@ -52,7 +52,10 @@ def _sheet(uri: str, reading: Reading) -> tuple[int, list[str], list[list[Any]]]
         if unpacked > size * _EXPANSION + reading.line_bytes:
             raise ValueError(f"it unpacks to more than {_EXPANSION} times its size")
     content.seek(0)
-    workbook = CalamineWorkbook.from_filelike(content)
+    try:
+        workbook = CalamineWorkbook.from_filelike(content)
+    except CalamineError as error:
+        raise ValueError(f"no spreadsheet: {error}") from None
     filled = []
     for name in workbook.sheet_names:
         cells = workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
