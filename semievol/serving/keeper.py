@@ -138,6 +138,8 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
 
     gpus = config.serving_gpus
     bundle = {"CPU": config.resources.serve.num_cpus} | ({"GPU": gpus} if gpus else {})
+    # A trained model brings the template of its training.
+    chat = ChatSettings.of(config.model) if name == "base" else ChatSettings(thinking=config.model.thinking)
     llm_config = LLMConfig(
         model_loading_config={"model_id": name, "model_source": weights},
         placement_group_config={"bundle_per_worker": bundle},
@@ -156,7 +158,7 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
         bind_kwargs={
             "weights": weights,
             "engine_config": config.engine.model_dump(),
-            "chat": ChatSettings.of(config.model),
+            "chat": chat,
         },
     )
     serve.run_many(

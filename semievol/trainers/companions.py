@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
-from semievol.engines.templates import ChatSettings
+from semievol.engines.templates import ChatSettings, file_of
 from semievol.errors import UserError
 
 # Files of a processor, a tokenizer or a template have these endings; weights, pickles, code and READMEs have others.
@@ -88,9 +88,8 @@ def generation_config(base: str) -> tuple[Any, list[str]]:
     Many models ship a temperature without `do_sample`, which transformers loads and refuses to save.
     """
     from transformers import AutoConfig, GenerationConfig
-    from transformers.utils import cached_file
 
-    file = cached_file(base, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+    file = file_of(base, "generation_config.json")
     if file:
         given = json.loads(Path(file).read_text("utf-8"))
     else:
