@@ -40,6 +40,11 @@ def save(base: str, chat: ChatSettings, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(base)
     template = ChatTemplate(tokenizer, chat.template, chat.thinking)
+    if template.end is None:
+        raise UserError(
+            f"model.base: neither the chat template nor the tokenizer of {base} has a token that ends a turn, so a trained "
+            f"model would never stop. Name an eos_token in its tokenizer_config.json"
+        )
     own = tokenizer.chat_template
     tokenizer.chat_template = own | {"default": template.source} if isinstance(own, dict) else template.source
     tokenizer.save_pretrained(str(folder))
