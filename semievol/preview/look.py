@@ -93,11 +93,12 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
             raise UserError(f"data.{name}: no usable row: {', '.join(f'{n:,} {why}' for why, n in found.items())}")
     labels = dict(Counter(str(record["answer"]) for record in splits["labeled"].kept).most_common())
     task = config.task.learned(labels)
-    stand_in = sorted(labels, key=lambda answer: len(task.respond(answer)))[len(labels) // 2]
+    by_length = sorted(labels, key=lambda answer: len(task.respond(answer)))
+    stand_ins = by_length[len(labels) // 2 :] + by_length[: len(labels) // 2]
     asked = [request for request in requests.of_config(config) if splits.keys() & request.splits]
     examples = _Examples(config, splits["labeled"], max(request.k for request in asked))
     with tempfile.TemporaryDirectory(prefix="semievol-preview-") as scratch:
-        renderer = Renderer(Prompts(task, config.prompt), stand_in, config.engine.max_model_len, scratch)
+        renderer = Renderer(Prompts(task, config.prompt), stand_ins[:2], config.engine.max_model_len, scratch)
         shown = [each for record in splits["labeled"].records[:n] for each in _show(asked, record, renderer, examples)]
         for name, request in (("unlabeled", "labeling"), ("test", "evaluation")):
             first = [each for each in asked if name in each.splits and each.name.startswith(request)][:1]

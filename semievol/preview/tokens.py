@@ -124,13 +124,14 @@ class Renderer:
     """Renders the requests of a run for its rows.
 
     Args:
-        stand_in: the answer that unlabeled rows get where a training is shown.
+        stand_ins: answers of labeled rows. Unlabeled rows get the first where a training is shown, and self-justification
+            decides between two.
         scratch: a folder for the small files of models that are at a URI.
     """
 
-    def __init__(self, prompts: Prompts, stand_in: str, max_model_len: int | None, scratch: str) -> None:
+    def __init__(self, prompts: Prompts, stand_ins: list[str], max_model_len: int | None, scratch: str) -> None:
         self._prompts = prompts
-        self._stand_in = stand_in
+        self._stand_ins = stand_ins
         self._max_model_len = max_model_len
         self._scratch = scratch
         self._models: dict[str | None, Model] = {}
@@ -170,7 +171,7 @@ class Renderer:
         prompts = [self._messages(request, row, examples) for row, examples in zip(rows, shown, strict=True)]
         completions = []
         if request.trains:
-            completions = [self._prompts.completion(row.answer or self._stand_in) for row in rows]
+            completions = [self._prompts.completion(row.answer or self._stand_ins[0]) for row in rows]
         return self.model(request).render(prompts, completions)
 
     def _messages(self, request: Request, row: Row, examples: list[Row]) -> Messages:
@@ -180,7 +181,7 @@ class Renderer:
 
     def _candidates(self, row: Row) -> list[str]:
         """Return two answers that differ, for a look at self-justification."""
-        return (self._prompts.task.choices(row) or [self._stand_in, self._stand_in])[:2]
+        return (self._prompts.task.choices(row) or self._stand_ins)[:2]
 
 
 def _estimated(messages: Messages) -> int:

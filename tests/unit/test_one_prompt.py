@@ -162,7 +162,7 @@ def previewed(
     model: str, prompts: Prompts, row: Row, examples: list[Row], scratch: Path
 ) -> tuple[list[int], list[int]]:
     """The tokens that `preview` shows of labeling and of training."""
-    renderer = Renderer(prompts, "", WINDOW, str(scratch))
+    renderer = Renderer(prompts, [""], WINDOW, str(scratch))
     asks = Request("labeling, x", ("unlabeled",), model, max_tokens=MAX_TOKENS)
     trains = Request("warm-up", ("labeled",), model, max_length=WINDOW)
     ids: list[Any] = []

@@ -170,3 +170,14 @@ def test_of_a_large_split_the_first_rows_of_files_are_read(
     assert {record["source"][-len(form) - 2 :] for record in split.records} == {f"{n}.{form}" for n in range(3)}
     assert split.total == pytest.approx(1500, rel=0 if form == "parquet" else 0.1)
     assert split.counted == ("counted in Parquet footers" if form == "parquet" else "estimated from file sizes")
+
+
+def test_two_answers_stand_for_those_of_collaborators(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("labeled", "unlabeled", "test"):
+        texts = [f"Tell {split} {n}" for n in range(5)]
+        rows = [json.dumps({"question": text, "answer": text[-1] * 9}) + "\n" for text in texts]
+        (project / f"{split}.jsonl").write_text("".join(rows))
+    text, _ = seen(project, capsys, "task.kind=free_text", "data.columns.options=null", "-n", "1")
+    proposed = re.findall(r"^    - Answer: (.*)$", text, re.MULTILINE)
+    assert len(set(proposed)) == 2
+    assert "trained on:\n    Answer: 000000000<|end|>" in text
