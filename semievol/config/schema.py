@@ -46,7 +46,12 @@ class Columns(Section):
 
 
 class DataConfig(Section):
-    """Where the rows are: a file, a folder, a glob or a URI of CSV, JSONL or Parquet (optionally .gz) each."""
+    """Where the rows are: a file, a folder, a glob or a URI each.
+
+    Files are CSV, TSV, JSON, JSONL (optionally .gz, .zst or .bz2), Parquet, Arrow, spreadsheets, or TXT with one unlabeled text a line.
+    `hf://datasets/OWNER/NAME[@REVISION][/SUBSET][/SPLIT]` is a split on the Hugging Face hub. A folder may be one that `datasets`
+    has saved; keys in the names of folders (`label=pos/`) are columns.
+    """
 
     labeled: str
     unlabeled: str
