@@ -57,7 +57,7 @@ class Fingerprints:
         own: list[Any] = [self._models[name] for name in stage.models]
         if stage.reads_files:
             read = (
-                [file for split in ("test", "validation", "labeled") for file in self.files[split]]
+                [file for split in ("test", "validation", "labeled") for file in self.files.get(split, ())]
                 if number == 0
                 else []
             )

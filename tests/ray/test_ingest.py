@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
 from semievol.errors import UserError
+from semievol.runtime import cluster
 from semievol.stages import ingest
 from semievol.stages.base import Rows, StageContext
 from semievol.tasks import Row
