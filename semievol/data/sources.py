@@ -12,6 +12,8 @@ from semievol.errors import UserError
 
 _HUB = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(@(?P<revision>refs/(convert|pr)/[^/]+|[^/]+))?(?P<inside>/.*)?")
 
+_NO_SUCH = "has no subset or split"
+
 
 def find(pattern: str) -> list[FileEntry]:
     """Return the files that a key of the config means, sorted; an empty list if there is none.
@@ -48,10 +50,13 @@ def _on_hub(uri: str) -> list[FileEntry]:
         )
     inside = (found["inside"] or "").strip("/")
     try:
-        if inside and (files := storage.find(uri)):
-            return _saved(uri, files)
+        # A folder that is named like a subset may hold all of its splits: the names of subsets and splits come first.
+        if re.search(r"[.*?\[]", inside.rpartition("/")[2]) and (files := storage.find(uri)):
+            return files
         return [file for each in _split(uri, found["id"], found["revision"], inside) for file in storage.find(each)]
     except UserError as error:
+        if _NO_SUCH in str(error) and (files := storage.find(uri)):
+            return _saved(uri, files)
         if "cannot be opened" not in str(error):
             raise
         problem: Exception = error
@@ -79,7 +84,7 @@ def _split(uri: str, name: str, revision: str | None, inside: str) -> list[str]:
     splits = load_dataset_builder(name, subset, revision=revision).config.data_files or {}
     if len(wanted) > 1 or (wanted and wanted[0] not in splits):
         raise UserError(
-            f"{uri}: has no '{'/'.join(wanted)}'; subsets: {', '.join(subsets)}; splits: {', '.join(splits)}"
+            f"{uri}: {_NO_SUCH} '{'/'.join(wanted)}'; subsets: {', '.join(subsets)}; splits: {', '.join(splits)}"
         )
     if not wanted and len(splits) != 1:
         raise UserError(f"{uri}: name one of its splits: {', '.join(f'.../{each}' for each in splits)}")

@@ -77,6 +77,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"o/plain@{COMMIT}/train.parquet": ["e"],
         "o/n@v1/de/raw.parquet": ["f"],
         "o/n/de/raw.parquet": ["g"],
+        "o/n/de/more/x.parquet": ["h"],
     }
     for name, cells in files.items():
         (tmp_path / "datasets" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -118,11 +119,13 @@ def test_splits_on_the_hub() -> None:
     assert texts("hf://datasets/o/plain") == texts("hf://datasets/o/plain/train") == ["e"]
     assert texts("hf://datasets/o/plain/default/train") == ["e"]
     assert texts("hf://datasets/o/n@v1/de/raw.parquet") == ["f"] and texts("hf://datasets/o/n/de/*.parquet") == ["g"]
+    assert texts("hf://datasets/o/n/de/more") == ["h"]
     assert sources.find("hf://datasets/o/n/en")[0].uri == f"hf://datasets/o/n@{COMMIT}/en/train-0.parquet"
     for uri, problem in {
         "hf://datasets/o/n": "name one of its subsets: .../de, .../en",
-        "hf://datasets/o/n/de/dev": "has no 'dev'; subsets: de, en; splits: test, train",
-        "hf://datasets/o/plain/fr/train": "has no 'fr/train'; subsets: default; splits: train",
+        "hf://datasets/o/n/de": "name one of its splits: .../test, .../train",  # though there is a folder of this name
+        "hf://datasets/o/n/de/dev": "has no subset or split 'dev'; subsets: de, en; splits: test, train",
+        "hf://datasets/o/plain/fr/train": "has no subset or split 'fr/train'; subsets: default; splits: train",
         "hf://datasets/o/gone": "Dataset 'o/gone' doesn't exist.* private or gated data set needs HF_TOKEN.*hf download o/gone",
         "hf://datasets/n": r"write hf://datasets/OWNER/NAME\[@REVISION\]",
         "hf://o/n": "write hf://datasets/OWNER/NAME",
