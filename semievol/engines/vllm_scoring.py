@@ -35,7 +35,7 @@ class Scorer:
         self._send, self._max_model_len = send, max_model_len
         self._labels = LabelTokens(copy.deepcopy(tokenizer))  # two threads must not share one tokenizer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
-        self._grown = lru_cache(_SETS)(partial(self._thread.submit, self._labels.tree))
+        self._grown = lru_cache(_SETS)(lambda responses: self._thread.submit(self._labels.tree, responses))
         self.figures = {"scored_rows": 0, "score_requests": 0}
 
     async def tree(self, responses: list[str]) -> LabelTree:
