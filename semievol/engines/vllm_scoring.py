@@ -37,7 +37,7 @@ class Scorer:
         own = copy.deepcopy(tokenizer)  # two threads must not share one tokenizer
         self._template = ChatTemplate(own, chat.template, chat.thinking)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
-        self._grown = lru_cache(_SETS)(partial(self._thread.submit, self._grow))
+        self._grown = lru_cache(_SETS)(lambda responses: self._thread.submit(self._grow, responses))
         self.figures = {"scored_rows": 0, "score_requests": 0}
 
     async def tree(self, responses: list[str]) -> LabelTree:

@@ -54,7 +54,6 @@ def build(args: dict[str, Any]) -> Any:
         pool = config.resources.embed.model_dump(include={"num_cpus", "num_gpus"})
         neighbors = serve.deployment(Neighbors, num_replicas=replicas, ray_actor_options=pool).bind(folder, config)
     web = serve.deployment(num_replicas=replicas, max_ongoing_requests=2048, ray_actor_options=light)
-    config = config.model_copy(update={"task": folder.task(config.task)})
     return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors, _example(folder))
 
 
