@@ -71,8 +71,9 @@ async def _answer(
     if choices is not None:
         responses = list(map(task.respond, choices))
         shares = dict(zip(choices, await _scores(backend, model, messages, responses), strict=True))
-        parsed: str | None = max(shares, key=lambda label: shares[label])
-        response, entropy = task.respond(parsed), -math.log(shares[parsed])
+        likeliest = max(shares, key=lambda label: shares[label])
+        response, entropy = task.respond(likeliest), -math.log(shares[likeliest])
+        parsed: str | None = likeliest
     else:
         response, entropy = await _respond(backend, config, model, messages)
         parsed = task.parse(response, row)
@@ -80,13 +81,13 @@ async def _answer(
     threshold = config.serving.min_confidence if question.min_confidence is None else question.min_confidence
     abstained = parsed is not None and confidence < threshold
     given = None if abstained else parsed
-    likeliest = sorted(shares.items(), key=lambda item: -item[1])[:_LIKELIEST]
+    ranked = sorted(shares.items(), key=lambda item: -item[1])[:_LIKELIEST]
     return Answer(
         answer=given,
         text=task.in_words(given, row) if given is not None else None,
         confidence=round(confidence, 6),
         entropy=round(entropy, 6),
-        distribution=[Share(answer=a, text=task.in_words(a, row), share=round(share, 6)) for a, share in likeliest],
+        distribution=[Share(answer=a, text=task.in_words(a, row), share=round(share, 6)) for a, share in ranked],
         abstained=abstained,
         response=response,
         model=model,

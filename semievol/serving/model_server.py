@@ -55,7 +55,7 @@ class ModelServer(LLMServer):
         """Fetch the weights (a folder, a URI or a Hugging Face id) to this node, then start the engine."""
         path = await asyncio.to_thread(storage.local_copy, weights) if "://" in weights else weights
         tokenizer = await asyncio.to_thread(load_tokenizer, path)
-        self._template = ChatTemplate(tokenizer, chat.template, chat.thinking)
+        self._tokenizer, self._template = tokenizer, ChatTemplate(tokenizer, chat.template, chat.thinking)
         # Build a new LLMConfig, because it caches values that are derived from its fields.
         local_config = LLMConfig(
             model_loading_config={"model_id": llm_config.model_id, "model_source": path},

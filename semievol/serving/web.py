@@ -164,7 +164,8 @@ def _content(body: ChatRequest | CompletionRequest, model: str, serving: Serving
 def _task_card(config: RunConfig, example: Row | None) -> TaskCard:
     task, columns = config.task, config.data.columns
     labels = task.listed(Row("", [], None, None)) if task.names_labels else None
-    asks = [name for name in ("options", "context") if name in task.needs or (name == "context" and columns.context)]
+    asks = [*(["options"] if "options" in task.needs else []), *(["context"] if columns.context else [])]
+    shown = {name: getattr(example, name) for name in Example.model_fields} if example else {}
     return TaskCard(
         kind=task.kind,
         asks=asks,
@@ -172,7 +173,7 @@ def _task_card(config: RunConfig, example: Row | None) -> TaskCard:
         labels=labels,
         descriptions=task.descriptions,
         multiple=task.sets,
-        example=example and Example(**{name: getattr(example, name) for name in Example.model_fields}),
+        example=Example(**shown) if example else None,
     )
 
 
