@@ -23,6 +23,7 @@ app = typer.Typer()
 
 _MOST_LABELS = 30  # that are written into the config
 _BYTES_PER_TOKEN = 3  # few for any language, so that lengths are rather too long
+_LISTED_BYTES = 1_024  # a longer list of labels is not in the prompts
 _AROUND = 80  # tokens of the instruction and the chat template
 _GENERIC = {"labeled", "labelled", "train", "training", "data", "dataset", "label", "labels", "part", "rows"}
 Files = Annotated[str, typer.Argument(help="A file, a folder, a glob or a URI.")]
@@ -163,7 +164,8 @@ def _sizes(found: Guess, labeled: Profile, unlabeled: Profile, model: str | None
         max((p.columns[n].longest for p in (labeled, unlabeled) if n in p.columns), default=0) for n in shown if n
     )
     said = labeled.columns[found.answer].longest
-    listed = min(sum(len(label.encode()) for label in found.labels), 1_000 * _BYTES_PER_TOKEN)
+    listed = sum(len(label.encode()) + 3 for label in found.labels)
+    listed = listed if listed < _LISTED_BYTES else 0
     longest = math.ceil((prompt + (0 if found.messages else said) + listed) / _BYTES_PER_TOKEN) + _AROUND
     length = min(max(_power(longest), 256), 8_192)
     window, limit = min(4 * length, 32_768), _window_of(model)

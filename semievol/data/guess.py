@@ -31,6 +31,8 @@ from semievol.tasks import Row
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.tasks.numeric import Numeric
 
+_SEPARATOR = ";"  # the default of task.separator
+
 
 @dataclass
 class Guess:
@@ -150,7 +152,20 @@ def _decide(found: Guess, labeled: Profile, given: Given) -> None:
     if kind == "classification":
         found.multiple, found.separator = column.listed or several is not None, several
         split = (part.strip() for value in column.counts.elements() for part in value.split(several or "\0"))
-        found.labels = Counter(items if column.listed else filter(None, split))
+        found.labels = _spelled_once(Counter(items if column.listed else filter(None, split)))
+        if found.multiple and any(_SEPARATOR in label for label in found.labels) and not several:
+            found.separator = next(
+                sign for sign in ("|", "||", ";;") if not any(sign in label for label in found.labels)
+            )
+
+
+def _spelled_once(labels: Counter[str]) -> Counter[str]:
+    """Count labels that differ in case and white space as one, by the spelling that most rows have."""
+    spelled: dict[str, str] = {}
+    merged: Counter[str] = Counter()
+    for label, rows in labels.most_common():
+        merged[spelled.setdefault(" ".join(label.casefold().split()), label)] += rows
+    return merged
 
 
 def _multiple_choice(found: Guess, labeled: Profile) -> None:

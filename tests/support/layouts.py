@@ -121,6 +121,16 @@ CASES: dict[str, tuple[Make, tuple[str, ...], Row]] = {
         ("topics",),
         {"kind": "classification", "question": "text", "answer": "topics", "multiple": True, "separator": ";"},
     ),
+    "labels with a sign inside": (
+        lambda i: {"text": text(i), "tags": [("food; drink", "toys")[i % 2], f"t{i % 3}"]},
+        ("tags",),
+        {"kind": "classification", "question": "text", "answer": "tags", "multiple": True, "separator": "|"},
+    ),
+    "labels in two spellings": (
+        lambda i: {"text": text(i), "label": ("card", "Card", "charge ", "charge")[i % 4]},
+        ("label",),
+        {"kind": "classification", "question": "text", "answer": "label", "labels": ["card", "charge"]},
+    ),
     "labels that have a comma": (
         lambda i: {"text": text(i), "label": ("Food, drink", "Toys")[i % 2]},
         ("label",),
