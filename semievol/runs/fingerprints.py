@@ -28,7 +28,7 @@ class Fingerprints:
 
     def __init__(self, run_config: RunConfig, files: Mapping[str, Iterable[FileEntry]]) -> None:
         self._config = run_config
-        self._known = [asdict(file) for split in ("test", "validation", "labeled") for file in files[split]]
+        self._known = [asdict(file) for split in ("test", "validation", "labeled") for file in files.get(split, ())]
         self._models = {
             "base": _base_identity(run_config),
             "embedding": _model_identity(

@@ -31,7 +31,7 @@ Source = tuple[str, storage.FileEntry]  # a split and a file of it
 
 
 def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.FileEntry]]:
-    """Check the input files of each split (presence, format, columns) and return them.
+    """Check the input files of each split that has files (presence, format, columns) and return them.
 
     Args:
         begun: the run already has rows, so the unlabeled files may be gone.
@@ -40,8 +40,7 @@ def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.
     for split in SPLITS:
         pattern = getattr(config.data, split)
         if not isinstance(pattern, str):
-            found[split] = []  # there are none, or they are carved off the labeled rows
-            continue
+            continue  # there are none, or they are carved off the labeled rows
         found[split] = files = storage.find(pattern)
         if files:
             try:
@@ -94,10 +93,11 @@ def run(ctx: StageContext) -> StageResult:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
     data = ctx.config.data
     splits = ("unlabeled",) if ctx.inputs else tuple(s for s in SPLITS if getattr(data, s) is not None)
-    for split in splits:
-        if (
-            not counts[split, "kept"] and not ctx.inputs and split not in data.carved
-        ):  # later files may hold nothing new
+    needed = (
+        () if ctx.inputs else [split for split in splits if split not in data.carved]
+    )  # later files may be old news
+    for split in needed:
+        if not counts[split, "kept"]:
             shown = "".join(f"\n  {example}" for example in examples[:5])
             raise UserError(f"data.{split}: no usable row in '{getattr(data, split)}'{shown}")
     if data.carved and not ctx.inputs:
@@ -164,7 +164,7 @@ def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
         storage.delete(storage.join(ctx.out, split))  # of an earlier attempt, which may have carved already
     files = inputs(ctx.config, begun=bool(ctx.files))
     files["unlabeled"] = list(ctx.files) or files["unlabeled"]
-    return [(split, file) for split in SPLITS for file in files[split]], []
+    return [(split, file) for split in SPLITS for file in files.get(split, ())], []
 
 
 def _count_file(out: str, number: int) -> str:
