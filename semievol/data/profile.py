@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from semievol.data import readers, storage
+from semievol.data import readers, shards, sources
 from semievol.data.tables import BadRow, cell_text
 from semievol.errors import UserError
 from semievol.tasks.parsing import decimals
@@ -123,13 +123,14 @@ class Profile:
 
 def profile(pattern: str) -> Profile:
     """Look at the files of a path, folder, glob or URI."""
-    files = storage.find(pattern)
+    files = sources.find(pattern)
     if not files:
         raise UserError(f"no file at '{pattern}' (a file, a folder, a glob or a URI)")
     found = Profile(pattern, len(files), 0, {}, more=len(files) > FILES)
     found.any_name = all(readers.format_of(file.uri) == ".txt" for file in files)
-    for file in files[:FILES]:
-        rows = readers.read(file.uri)
+    named = next(filter(None, (readers.columns(file.uri) for file in files[:FILES])), [])
+    for shard in shards.look_at(files[:FILES], named):  # one without a header has the columns of the others
+        rows = readers.read(shard.uri, shared=shard.shared)
         _add(found, (row for _, row in islice(rows, ROWS // min(len(files), FILES))))
         found.more = found.more or next(rows, None) is not None
     if not found.rows:

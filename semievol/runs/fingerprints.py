@@ -56,11 +56,8 @@ class Fingerprints:
         settings = {key: _plain(attrgetter(key)(config)) for key in stage.settings}
         own: list[Any] = [self._models[name] for name in stage.models]
         if stage.reads_files:
-            read = (
-                [file for split in ("test", "validation", "labeled") for file in self.files.get(split, ())]
-                if number == 0
-                else []
-            )
+            held = ("test", "validation", "labeled") if number == 0 else ()
+            read = [file for split in held for file in self.files.get(split, ())]
             own += [[file.uri, file.size, file.sha256] for file in (*step.round.files, *read)]
         return fingerprint(stage.name, stage.version, settings, own, inputs)
 
