@@ -5,23 +5,17 @@ Exit codes: 0 done, 1 the run failed, 2 something you can correct (config, data 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 import semievol
-from semievol.cli import jobs as cli_jobs
-from semievol.cli.console import Config, Env, Overrides, Until, fail
+from semievol.cli import jobs, looking
+from semievol.cli.console import AsJson, Config, Env, Overrides, Run, Until, fail, pipeline, print_json
 from semievol.errors import UserError
-
-if TYPE_CHECKING:
-    from semievol.config import RunConfig
-    from semievol.runs.pipeline import Pipeline
 
 app = typer.Typer(
     help="Semi-supervised fine-tuning of language models on Ray: a few hundred labeled rows, many unlabeled ones.",
@@ -47,9 +41,6 @@ def _options(
     pass
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-
-
 @app.command()
 def run(
     config: Config,
@@ -69,38 +60,9 @@ def run(
     from semievol.config import load
     from semievol.reports import summary as report
 
-    figures = _pipeline(load(config, overrides)).run(report.write, until, env or ())
+    figures = pipeline(load(config, overrides)).run(report.write, until, env or ())
     report.print_result(figures)
-    _print_json(as_json, figures)
-
-
-@app.command()
-def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what `run` would do: rounds, stages, what is done, rows, resources. Starts nothing.
-
-    Checks the config, the input files and the model path on the way.
-
-    **Example:** `semievol plan configs/fpb.yaml resources.label.actors=4`
-    """
-    from semievol.config import load
-    from semievol.reports import tables
-    from semievol.runtime import cluster
-
-    pipeline = _pipeline(load(config, overrides))
-    planned = pipeline.plan()
-    several = len(pipeline.rounds) > 1
-    records = []
-    for step in planned:
-        record: dict[str, Any] = {"round": step.round} if several else {}
-        rows = {
-            f"rows {way}": "" if n is None else f"{n:,}" for way, n in (("in", step.rows_in), ("out", step.rows_out))
-        }
-        records.append(record | {"stage": step.stage, "state": step.state} | rows | {"asks for": step.asks})
-    tables.show(f"{pipeline.config.name} in {pipeline.folder.uri}", records, left=["stage", "state", "asks for"])
-    has = cluster.describe(pipeline.config, pipeline.pools())
-    for line in (*pipeline.notes(), f"cluster: {has}"):
-        tables.console().print(line)
-    _print_json(as_json, {"run": pipeline.folder.uri, "cluster": has, "stages": [asdict(stage) for stage in planned]})
+    print_json(as_json, figures)
 
 
 @app.command()
@@ -138,10 +100,7 @@ def study(
 
     figures = studies.run(studies.load(study, overrides), typer.echo, env or ())
     study_report.print_figures(figures)
-    _print_json(as_json, figures)
-
-
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The run folder: STORAGE/NAME, a folder or a URI.")]
+    print_json(as_json, figures)
 
 
 @app.command()
@@ -164,30 +123,11 @@ def select(run: Run, overrides: Overrides = None, as_json: AsJson = False) -> No
     if config.select.ceiling:
         raise UserError("select.ceiling: selects by true answers and not by pseudo-labels; use `semievol run`")
     config.storage, _, config.name = folder.uri.rpartition("/")  # where it is now
-    figures = _pipeline(config).select()
+    figures = pipeline(config).select()
     report.print_selection(figures)
     again = ": the settings hold for all rounds, so it begins with round 0" if figures["round"] else ""
     typer.echo(f"`semievol run {folder.uri}/config.yaml` continues with what depends on it{again}")
-    _print_json(as_json, figures)
-
-
-@app.command()
-def verify(run: Run, as_json: AsJson = False) -> None:
-    """Check a run folder: every file and its checksum, every count, every row id and every reference to one.
-
-    Needs only the folder, and no Ray. The exit code is 1 if something is wrong.
-
-    **Example:** `semievol verify s3://bucket/runs/fpb`
-    """
-    from semievol.runs import promotion, verify
-
-    found = verify.verify(*promotion.open_run(run), typer.echo)
-    report = verify.problems_as_text(found)
-    if not found.problems:
-        typer.echo(report)
-    _print_json(as_json, asdict(found))
-    if found.problems:
-        fail(report, code=1)
+    print_json(as_json, figures)
 
 
 @app.command()
@@ -248,20 +188,6 @@ def rollback(run: Run) -> None:
 
 
 @app.command()
-def schema(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of all keys in Markdown.")] = False,
-) -> None:
-    """Print the JSON Schema of a run's config, by which editors complete and check it.
-
-    **Example:** `semievol schema > config.schema.json`
-    """
-    from semievol.config import reference
-
-    found = reference.json_schema()
-    typer.echo(reference.markdown(found) if markdown else json.dumps(found, indent=1), nl=not markdown)
-
-
-@app.command()
 def key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The owner of the key, for the access log.")],
     file: Annotated[str, typer.Option(metavar="FILE", help="The key file to add it to.")] = "keys.txt",
@@ -277,7 +203,8 @@ def key(
     typer.echo(add(name, file))
 
 
-app.add_typer(cli_jobs.app)
+app.add_typer(looking.app)
+app.add_typer(jobs.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -302,14 +229,3 @@ def main(arguments: list[str] | None = None) -> None:
         fail(f"{type(error).__name__}: {last}\nSet SEMIEVOL_DEBUG=1 for the traceback and worker logs", code=1)
     if code == 130:  # Typer returns it in place of the KeyboardInterrupt
         fail("interrupted; run the same command again to go on", code)
-
-
-def _pipeline(config: RunConfig) -> Pipeline:
-    from semievol.runs.pipeline import Pipeline
-
-    return Pipeline(config, typer.echo)
-
-
-def _print_json(asked: bool, content: dict[str, Any]) -> None:
-    if asked:
-        typer.echo(json.dumps(content))

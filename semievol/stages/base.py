@@ -192,9 +192,10 @@ class StageContext:
         limit = self.config.limits.max_bad_fraction
         if total and bad / total > limit:
             shown = "\n".join(f"  {example}" for example in list(examples)[:5])
+            looking = ". `semievol preview` shows how long prompts are, and what is cut" if " tokens" in shown else ""
             raise UserError(
                 f"stage {self.name}: {bad:,} of {total:,} rows cannot be used, over limits.max_bad_fraction = {limit:g}. "
-                f"The first:\n{shown}\nCorrect the data, or raise the limit to continue without these rows"
+                f"The first:\n{shown}\nCorrect the data, or raise the limit to continue without these rows{looking}"
             )
 
 

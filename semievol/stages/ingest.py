@@ -90,7 +90,7 @@ def run(ctx: StageContext) -> StageResult:
     for record in _folded(ctx, read, known):
         counts[record["split"], record["fate"]] += record["rows"]
         if record["fate"] == "quarantined":
-            reasons[f"{record['split']}: {_kind(record['reason'])}"] += record["rows"]
+            reasons[f"{record['split']}: {kind(record['reason'])}"] += record["rows"]
             examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[:20]
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
@@ -183,7 +183,7 @@ def _count_file(out: str, number: int) -> str:
     return storage.join(out, "_read", f"{number:06d}.json")
 
 
-def _kind(reason: str) -> str:
+def kind(reason: str) -> str:
     """Return the reason without the value that differs from row to row."""
     return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
 
@@ -196,10 +196,9 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
         return
     records: list[dict[str, Any]] = []
     rows = 0
-    for position, raw in _readable(uri, config):
-        record = _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
+    for record in rows_of(uri, split, config):
         # Rows without an id need no partner: any bucket will do.
-        record["bucket"] = (record["row_id"] if record["row_id"] is not None else position) % buckets
+        record["bucket"] = (record["row_id"] if record["row_id"] is not None else record["position"]) % buckets
         records.append(record)
         rows += 1
         if len(records) == 4096:
@@ -208,6 +207,12 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
     yield pa.Table.from_pylist(records, schema=PARSED)
     count = {"uri": uri, "split": split, "rows": rows}
     storage.write_text(_count_file(out, batch["number"][0]), json.dumps(count))
+
+
+def rows_of(uri: str, split: str, config: RunConfig) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an input file as records of `PARSED`; those that cannot be used have a reason."""
+    for position, raw in _readable(uri, config):
+        yield _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
 
 
 def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:

@@ -26,6 +26,7 @@ SURFACE = {
     "schema": {"markdown"},
     "run": {"config", "overrides", "until", "env", "as_json"},
     "plan": {"config", "overrides", "as_json"},
+    "preview": {"config", "overrides", "n", "sample", "as_json"},
     "demo": {"folder", "seed", "as_json"},
     "submit": {"config", "overrides", "address", "wait", "until", "env", "allow_unauthenticated"},
     "jobs": {"address"},

@@ -1,0 +1,1 @@
+"""Preview a run from its files, its tokenizer and its config: nothing is started."""
