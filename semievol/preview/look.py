@@ -95,11 +95,13 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
     parts = [part for row in labeled for part in config.task.parts(row.answer or "")]
     labels = dict(Counter(parts).most_common())
     task = config.task.learned(labels)
-    stand_in = sorted(labeled, key=lambda row: len(task.respond(row.answer or "")))[len(labeled) // 2]
+    by_length = sorted(labeled, key=lambda row: len(task.respond(row.answer or "")))
+    stand_in = by_length[len(labeled) // 2]
+    other = next((row for row in by_length if row.answer != stand_in.answer), stand_in)
     asked = [request for request in requests.of_config(config) if splits.keys() & request.splits]
     examples = _Examples(config, splits["labeled"], max(request.k for request in asked))
     with tempfile.TemporaryDirectory(prefix="semievol-preview-") as scratch:
-        renderer = Renderer(Prompts(task, config.prompt), stand_in, config, scratch)
+        renderer = Renderer(Prompts(task, config.prompt), [stand_in, other], config, scratch)
         shown = [each for record in splits["labeled"].records[:n] for each in _show(asked, record, renderer, examples)]
         for name, request in (("unlabeled", "labeling"), ("test", "evaluation")):
             first = [each for each in asked if name in each.splits and each.name.startswith(request)][:1]

@@ -116,7 +116,8 @@ def _text(pieces: list[tuple[str, bool, bool]], *, bold: bool) -> Text:
     for piece, control, _ in pieces:
         text.append(piece.translate(_PICTURES), "magenta" if control else "green" if bold else "")
     breaks = len(text.plain) - len(text.plain.rstrip("\n"))
-    text.right_crop(breaks)
+    if breaks:
+        text.right_crop(breaks)
     return text.append("⏎" * breaks, "dim")
 
 

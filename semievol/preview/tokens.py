@@ -129,13 +129,14 @@ class Renderer:
     """Renders the requests of a run for its rows.
 
     Args:
-        stand_in: a labeled row, whose answer unlabeled rows get where a training is shown.
+        stand_ins: labeled rows. Unlabeled rows get the answer of the first where a training is shown, and
+            self-justification decides between those of two.
         scratch: a folder for the small files of models that are at a URI.
     """
 
-    def __init__(self, prompts: Prompts, stand_in: Row, config: RunConfig, scratch: str) -> None:
+    def __init__(self, prompts: Prompts, stand_ins: list[Row], config: RunConfig, scratch: str) -> None:
         self._prompts = prompts
-        self._stand_in = stand_in
+        self._stand_ins = stand_ins
         self._config = config
         self._scratch = scratch
         self._models: dict[str | None, Model] = {}
@@ -155,7 +156,7 @@ class Renderer:
         model, task = self.model(request), self._prompts.task
         if model.window is None:
             return None
-        choices = task.choices(self._stand_in) if request.scores else None
+        choices = task.choices(self._stand_ins[0]) if request.scores else None
         return model.window - (model.longest(list(map(task.respond, choices))) if choices else request.max_tokens)
 
     def fit(self, request: Request, rows: Sequence[Row], shown: Sequence[list[Row]]) -> list[Fitted]:
@@ -181,7 +182,7 @@ class Renderer:
         prompts = [self._messages(request, row, examples) for row, examples in zip(rows, shown, strict=True)]
         completions = []
         if request.trains:
-            completions = [self._prompts.completion(row.answer or self._stand_in.answer or "") for row in rows]
+            completions = [self._prompts.completion(row.answer or self._stand_ins[0].answer or "") for row in rows]
         return self.model(request).render(prompts, completions, all_turns=self._prompts.task.all_turns)
 
     def _messages(self, request: Request, row: Row, examples: list[Row]) -> Messages:
@@ -191,7 +192,7 @@ class Renderer:
 
     def _candidates(self, row: Row) -> list[str]:
         """Return two answers that differ, for a look at self-justification."""
-        return (self._prompts.task.choices(row) or [self._stand_in.answer or ""] * 2)[:2]
+        return (self._prompts.task.choices(row) or [other.answer or "" for other in self._stand_ins])[:2]
 
 
 def _estimated(messages: Messages) -> int:

@@ -217,7 +217,7 @@ def previewed(
         (scratch / "template").write_text(model.chat.template)
         about["chat_template"] = str(scratch / "template")
     config = run_config(model=about, engine={"max_model_len": WINDOW})
-    renderer = Renderer(prompts, row, config, str(scratch))
+    renderer = Renderer(prompts, [row], config, str(scratch))
     asks = Request("labeling, x", ("unlabeled",), model.path, max_tokens=MAX_TOKENS)
     trains = Request("warm-up", ("labeled",), model.path, max_length=WINDOW)
     ids: list[Any] = []

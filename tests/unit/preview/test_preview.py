@@ -72,18 +72,18 @@ def test_it_shows_each_stage_once_and_starts_nothing(project: Path) -> None:
     # The prompt stands there as the model gets it: control tokens, line breaks, and what it is trained on.
     head = text.split("labeling, careful")[0]
     assert "    <|begin|><|start|>user\n    ␛[31mred [bold] moves 2?\n" in head
-    assert "    <|start|>assistant⏎\n  trained on:\n    Answer: A<|end|>⏎\n" in head
+    assert "    <|start|>assistant⏎\n  trained on:\n    Answer: A<|end|>\n" in head
     assert re.search(r"^labeling, plain: \d+ tokens; as in warm-up$", head, re.MULTILINE)
     for stage in ("labeling, examples", "self-justification", "fine-tuning", "evaluation", "/v1/answer"):
         assert re.search(rf"^{stage}: \d+ tokens", text, re.MULTILINE)
     assert text.count("Here are solved examples.") == 2 and text.count("These answers were proposed:") == 1
     assert "unlabeled row, unlabeled.jsonl:2" in text and "test row, test.jsonl:1" in text
     first = found["prompts"][0]
-    assert first["text"].endswith("assistant\nAnswer: A<|end|>\n") and first["trained"] == "Answer: A<|end|>\n"
+    assert first["text"].endswith("assistant\nAnswer: A<|end|>") and first["trained"] == "Answer: A<|end|>"
     assert first["control"] == ["<|begin|>", "<|start|>", "<|end|>", "<|start|>", "<|end|>"]
     assert len(first["ids"]) == first["tokens"]
     assert found["prompts"][1] | {"request": "", "ids": []} == {
-        **{"row": "labeled row, labeled.jsonl:3", "request": "", "ids": [], "tokens": first["tokens"] - 11},
+        **{"row": "labeled row, labeled.jsonl:3", "request": "", "ids": [], "tokens": first["tokens"] - 10},
         **{"exact": True, "same_as": "warm-up", "lost": []},
     }
 
@@ -170,3 +170,14 @@ def test_of_a_large_split_the_first_rows_of_files_are_read(
     assert {record["source"][-len(form) - 2 :] for record in split.records} == {f"{n}.{form}" for n in range(3)}
     assert split.total == pytest.approx(1500, rel=0 if form == "parquet" else 0.1)
     assert split.counted == ("counted in Parquet footers" if form == "parquet" else "estimated from file sizes")
+
+
+def test_two_answers_stand_for_those_of_collaborators(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("labeled", "unlabeled", "test"):
+        texts = [f"Tell {split} {n}" for n in range(5)]
+        rows = [json.dumps({"question": text, "answer": text[-1] * 9}) + "\n" for text in texts]
+        (project / f"{split}.jsonl").write_text("".join(rows))
+    text, _ = seen(project, capsys, "task.kind=free_text", "data.columns.options=null", "-n", "1")
+    proposed = re.findall(r"^    - Answer: (.*)$", text, re.MULTILINE)
+    assert len(set(proposed)) == 2
+    assert "trained on:\n    Answer: 000000000<|end|>" in text
