@@ -26,6 +26,8 @@ def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -
     from semievol.runtime import cluster
 
     found = pipeline(load(config, overrides))
+    for remark in found.remarks:
+        typer.echo(remark, err=True)
     planned = found.plan()
     several = len(found.rounds) > 1
     records = []

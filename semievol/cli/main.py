@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import semievol
-from semievol.cli import jobs, looking
+from semievol.cli import init, jobs, looking
 from semievol.cli.console import AsJson, Config, Env, Overrides, Run, Until, fail, pipeline, print_json
 from semievol.errors import UserError
 
@@ -157,9 +157,9 @@ def serve(
 def promote(
     run: Run,
     round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
-    force: Annotated[bool, typer.Option(help="Even if it is worse on the test rows.")] = False,
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the held-out rows.")] = False,
 ) -> None:
-    """Serve another round as `evolved`. A round that is worse on the test rows than the current one is refused.
+    """Serve another round as `evolved`. A round that is worse on the held-out rows than the current one is refused.
 
     A running endpoint notices by itself. The tolerance is `serving.tolerance`.
 
@@ -203,6 +203,7 @@ def key(
     typer.echo(add(name, file))
 
 
+app.add_typer(init.app)
 app.add_typer(looking.app)
 app.add_typer(jobs.app)
 

@@ -48,6 +48,8 @@ def _task(config: RunConfig) -> Iterator[str]:
         yield "select.per: stratum needs data.columns.stratum, the column that names each row's group"
     if select.ceiling and columns.oracle is None:
         yield "select.ceiling: needs data.columns.oracle, the column with the true answers of unlabeled rows"
+    if task.lists_candidates and not config.serving.neighbors:
+        yield "serving.neighbors: must be at least 1 with task.show: likeliest, so that the endpoint finds the labels to list"
     for setting, wants in (
         ("select.per: answer", select.per == "answer"),
         ("select.max_per_answer", select.max_per_answer is not None),

@@ -96,10 +96,12 @@ class LabelConfig(Section):
     """Default: four, with the weights `warm`: two styles of prompt, each without and with 3 solved examples."""
     mode: Mode = "auto"
     """`sample`: generate responses. `score`: the exact distribution over all answers of a row, if they are known
-    beforehand. `auto`: score for classification with one label where vLLM answers, else sample."""
+    beforehand; one prefill if one token tells the answers apart, else a few short requests more. `auto`: score for
+    classification with one label where vLLM answers, else sample."""
     justify: bool = True
     """Let the warm model decide where answers differ. Without it the majority stands, and ties go to the surer answer."""
     max_tokens: PositiveInt = 16
+    """Tokens of a response at most; with classification at least as many as its longest label may need."""
     rows_per_commit: PositiveInt | None = None
     """Rows per commit, one file each, of retrieval and evaluation too. A crash costs the rows that are not committed.
     Default: total / 500 (over ten actors: total / (50 x actors)), clamped to 256 to 10,000."""

@@ -23,7 +23,8 @@ class PromptConfig(Section):
     system: str | None = None
     """The text that opens the system message."""
     instruction: str | None = None
-    """The last paragraph of the user message, which says how to answer. Default: that of the kind of task."""
+    """The last paragraph of the user message, which says how to answer. Default: that of the kind of task. The labels that
+    classification lists (`task.show`) follow in either case."""
     template: str | None = None
     """The user message. Default: context, question and options, and then the instruction."""
     example_template: str | None = None

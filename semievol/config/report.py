@@ -41,7 +41,10 @@ def problems(
 
 def missing_keys(path: str, keys: set[str]) -> str:
     """Return the message for required keys that are not set."""
-    return f"{path}: missing required key(s): {', '.join(sorted(keys))}. Set them in the file or as key=value"
+    way_out = "Set them in the file or as key=value"
+    if "data.test" in keys:
+        way_out += "; data.test=0.2 holds back a fifth of the labeled rows"
+    return f"{path}: missing required key(s): {', '.join(sorted(keys))}. {way_out}"
 
 
 def _place(schema: dict[str, Any], location: tuple[int | str, ...]) -> tuple[str, dict[str, Any]]:

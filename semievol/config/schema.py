@@ -6,12 +6,12 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from semievol.config.labeling import EmbeddingConfig, EvaluateConfig, LabelConfig, RetrieveConfig, SelectConfig
 from semievol.config.prompting import PromptConfig
 from semievol.config.running import EngineConfig, LimitsConfig, ResourcesConfig, ServingConfig
-from semievol.config.section import FolderName, Section, with_kind
+from semievol.config.section import FilesOrShare, FolderName, Section, with_kind
 from semievol.config.training import DeepSpeedTrainer, FinetuneConfig, Trainer, WarmupConfig
 from semievol.tasks import KINDS, Task
 from semievol.tasks.multiple_choice import MultipleChoice
@@ -50,10 +50,25 @@ class DataConfig(Section):
 
     labeled: str
     unlabeled: str
-    test: str
+    test: FilesOrShare
+    """Or a fraction such as 0.2: the share of the labeled rows to hold back, of each label. A hash of each row decides."""
+    validation: FilesOrShare | None = None
+    """Likewise. By these rows `stop_early` and `promote` decide, where there are any; test rows are then only reported on."""
     columns: Columns = Columns()
     exclude_test_overlap: bool = True
-    """Keep rows that are in the test set too out of training."""
+    """Keep rows that are among the test or validation rows too out of training."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if (total := sum(self.carved.values())) >= 1:
+            raise ValueError(f"test: with validation it takes {total:g} of the labeled rows, and must leave some")
+        return self
+
+    @property
+    def carved(self) -> dict[str, float]:
+        """Return the shares of the labeled rows that are held back, by the split that they become."""
+        given = {"test": self.test, "validation": self.validation}
+        return {split: share for split, share in given.items() if isinstance(share, float)}
 
 
 class ModelConfig(Section):
@@ -84,7 +99,8 @@ class RunConfig(Section):
     rounds: PositiveInt = 1
     """Rounds over the same unlabeled rows. Each labels with the evolved model of the last one, and trains it on."""
     stop_early: bool = True
-    """Begin no further round after one that is no better than the last one (test rows, McNemar, p < 0.05)."""
+    """Begin no further round after one that is no better than the last one (McNemar, p < 0.05). Validation rows decide, or
+    test rows where there are none."""
     data: DataConfig
     task: AnyTask = MultipleChoice()
     """What kind of answer a row wants; the kind decides which other keys there are."""
@@ -127,6 +143,11 @@ class RunConfig(Section):
         if given != "auto":
             return given
         return "score" if self.task.scored and not sampled else "sample"
+
+    @property
+    def candidates_task(self) -> dict[str, Any] | None:
+        """Return the task that retrieval finds candidates for; None where prompts list none."""
+        return self.task.model_dump() if self.task.lists_candidates else None
 
     @property
     def warmup_prompt(self) -> dict[str, Any]:

@@ -30,6 +30,14 @@ def _matches(pattern: str, problem: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _rows(given: Any) -> Any:
+    if isinstance(given, str) or (isinstance(given, float) and 0 < given < 1):
+        return given
+    raise ValueError(
+        f"must be a file, a folder, a glob or a URI, or a fraction such as 0.2, is {'nothing' if given is None else given}"
+    )
+
+
 FolderName = Annotated[str, _matches(r"[\w][\w.-]*", "names a folder: letters, digits, . _ -")]
 BaseURL = Annotated[
     str, _matches(r"https?://[^/\s]+(/\S*)?", "is not the base URL of an API, as in http://host:8000/v1")
@@ -37,4 +45,5 @@ BaseURL = Annotated[
 Share = Annotated[float, Field(ge=0, le=1)]  # both ends included
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
+FilesOrShare = Annotated[str | Annotated[float, Field(gt=0, lt=1)], BeforeValidator(_rows)]
 Options = dict[str, Any]  # goes to a library as it is

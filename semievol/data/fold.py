@@ -13,7 +13,12 @@ from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED
 
-SPLITS = ("test", "labeled", "unlabeled")  # by precedence: of two splits that have a row, the first keeps it
+SPLITS = (
+    "test",
+    "validation",
+    "labeled",
+    "unlabeled",
+)  # by precedence: of two splits that have a row, the first keeps it
 _RAW_CHARACTERS = 4_000  # of a quarantined row's text
 PARSED = pa.schema(
     [
@@ -59,6 +64,7 @@ def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:
     kept = fate == "kept"
     write("labeled", kept & (split == "labeled"), LABELED)
     write("test", kept & (split == "test"), LABELED)
+    write("validation", kept & (split == "validation"), LABELED)
     write("unlabeled", kept & (split == "unlabeled"), UNLABELED)
     write("oracle", kept & np.asarray(group["oracle"].is_valid()), ORACLE)
     write("quarantine", fate == "quarantined", QUARANTINE)
@@ -77,9 +83,9 @@ def _quarantined(rows: pa.Table, stage: str) -> pa.Table:
 def fates(group: pa.Table, config: RunConfig) -> tuple[np.ndarray[Any, Any], list[str | None]]:
     """Return each row's fate (kept, quarantined, duplicate, leak or known) and, if quarantined, the reason.
 
-    Equal rows with different answers contradict each other, unless the task has many right ones: then the first is kept.
+    Equal rows with different answers contradict each other, unless answers are open: then each is right, and the first is kept.
     """
-    one_answer = config.task.cosine is None
+    one_answer, exclude_test_overlap = config.task.cosine is None, config.data.exclude_test_overlap
     names = ("row_id", "split", "source", "position", "answer", "reason", "known")
     ids, splits, sources, positions, answers, reasons, known = (group[name].to_pylist() for name in names)
     given: dict[tuple[int, str], set[str]] = {}  # (row id, split) -> its answers
@@ -99,13 +105,18 @@ def fates(group: pa.Table, config: RunConfig) -> tuple[np.ndarray[Any, Any], lis
         elif one_answer and len(given[ids[i], splits[i]]) > 1:
             fate[i] = "quarantined"
             reasons[i] = f"equal rows with different answers: {', '.join(sorted(given[ids[i], splits[i]]))}"
-        elif (ids[i], "test") in given and splits[i] != "test" and config.data.exclude_test_overlap:
+        elif exclude_test_overlap and any((ids[i], held) in given for held in _held_out(splits[i])):
             fate[i] = "leak"
         elif seen.get(ids[i]) == splits[i] or (seen.get(ids[i]) == "labeled" and splits[i] == "unlabeled"):
             fate[i] = "duplicate"  # of a row in the same split, or of a labeled row
         else:
             seen[ids[i]] = splits[i]
     return fate, reasons
+
+
+def _held_out(split: str) -> tuple[str, ...]:
+    """Return the splits whose rows must not be in a split."""
+    return () if split == "test" else ("test",) if split == "validation" else ("test", "validation")
 
 
 def _counts(group: pa.Table, fate: np.ndarray[Any, Any]) -> pa.Table:

@@ -48,12 +48,20 @@ def notes(task: Task, labeled: Counter[str], test: Counter[str]) -> dict[str, in
             said[what] = sum(labeled[label] for label in others)
     unseen = {label: n for label, n in test.items() if _canonical(task, label) not in spelled}
     if unseen:
-        fate = "can never be right" if task.learns else "are seldom right"
+        fate = "are seldom right" if unseen.keys() <= set(_all(task)) else "can never be right"
         what = f"test: {_quoted(unseen)} never labels a labeled row (rows kept; their answers {fate})"
         said[what] = sum(unseen.values())
     if without := [name for name in _all(task) if name not in spelled]:
         said[f"labeled: {_quoted(without)} of task.labels labels no row"] = 0
     return said
+
+
+def merged(task: Task, found: Counter[str]) -> Counter[str]:
+    """Return counts of labels as the set spells them."""
+    counts: Counter[str] = Counter()
+    for label, n in found.items():
+        counts[_canonical(task, label)] += n
+    return counts
 
 
 def _canonical(task: Task, label: str) -> str:

@@ -43,8 +43,9 @@ def models(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
 
 def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
     yield "storage", config, "storage"
-    for name in ("labeled", "unlabeled", "test"):
-        yield f"data.{name}", config.data, name
+    for name in ("labeled", "unlabeled", "test", "validation"):
+        if isinstance(getattr(config.data, name), str):  # else a share of the labeled rows
+            yield f"data.{name}", config.data, name
     for key, owner, name in models(config):
         model = getattr(owner, name)
         if is_path(model) or "://" in model:

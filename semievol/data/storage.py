@@ -1,4 +1,4 @@
-"""Read and write files and folders by URI, over pyarrow.fs: local paths, s3://, gs://, hdfs://.
+"""Read and write files and folders by URI: local paths, and all that pyarrow or fsspec opens (s3://, gs://, abfs://, https://, ...).
 
 All files of a run go through this module, so no other code assumes a disk that nodes share.
 """
@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem, copy_files
 
 from semievol.errors import UserError
 
@@ -35,11 +35,15 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file with its size in bytes and its modification time (ns since the epoch; 0 if the store has none)."""
+    """A file with its size in bytes and its modification time (ns since the epoch; 0 if the store has none).
+
+    With a checksum, the same bytes are the same file, even if they were uploaded again.
+    """
 
     uri: str
     size: int
-    mtime_ns: int
+    mtime_ns: int = field(compare=False)
+    sha256: str = ""  # empty: the content is not known
 
 
 def absolute(uri: str) -> str:
@@ -58,18 +62,40 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
     """
     if "://" not in uri:
         return LocalFileSystem(), absolute(uri)
-    if "?" in uri or "@" in uri:
-        why = "a URI must not hold options or credentials, because the run folder records it"
-        way_out = "Set the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
-        raise UserError(f"storage URI '{uri.split('@')[-1].split('?')[0]}': {why}. {way_out}")
+    _refuse_secrets(uri)
     scheme, _, path = uri.partition("://")
     try:
         if scheme in _BUCKETS:
             path = path.rstrip("/")
             return _bucket(scheme, path.split("/", 1)[0], path), path
         return FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, OSError) as error:
+    except pa.ArrowInvalid as error:
+        if "Unrecognized filesystem" not in str(error):
+            raise _refusal(uri, error) from None
+    except OSError as error:
         raise _refusal(uri, error) from None
+    return _by_fsspec(uri)
+
+
+def _refuse_secrets(uri: str) -> None:
+    scheme, _, path = uri.partition("://")
+    user, at, _ = path.partition("/")[0].rpartition("@")
+    if "?" in uri or (at and (":" in user or scheme in _BUCKETS)):
+        shown = f"{scheme}://{path.removeprefix(user + at).split('?')[0]}"
+        why = "a URI must not hold options or credentials, because the run folder records it"
+        way_out = "Set the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."
+        raise UserError(f"storage URI '{shown}': {why}. {way_out}")
+
+
+def _by_fsspec(uri: str) -> tuple[FileSystem, str]:
+    """Open a URI that pyarrow does not know. The packages for some schemes are not among ours; the error names them."""
+    from fsspec.core import url_to_fs
+
+    try:
+        filesystem, path = url_to_fs(uri)
+    except Exception as error:  # noqa: BLE001 - each filesystem has its own
+        raise _refusal(uri, error) from None
+    return PyFileSystem(FSSpecHandler(filesystem)), path
 
 
 _buckets: dict[str, FileSystem] = {}  # opened by this process; to open one costs requests
@@ -104,7 +130,10 @@ def find(pattern: str) -> list[FileEntry]:
     """
     from fsspec.utils import glob_translate
 
-    magic = min((pattern.find(c) for c in "*?[" if c in pattern), default=-1)
+    if "://" in pattern and re.search(r"\?[^/]*=", pattern):  # `?` alone is a glob
+        _refuse_secrets(pattern)
+    signs = "" if pattern.startswith(("http://", "https://")) else "*?["  # no folder can be listed there
+    magic = min((pattern.find(c) for c in signs if c in pattern), default=-1)
     start = pattern if magic < 0 else pattern[: pattern.rfind("/", 0, magic) + 1] or "."
     rest = pattern[len(start) if start != "." else 0 :]
     filesystem, path = resolve(start)
@@ -112,7 +141,7 @@ def find(pattern: str) -> list[FileEntry]:
         start, path, rest = join(start, rest.rstrip("/")), posixpath.join(path, rest.rstrip("/")), ""
     info = filesystem.get_file_info(path)
     if info.type == FileType.File:
-        return [FileEntry(start, info.size, info.mtime_ns or 0)]
+        return [FileEntry(start, info.size or 0, info.mtime_ns or 0)]
     if info.type == FileType.NotFound:
         return []
     prefix = start[: len(start.rstrip("/")) - len(path.rstrip("/"))] if "://" in start else ""
@@ -126,7 +155,7 @@ def find(pattern: str) -> list[FileEntry]:
         hidden = any(part[0] in "._" for part in inside.split("/"))
         above = itertools.accumulate(inside.split("/"), posixpath.join)  # a glob may match folders
         if entry.type == FileType.File and not hidden and (not rest or any(map(glob.match, above))):
-            files.append(FileEntry(prefix + entry.path, entry.size, entry.mtime_ns or 0))
+            files.append(FileEntry(prefix + entry.path, entry.size or 0, entry.mtime_ns or 0))
     return sorted(files, key=lambda e: e.uri)
 
 

@@ -11,6 +11,8 @@ import json
 import math
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime, time
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +21,7 @@ from semievol.config import Columns
 from semievol.data import chats
 from semievol.tasks import Row, Task
 
+_EXACT = 1e15  # whole floats below are printed as whole numbers
 ROW_ID = ("row_id", pa.int64())
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 # What a `semievol.tasks.Row` is made of, but for its answer.
@@ -208,12 +211,13 @@ def cell_text(raw: dict[str, Any], column: str | None, max_bytes: int) -> str:
     """Return a cell as text, "" if there is none; a list (several right answers) becomes a JSON list."""
     value = raw.get(column) if column else None
     if isinstance(value, list):
-        value = json.dumps(value, ensure_ascii=False, default=str)
+        value = json.dumps([_printed(each) for each in value], ensure_ascii=False, default=str)
     return _text(value, column or "", max_bytes)
 
 
 def _text(value: Any, column: str, max_bytes: int) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    value = _printed(value)
+    if value is None:
         return ""
     if isinstance(value, (list, dict, bytes)):
         raise BadRow(f"column '{column}' holds a {type(value).__name__}, not text")
@@ -227,6 +231,28 @@ def _text(value: Any, column: str, max_bytes: int) -> str:
     if size > max_bytes:
         raise BadRow(f"column '{column}' is longer than limits.max_row_bytes = {max_bytes:,}: {size:,} bytes")
     return text
+
+
+def _printed(value: Any) -> Any:
+    """Return a number, a truth value or a date as a person writes it: 3 for 3.0, true, 2024-01-31; NaN and NaT are None."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) < _EXACT
+        return None if math.isnan(value) else str(int(value)) if whole else repr(value)
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f") if value.is_finite() else None
+    if isinstance(value, datetime):  # before date, of which it is a kind
+        midnight = value.time() == time() and value.tzinfo is None
+        return value.date().isoformat() if midnight else value.isoformat(" ").removesuffix("+00:00")
+    if isinstance(value, bytes):  # as some writers of Parquet store text
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return value
 
 
 def _options(value: Any, column: str, max_bytes: int) -> list[str]:

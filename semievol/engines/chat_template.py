@@ -22,10 +22,21 @@ _SWITCHES = ("enable_thinking", "thinking")  # by which templates turn thinking 
 
 
 def load_tokenizer(base: str) -> Any:
-    """Load the tokenizer of a model; `base` is a local folder or a hub id."""
+    """Load the tokenizer of a model; `base` is a local folder or a hub id.
+
+    Models of Mistral bring two, and the one of mistral-common renders no template.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    ours = {"mistral_format": False} if has_file(base, "tokenizer.json") else {}
+    return AutoTokenizer.from_pretrained(base, trust_remote_code=False, **ours)
+
+
+def has_file(base: str, name: str) -> bool:
+    """Tell whether a local folder or a hub id has a file."""
+    from transformers.utils import cached_file
+
+    return cached_file(base, name, _raise_exceptions_for_missing_entries=False) is not None
 
 
 class ChatTemplate:
@@ -37,7 +48,7 @@ class ChatTemplate:
 
     Attributes:
         source: The Jinja text, with the mode of thinking in it: whoever renders it gets the same prompts. None where
-            vLLM has a tokenizer of its own (Mistral, DeepSeek), which renders without one.
+            a tokenizer renders without one, as that of mistral-common does.
         end: The token that ends the assistant's turn.
         lead: The tokens between a prompt and a given answer.
         opened: The tag of a thought that prompts open; responses go on inside it.
@@ -56,7 +67,7 @@ class ChatTemplate:
         tells = {token for token, text in self._control.special.items() if thoughts.tells(text)}
         self._hidden = self._control.special.keys() - tells if tells else None
         self._jinja = type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
-        self._options = {"return_dict": False} | ({} if self._jinja else dict.fromkeys(_SWITCHES, self._thinks))
+        self._options: dict[str, Any] = {"return_dict": False}
         self.source: str | None = None
         self.end: int | None = getattr(tokenizer, "eos_token_id", None)
         self._ends = [self.end] if self.end is not None else []

@@ -23,7 +23,7 @@ import numpy as np
 from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.base import Completion, EngineDied, PromptTooLong, RequestRefused
-from semievol.engines.chat_template import ChatTemplate
+from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.engines.vllm_scoring import Scorer, keep_other_logprobs
 from semievol.method.confidence import token_entropies
@@ -61,7 +61,7 @@ class VLLMEngine:
         arguments = EngineArgs(model=path, **options)
         threading.Thread(target=self._run, args=[loaded, arguments], daemon=True, name="vllm-steps").start()
         loaded.result()
-        self.tokenizer = self._engine.get_tokenizer()
+        self.tokenizer = load_tokenizer(path)  # as training does; vLLM has tokenizers of its own for some models
         self._batches = PromptBatches(self.tokenizer, chat)
         self._template = ChatTemplate(self.tokenizer, chat.template, chat.thinking)
         self._scorer = Scorer(self.tokenizer, chat, self._request, self.max_model_len)
@@ -244,7 +244,6 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
         "dtype": config.dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": config.max_num_seqs,
-        "tokenizer_mode": "hf",  # the one that training uses
         "disable_log_stats": True,
         "trust_remote_code": False,
     }

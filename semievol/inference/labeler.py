@@ -88,6 +88,7 @@ class Labeler:
         shows_examples = any(who.k for who in self._members)
         examples = storage.read_table(self._panel.labeled).to_pylist() if shows_examples else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
+        self._responses: dict[tuple[str, ...], list[str]] = {}  # by the answers that they give
         self._progress = progress
         self.finished = 0  # rows
 
@@ -212,13 +213,19 @@ class Labeler:
             return (await self._respond(Collaborator(name="justification", temperature=0.0), row, [], prompt, 0))[0]
         return None
 
+    def _said(self, choices: tuple[str, ...]) -> list[str]:
+        """Return the responses that give these answers; most rows share theirs."""
+        if choices not in self._responses:
+            self._responses[choices] = list(map(self._task.respond, choices))
+        return self._responses[choices]
+
     async def _respond(
         self, who: Collaborator, row: Row, examples: list[Row], prompt: Prompt, seed: int
     ) -> list[Response]:
         assert self._engine is not None
         choices = self._task.choices(row) if self._panel.mode == "score" else None
         if choices is not None:
-            score = partial(self._engine.score, responses=list(map(self._task.respond, choices)))
+            score = partial(self._engine.score, responses=self._said(tuple(choices)))
             shares, cut = await _fitting(score, prompt, row, examples)
             distribution = dict(zip(choices, shares, strict=True))
             return [replace(confidence.from_distribution(who.name, distribution), tokens=1, cut=cut)]

@@ -58,7 +58,7 @@ class Prompts:
 
     def _question(self, row: Row) -> str:
         instruction = self.task.instruct(row) if self.config.instruction is None else self.config.instruction
-        return self._shown(row, instruction)
+        return self._shown(row, "\n".join(filter(None, (instruction, self.task.listing(row)))))
 
     def _example(self, row: Row) -> str:
         response = self.task.respond(row.answer or "")

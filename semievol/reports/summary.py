@@ -111,7 +111,7 @@ def _data(rounds: list[dict[str, Any]]) -> list[str]:
     for each in rounds:
         for split, n in each["data"]["splits"].items():
             record = {"split": split + _in_round(each), "kept": n["kept"], "quarantined": n["quarantined"]}
-            record |= {"duplicates folded": n["duplicate"], "held back (also in the test set)": n["leak"]}
+            record |= {"duplicates folded": n["duplicate"], "held back (also test or validation rows)": n["leak"]}
             table.append(record)
         for what, key in (("quarantined", "reasons"), ("noted", "notes")):
             notes += [f"- {what}, {reason}{_in_round(each)}: {n}" for reason, n in each["data"][key].items()]
@@ -196,8 +196,10 @@ def print_result(figures: dict[str, Any]) -> None:
 def print_selection(figures: dict[str, Any]) -> None:
     """Print the end of `semievol select`."""
     console = tables.console()
-    by_answer = ", ".join(f"{answer}: {n:,}" for answer, n in figures["selected_by_answer"].items())
-    console.print(f"round {figures['round']}: {figures['selected']:,} selected{f' ({by_answer})' if by_answer else ''}")
+    most = list(figures["selected_by_answer"].items())[:_LABELS_SHOWN]
+    by_answer = ", ".join(f"{answer}: {n:,}" for answer, n in most)
+    chosen = f"round {figures['round']}: {figures['selected']:,} selected{f' ({by_answer})' if by_answer else ''}"
+    console.print(chosen, markup=False)
     for reason, n in figures["rejected"].items():
         console.print(f"  {n:,} rejected: {reason}")
     console.print(f"threshold: {figures['confidence']} <= {figures['entropy_threshold']:.4f}")

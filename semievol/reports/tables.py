@@ -32,5 +32,10 @@ def show(title: str, records: Records, left: Collection[str]) -> None:
 
 def to_markdown(records: Records) -> str:
     """Return a table in Markdown."""
-    header, *body = [" | ".join(map(str, cells)) for cells in (records[0], *(each.values() for each in records))]
+    header, *body = [" | ".join(map(_cell, cells)) for cells in (records[0], *(each.values() for each in records))]
     return "\n".join([f"| {header} |", "|" + "---|" * len(records[0]), *(f"| {cells} |" for cells in body)])
+
+
+def _cell(value: Any) -> str:
+    """Return a cell as text that keeps its table whole, whatever people call their labels."""
+    return " ".join(str(value).replace("|", "\\|").split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,47 +15,99 @@ from semievol.data.tables import LABELED_RETRIEVED, to_row
 from semievol.retrieval.dense import Hits, LabeledIndex
 from semievol.retrieval.embedding import Embedder, text_of
 from semievol.retrieval.lexical import LexicalIndex
-from semievol.tasks import Row
+from semievol.tasks import Row, Task
 
 INDEX = "index"  # its folder in that of the stage which builds it
+NEAR = 16  # labeled rows whose labels are the first candidates of a row
 SCORES = {"embedding": "cosine", "bm25": "BM25 score"}  # what `retrieve.by` compares by
 
 
-def build_index(labeled: str, out: str, embedding: EmbeddingConfig, retrieve: RetrieveConfig) -> tuple[str, float]:
-    """Index the labeled rows, and write them with their own neighbors. Return the index's SHA-256 and recall."""
+def build_index(
+    labeled: str, out: str, embedding: EmbeddingConfig, retrieve: RetrieveConfig, task: Task | None = None
+) -> tuple[str, float]:
+    """Index the labeled rows, and write them with their own neighbors. Return the index's SHA-256 and recall.
+
+    Args:
+        task: one whose prompts list candidates; the labeled rows get theirs.
+    """
     table = storage.read_table(labeled)
     ids = table["row_id"].to_numpy()
     queries: Any = [text_of(to_row(record)) for record in table.to_pylist()]
     index: Any
+    encode: Any = list if retrieve.by == "bm25" else Embedder(embedding).encode
     if retrieve.by == "bm25":
         index = LexicalIndex(queries, ids)
     else:
-        queries = Embedder(embedding).encode(queries)
+        queries = encode(queries)
         index = LabeledIndex.build(queries, ids, exact_up_to=retrieve.exact_up_to, k=retrieve.k)
     found, sha256 = index.search(queries, retrieve.k, ids), index.save(storage.join(out, INDEX))
-    storage.write_table(storage.join(out, "rows", "part-0.parquet"), _with_neighbors(table, found, LABELED_RETRIEVED))
+    rows = _with_neighbors(table, found, LABELED_RETRIEVED)
+    if task is not None:
+        near, _ = index.search(queries, NEAR, ids)
+        rows = _with_candidates(rows, Candidates(task, table, encode).of(near, queries))
+    storage.write_table(storage.join(out, "rows", "part-0.parquet"), rows)
     return sha256, index.recall
 
 
-class Searcher:
-    """The index at a URI, with the model that makes queries of rows."""
+class Candidates:
+    """Finds the labels that are likeliest for a row: those of the nearest labeled rows, then those whose names are nearest.
 
-    def __init__(self, index: str, embedding: EmbeddingConfig, retrieve: RetrieveConfig) -> None:
+    BM25 compares no names: there the rest of the set follows in its order.
+    """
+
+    def __init__(self, task: Task, labeled: pa.Table, encode: Any) -> None:
+        self._task = task
+        self._names = task.listed(Row("", [], None, None))
+        self._vectors = encode(self._names) if encode is not list else None
+        answers = zip(labeled["row_id"].to_pylist(), labeled["answer"].to_pylist(), strict=True)
+        self._labels = {row_id: task.parts(answer) for row_id, answer in answers}
+
+    def of(self, near: list[list[int]], queries: Any) -> list[list[str]]:
+        """Return the candidates of each row, from the ids of its nearest labeled rows and its query."""
+        if self._vectors is None:
+            named = [self._names] * len(near)
+        else:
+            order = np.argsort(-(np.asarray(queries) @ self._vectors.T), axis=1, kind="stable")
+            named = [[self._names[i] for i in places] for places in order]
+        return [
+            self._task.shortlist([*(label for row_id in ids for label in self._labels[row_id]), *names])
+            for ids, names in zip(near, named, strict=True)
+        ]
+
+
+class Searcher:
+    """The index at a URI, with the model that makes queries of rows.
+
+    Args:
+        rows: URI of the indexed rows, if candidates are wanted, for `task`.
+    """
+
+    def __init__(
+        self, index: str, embedding: EmbeddingConfig, retrieve: RetrieveConfig, rows: str = "", task: Task | None = None
+    ) -> None:
         lexical = retrieve.by == "bm25"
         self._encode: Any = list if lexical else Embedder(embedding).encode
         self._index: Any = (LexicalIndex if lexical else LabeledIndex).load(index)
+        labeled = storage.read_table(rows, ["row_id", "answer"]) if task else None
+        self._candidates = Candidates(task, labeled, self._encode) if task and labeled is not None else None
 
     def nearest(self, rows: list[Row], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
-        """Return the k nearest labeled rows of each row, as `LabeledIndex.search` does."""
-        hits: Hits = self._index.search(self._encode([text_of(row) for row in rows]), k, exclude)
+        """Return the k nearest labeled rows of each row, as `LabeledIndex.search` does. Give the rows their candidates."""
+        queries = self._encode([text_of(row) for row in rows])
+        if self._candidates:
+            near, _ = self._index.search(queries, NEAR, exclude)
+            for row, candidates in zip(rows, self._candidates.of(near, queries), strict=True):
+                row.candidates = candidates
+        hits: Hits = self._index.search(queries, k, exclude) if k else ([[]] * len(rows), [[]] * len(rows))
         return hits
 
 
 class Retriever:
-    """Actor: rows in, rows with their k nearest labeled rows out."""
+    """Actor: rows in, rows with their k nearest labeled rows, and candidates where prompts list them, out."""
 
     def __init__(self, searcher: dict[str, Any], k: int, schema: pa.Schema, progress: Any) -> None:
-        self._searcher = Searcher(**searcher) if k else None  # nothing is loaded for k = 0
+        wanted = k or searcher.get("task") is not None
+        self._searcher = Searcher(**searcher) if wanted else None  # nothing is loaded for k = 0
         self._k = k
         self._schema = schema
         self._progress = progress
@@ -66,8 +119,14 @@ class Retriever:
         if self._searcher:
             rows = [to_row(record) for record in batch.to_pylist()]
             found = self._searcher.nearest(rows, self._k, batch["row_id"].to_numpy())
+            batch = _with_candidates(batch, [row.candidates for row in rows])
         self._progress.add.remote(len(batch))
         return _with_neighbors(batch, found, self._schema)
+
+
+def _with_candidates(rows: pa.Table, candidates: Sequence[list[str] | None]) -> pa.Table:
+    place = rows.schema.get_field_index("candidates")
+    return rows.set_column(place, "candidates", pa.array(candidates, pa.list_(pa.string())))
 
 
 def _with_neighbors(rows: pa.Table, found: Hits, schema: pa.Schema) -> pa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from operator import attrgetter
 from typing import Any
 
@@ -24,12 +23,12 @@ class Fingerprints:
     """The fingerprints of a config's steps.
 
     Args:
-        files: the input files by split. Unlabeled files are taken from each round instead.
+        files: the input files by split, with checksums. Unlabeled files are taken from each round instead.
     """
 
     def __init__(self, run_config: RunConfig, files: Mapping[str, Iterable[FileEntry]]) -> None:
         self._config = run_config
-        self._known = [asdict(file) for split in ("test", "labeled") for file in files[split]]
+        self.files = files
         self._models = {
             "base": _base_identity(run_config),
             "chat_template": [ChatSettings.of(run_config.model).template],  # its text: the file may have changed
@@ -57,7 +56,12 @@ class Fingerprints:
         settings = {key: _plain(attrgetter(key)(config)) for key in stage.settings}
         own: list[Any] = [self._models[name] for name in stage.models]
         if stage.reads_files:
-            own += [asdict(file) for file in step.round.files] + (self._known if number == 0 else [])
+            read = (
+                [file for split in ("test", "validation", "labeled") for file in self.files[split]]
+                if number == 0
+                else []
+            )
+            own += [[file.uri, file.size, file.sha256] for file in (*step.round.files, *read)]
         return fingerprint(stage.name, stage.version, settings, own, inputs)
 
 

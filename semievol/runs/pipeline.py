@@ -15,6 +15,7 @@ from semievol.engines import endpoint
 from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
 from semievol.runs import lease, rounds
+from semievol.runs.checksums import Checksums
 from semievol.runs.fingerprints import Fingerprints
 from semievol.runs.folder import Manifest, RunFolder
 from semievol.runs.rounds import Files, Round, Step
@@ -56,9 +57,13 @@ class Pipeline:
         self.config = paths.absolute(run_config)
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
-        files = ingest.inputs(self.config, begun=bool(self.folder.records()))
+        self.remarks: list[str] = []  # what is unusual about the input files
+        files = ingest.inputs(self.config, begun=bool(self.folder.records()), notes=self.remarks)
         self._listing: Files = tuple(files["unlabeled"])
+        self._checksums = Checksums(self.folder)
         self._fingerprints = Fingerprints(self.config, files)
+        if storage.exists(self.folder.uri):
+            self._identify()  # else there is nothing to compare the content with, and `plan` need not read it
         self._engines = engines or EnginePool()
         self._runner = Runner(self.config, self.folder, echo, self._engines, load_trainer)
         self._settle()
@@ -92,8 +97,11 @@ class Pipeline:
         started = time.monotonic()
         try:
             with lease.held(self.folder.uri, self._echo) as owner:
+                self._identify()
                 self._settle()  # another driver may have done more in the meantime
                 self._runner.write_config()
+                for remark in self.remarks:
+                    self._echo(remark)
                 manifests = self._run_rounds(until, only_needed, partial(self._connect, owner, variables))
                 for note in self.notes():
                     self._echo(note)
@@ -129,6 +137,11 @@ class Pipeline:
             self._runner.write_config()
             measured = compare.measure_pseudo_labels(self._runner.context(steps[compare.STAGE.name, number]))
         return manifest.metrics | {"round": number, "pseudo_labels": measured}
+
+    def _identify(self) -> None:
+        """Add checksums to the input files."""
+        files = {split: self._checksums.add_to(found) for split, found in self._fingerprints.files.items()}
+        self._fingerprints.files, self._listing = files, tuple(files["unlabeled"])
 
     def _settle(self) -> None:
         """Set the rounds from the records, the input files and the results so far."""
@@ -212,7 +225,11 @@ class Pipeline:
         if any(step.stage.reads_files and self._runner.done(step) for step in self._steps_of(one)):
             return
         here = set(self._listing)
-        gone = [file.uri for file in one.files if file not in here and storage.find(file.uri) != [file]]
+        gone = [
+            file.uri
+            for file in one.files
+            if file not in here and self._checksums.add_to(storage.find(file.uri)) != [file]
+        ]
         if gone:
             raise UserError(
                 f"round {one.number} would have to be read again, as the config or labeled or test rows have changed, but "

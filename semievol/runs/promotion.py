@@ -22,7 +22,7 @@ _RECORD = "promotions.json"
 
 @dataclass(frozen=True)
 class Promotion:
-    """An entry of the record, with the test accuracy of the round and of the model served before (`against`)."""
+    """An entry of the record, with the accuracy of the round and of the model served before (`against`)."""
 
     action: str  # promote | rollback
     round: int
@@ -62,13 +62,15 @@ def promoted(folder: RunFolder) -> list[Promotion]:
 def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: bool = False) -> Promotion:
     """Serve a round as `evolved`.
 
-    Its accuracy on the test rows is compared with that of the model served now, or of the base model if there is none.
-    It must not be lower by more than `serving.tolerance`, and the test rows must be the same; `force` overrides both.
+    Its accuracy on the validation rows (on the test rows where there are none) is compared with that of the model served
+    now, or of the base model if there is none. It must not be lower by more than `serving.tolerance`, and the rows must be
+    the same; `force` overrides both.
     """
-    name = f"round-{round_number}"
-    accuracy = accuracy_of(folder, name)
+    name, held_out = f"round-{round_number}", "test" if config.data.validation is None else "validation"
+    find = stages.evaluating if held_out == "test" else stages.validating
+    accuracy = _accuracy(folder, name, find)
     _, model = model_of(folder, config, name)
-    trained, evaluated = (folder.manifest(*_step(name, find)) for find in (stages.making, stages.evaluating))
+    trained, evaluated = (folder.manifest(*_step(name, found)) for found in (stages.making, find))
     if trained and evaluated and evaluated.finished_at < trained.finished_at:
         raise UserError(f"round {round_number} was trained again after its evaluation. `semievol run` evaluates it")
     before = promoted(folder)
@@ -76,13 +78,13 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
         raise UserError(f"round {round_number} is promoted already")
     again = bool(before) and before[-1].round == round_number  # trained again: the served model is gone
     rival = f"round-{before[-1].round}" if before and not again else "base"
-    against = before[-1].accuracy if again else accuracy_of(folder, rival)
+    against = before[-1].accuracy if again else _accuracy(folder, rival, find)
     if not force:
-        if _test_rows(folder, name) != _test_rows(folder, rival):
-            raise UserError(f"{name} and {rival} were evaluated on different test rows; --force promotes it")
+        if _rows(folder, name, find) != _rows(folder, rival, find):
+            raise UserError(f"{name} and {rival} were evaluated on different {held_out} rows; --force promotes it")
         if accuracy < against - config.serving.tolerance:
             raise UserError(
-                f"round {round_number} has accuracy {accuracy:.3f} on the test rows, {rival} {against:.3f}: worse by more "
+                f"round {round_number} has accuracy {accuracy:.3f} on the {held_out} rows, {rival} {against:.3f}: worse by more "
                 f"than serving.tolerance = {config.serving.tolerance:g}. --force promotes it anyway"
             )
     return _record(folder, Promotion("promote", round_number, model, accuracy, against, forced=force))
@@ -120,9 +122,9 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     return storage.join(folder.stage(*step), "model"), manifest.fingerprint
 
 
-def accuracy_of(folder: RunFolder, name: str) -> float:
-    """Return the test accuracy of a round's evolved model or of `base`."""
-    step = _step(name, stages.evaluating)
+def _accuracy(folder: RunFolder, name: str, find: Callable[[str], Stage]) -> float:
+    """Return the accuracy of a round's evolved model or of `base` on held-out rows."""
+    step = _step(name, find)
     manifest = folder.manifest(*step)
     if manifest is None:
         rounds = ", ".join(map(str, finished_rounds(folder))) or "none"
@@ -136,8 +138,8 @@ def _step(name: str, find: Callable[[str], Stage]) -> Key:
     return (find("evolved").name, int(match[1])) if match else (find(name).name, 0)
 
 
-def _test_rows(folder: RunFolder, name: str) -> list[int]:
-    rows = storage.read_table(storage.join(folder.stage(*_step(name, stages.evaluating)), "rows"), ["row_id"])
+def _rows(folder: RunFolder, name: str, find: Callable[[str], Stage]) -> list[int]:
+    rows = storage.read_table(storage.join(folder.stage(*_step(name, find)), "rows"), ["row_id"])
     return sorted(rows["row_id"].to_pylist())
 
 

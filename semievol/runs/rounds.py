@@ -109,7 +109,7 @@ def settled(records: Mapping[int, Record], listing: Iterable[FileEntry]) -> list
 
 
 def new_files(rounds: Sequence[Round], listing: Iterable[FileEntry]) -> Files:
-    """Return the files that no round has with the same size and time."""
+    """Return the files that no round has with the same content."""
     known = {file for each in rounds for file in each.files}
     return tuple(file for file in listing if file not in known)
 

@@ -111,7 +111,7 @@ async def _respond(backend: Backend, config: RunConfig, model: str, messages: Me
         "model": model,
         "messages": messages,
         "temperature": 0,
-        "max_tokens": config.evaluate.max_tokens,
+        "max_tokens": max(config.evaluate.max_tokens, config.task.longest),
         "logprobs": True,
     }
     status, content = await backend.respond(model, CHAT, json.dumps(body, ensure_ascii=False).encode())

@@ -41,6 +41,7 @@ def build(args: dict[str, Any]) -> Any:
     from ray import serve
 
     folder, config = promotion.open_run(args["run"], args.get("overrides"))
+    config = config.model_copy(update={"task": folder.task(config.task)})
     if "evolved" in config.serving.models and not promotion.promoted(folder):
         raise UserError(f"no round is promoted yet. Run: semievol promote {folder.uri} --round 0")
     lines = args["keys"] if "keys" in args else keys.read(config.serving.keys, os.environ.get(keys.ENVIRONMENT))
@@ -146,7 +147,11 @@ class Endpoint:
         if self._neighbors is None:
             return [[] for _ in rows]
         with _lost_replica_is_unavailable():
-            return await self._neighbors.nearest.remote(rows)
+            nearest, candidates = await self._neighbors.nearest.remote(rows)
+        for row, listed in zip(rows, candidates, strict=True):
+            row.candidates = listed  # what the prompt lists, as in the run
+        result: list[list[tuple[Row, float]]] = nearest
+        return result
 
 
 class Neighbors:
@@ -155,19 +160,22 @@ class Neighbors:
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._k = config.serving.neighbors
         indexed = folder.stage(index.STAGE.name)
-        self._searcher = Searcher(storage.join(indexed, INDEX), config.embedding, config.retrieve)
-        labeled = storage.read_table(storage.join(indexed, "rows")).to_pylist()
+        rows, task = storage.join(indexed, "rows"), config.task if config.task.lists_candidates else None
+        self._searcher = Searcher(storage.join(indexed, INDEX), config.embedding, config.retrieve, rows, task)
+        labeled = storage.read_table(rows).to_pylist()
         self._rows = {record["row_id"]: to_row(record) for record in labeled}
 
-    def nearest(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
+    def nearest(self, rows: list[Row]) -> tuple[list[list[tuple[Row, float]]], list[list[str] | None]]:
+        """Return the nearest labeled rows of each row with their scores, and the candidates that its prompt lists."""
         import numpy as np
 
         not_labeled = np.full(len(rows), np.iinfo(np.int64).min)  # ids that no labeled row has, so none is left out
         ids, scores = self._searcher.nearest(rows, self._k, not_labeled)
-        return [
+        nearest = [
             [(self._rows[i], score) for i, score in zip(row_ids, row_scores, strict=True)]
             for row_ids, row_scores in zip(ids, scores, strict=True)
         ]
+        return nearest, [row.candidates for row in rows]
 
 
 @contextlib.contextmanager

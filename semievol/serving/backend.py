@@ -35,4 +35,7 @@ class Backend(Protocol):
         """Yield the status, then the parts of the body. Raises Unavailable."""
 
     async def neighbors(self, rows: list[Row]) -> list[list[tuple[Row, float]]]:
-        """Return the labeled rows nearest to each row, nearest first, with cosines; empty if `serving.neighbors` is 0."""
+        """Return the labeled rows nearest to each row, nearest first, with cosines; empty if `serving.neighbors` is 0.
+
+        Give each row its candidates, where the task's prompts list them.
+        """

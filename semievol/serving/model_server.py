@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -21,7 +22,7 @@ from vllm.sampling_params import RequestOutputKind
 from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.base import RequestRefused
-from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.chat_template import ChatTemplate, has_file, load_tokenizer
 from semievol.engines.templates import ChatSettings
 from semievol.engines.vllm import engine_options, is_cpu_build
 from semievol.engines.vllm_scoring import Scorer
@@ -58,8 +59,7 @@ class ModelServer(LLMServer):
         # Build a new LLMConfig, because it caches values that are derived from its fields.
         local_config = LLMConfig(
             model_loading_config={"model_id": llm_config.model_id, "model_source": path},
-            engine_kwargs=engine_options(path, EngineConfig(**engine_config))
-            | {"chat_template": self._template.source},
+            engine_kwargs=engine_options(path, EngineConfig(**engine_config)) | self._chat_options(path, tokenizer),
             placement_group_config=llm_config.placement_group_config,
             runtime_env=llm_config.runtime_env,
             log_engine_metrics=False,
@@ -72,6 +72,17 @@ class ModelServer(LLMServer):
         self._default_max_tokens = default_max_tokens
         self._window: int = self.engine._engine_client.model_config.max_model_len
         self._scorer = Scorer(tokenizer, chat, self._generate, self._window)
+
+    def _chat_options(self, path: str, tokenizer: Any) -> dict[str, Any]:
+        """Return the options that make vLLM's app render chats to the tokens of training."""
+        if self._template.source is None:
+            return {}
+        options = {"chat_template": self._template.source, "tokenizer_mode": "hf"}
+        if has_file(path, "tekken.json"):  # else mistral-common's tokenizer would be preferred
+            self._tokenizer_folder = tempfile.TemporaryDirectory(prefix="semievol-tokenizer-")
+            tokenizer.save_pretrained(self._tokenizer_folder.name)
+            options["tokenizer"] = self._tokenizer_folder.name
+        return options
 
     async def respond(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Return the status and the whole body of a response."""

@@ -30,3 +30,8 @@ def making(model: str) -> Stage:
 def evaluating(model: str) -> Stage:
     """Return the stage that evaluates a model: base, warm or evolved."""
     return next(stage for stage in registry() if stage.evaluates == model)
+
+
+def validating(model: str) -> Stage:
+    """Return the stage that evaluates a model on the validation rows: base or evolved."""
+    return next(stage for stage in registry() if stage.validates == model)

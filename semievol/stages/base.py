@@ -37,7 +37,7 @@ class Rows:
     out: int
     quarantined: int = 0
     duplicates: int = 0  # folded into an equal row; ingest only
-    leaks: int = 0  # held back because they are in the test set too; ingest only
+    leaks: int = 0  # held back because they are test or validation rows too; ingest only
 
     @property
     def accounted(self) -> int:
@@ -106,6 +106,7 @@ class Stage:
         wanted: whether a run with this config has the stage at all.
         makes: the name of the model that it trains (warm, evolved); empty if it trains none.
         evaluates: the name of the model whose answers to the test rows it writes.
+        validates: the name of the model whose answers to the validation rows it writes.
         figures: what of its metrics the summary of a run shows, and under which names.
         gained: tells from its metrics whether the round is better than the one before; of the stage that decides on it.
     """
@@ -124,6 +125,7 @@ class Stage:
     wanted: Callable[[RunConfig], bool] = lambda _: True
     makes: str = ""
     evaluates: str = ""
+    validates: str = ""
     figures: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {}
     gained: Callable[[dict[str, Any]], bool] | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,21 +30,29 @@ Integers = npt.NDArray[np.int64]
 
 def run(ctx: StageContext) -> StageResult:
     rival = "previous" if "evaluate/previous" in ctx.inputs else "warm"
-    models = dict.fromkeys([*MODELS, rival])
-    by_row = {model: scores_by_row(ctx.input(f"evaluate/{model}"), ctx.task) for model in models}
-    ids = sorted(by_row["base"])
+    pairs = dict.fromkeys([*itertools.combinations(MODELS, 2), (rival, "evolved")])
+    metrics = _compared(ctx, "evaluate", dict.fromkeys([*MODELS, rival]), pairs)
+    metrics["pseudo_labels"] = measure_pseudo_labels(ctx)
+    if "validate/previous" in ctx.inputs:
+        metrics["validation"] = _compared(ctx, "validate", ["previous", "evolved"], [("previous", "evolved")])
+    accuracy, tests = metrics["accuracy"], metrics["paired"]
+    rows = storage.count_rows(ctx.input("evaluate/evolved"))
+    gain, p_value = accuracy["evolved"] - accuracy[rival], tests[f"evolved_vs_{rival}"]["p_value"]
+    return StageResult(Rows(rows, rows), metrics, f"evolved {gain:+.3f} over {rival}, p = {p_value:.3g}")
+
+
+def _compared(ctx: StageContext, what: str, models: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the accuracies of models on the rows that all of them have answered, and the paired tests of some pairs."""
+    by_row = {model: scores_by_row(ctx.input(f"{what}/{model}"), ctx.task) for model in models}
+    ids = sorted(by_row["evolved"])
     assert all(sorted(of) == ids for of in by_row.values()), "the models answered different rows, so none can be paired"
     given = {model: np.array([of[i] for i in ids]) for model, of in by_row.items()}
     correct = {model: of >= 0.5 for model, of in given.items()}  # McNemar's test wants right or wrong
     tests = {}
-    for a, b in dict.fromkeys([*itertools.combinations(MODELS, 2), (rival, "evolved")]):
+    for a, b in pairs:
         only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
         tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": float(f"{mcnemar(only_a, only_b):.3g}")}
-    accuracy = {model: round(float(of.mean()), 4) for model, of in given.items()}
-    metrics = {"accuracy": accuracy, "paired": tests, "pseudo_labels": measure_pseudo_labels(ctx)}
-    rows = storage.count_rows(ctx.input("evaluate/evolved"))
-    gain, p_value = accuracy["evolved"] - accuracy[rival], tests[f"evolved_vs_{rival}"]["p_value"]
-    return StageResult(Rows(rows, len(ids)), metrics, f"evolved {gain:+.3f} over {rival}, p = {p_value:.3g}")
+    return {"accuracy": {model: round(float(of.mean()), 4) for model, of in given.items()}, "paired": tests}
 
 
 def measure_pseudo_labels(ctx: StageContext) -> dict[str, Any] | None:
@@ -104,7 +113,11 @@ def _count(block: pa.Table, oracle: str, task: Task) -> tuple[dict[str, int], di
 
 
 def gained(metrics: dict[str, Any]) -> bool:
-    """Tell whether a round is better than the one before, beyond noise; round 0, with none before it, is."""
+    """Tell whether a round is better than the one before, beyond noise; round 0, with none before it, is.
+
+    Validation rows decide, or test rows where there are none.
+    """
+    metrics = metrics.get("validation", metrics)
     test = metrics["paired"].get("evolved_vs_previous")
     if test is None:
         return True
@@ -114,6 +127,9 @@ def gained(metrics: dict[str, Any]) -> bool:
 
 def _inputs(place: Place) -> dict[str, Key]:
     previous: dict[str, Key] = {"evaluate/previous": ("evaluate/evolved", place.number - 1)} if place.number else {}
+    if place.number and place.config.data.validation is not None:
+        previous["validate/previous"] = ("validate/evolved", place.number - 1)
+        previous["validate/evolved"] = ("validate/evolved", place.number)
     return {
         "ingest": ("ingest", place.rows),  # whose oracle is that of the rows that were selected from
         "select": ("select", place.number),
@@ -128,7 +144,7 @@ STAGE = Stage(
     run=run,
     inputs=_inputs,
     verify=lambda rows: None,  # it writes nothing but figures
-    after=("evaluate/evolved",),
+    after=("validate/evolved",),
     settings=("task",),
     figures=lambda metrics: {name: metrics[name] for name in ("paired", "pseudo_labels")},
     gained=gained,

@@ -1,6 +1,7 @@
 """Evaluate a model on the held-out rows: it answers them greedily or by exact scores, with `evaluate.k` after solved examples.
 
-Each model has a stage of its own, so that only what has changed is asked again.
+Each model has a stage of its own, so that only what has changed is asked again. Where there are validation rows, the models
+that a run decides about answer these too, in stages of their own: test rows are then only reported on.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from semievol.tasks import Task
 from semievol.trainers.base import trained
 
 MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
+SPLIT = {"evaluate": "test", "validate": "validation"}
 Texts = Iterable[str | None]
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Let one model (the last part of the stage's name) answer the test rows."""
-    config, trained_by = ctx.config.evaluate, MODELS[ctx.name.rpartition("/")[2]]
+    """Let one model (the last part of the stage's name) answer the test rows, or as `validate/...` the validation rows."""
+    what, _, model = ctx.name.partition("/")
+    config, trained_by = ctx.config.evaluate, MODELS[model]
     weights = trained(ctx.inputs[trained_by]) if trained_by else ctx.config.model.base
-    source, out = ctx.input("ingest", "test"), ctx.rows
-    shown = ctx.input("evaluate/retrieve") if "evaluate/retrieve" in ctx.inputs else source
+    source, out = ctx.input("ingest", SPLIT[what]), ctx.rows
+    shown = ctx.input(f"{what}/retrieve") if f"{what}/retrieve" in ctx.inputs else source
     greedy = Collaborator(name="greedy", k=config.k, temperature=0.0)
     passes = [Pass(weights, None, (0,), last=True, chat=ctx.chat)]
     how = ctx.config.evaluate_how
@@ -63,7 +66,7 @@ def run(ctx: StageContext) -> StageResult:
 
 
 def scores_by_row(rows: str, task: Task) -> dict[int, float]:
-    """Return how right a model's answer to each test row is, from the rows/ of its stage."""
+    """Return how right a model's answer to each held-out row is, from the rows/ of its stage."""
     table = storage.read_table(rows, ["row_id", "gold", "answer"])
     found = scores(task, table["answer"].to_pylist(), table["gold"].to_pylist())
     return dict(zip(table["row_id"].to_pylist(), found.tolist(), strict=True))
@@ -75,30 +78,35 @@ def scores(task: Task, answers: Texts, truths: Texts) -> np.ndarray[Any, np.dtyp
     return np.array([0.0 if answer is None or truth is None else task.score(answer, truth) for answer, truth in pairs])
 
 
-def _inputs(place: Place, **trained_by: Key) -> dict[str, Key]:
-    retrieved: dict[str, Key] = {"evaluate/retrieve": ("evaluate/retrieve", 0)} if place.config.evaluate.k else {}
-    return {"ingest": ("ingest", 0)} | trained_by | retrieved
+def _declare(what: str, model: str, **more: Any) -> Stage:
+    def inputs(place: Place) -> dict[str, Key]:
+        trained_by, retrieve = MODELS[model], f"{what}/retrieve"
+        training = {trained_by: (trained_by, place.number if trained_by == "finetune" else 0)} if trained_by else {}
+        shown = place.config.evaluate.k or place.config.task.lists_candidates
+        return {"ingest": ("ingest", 0)} | training | ({retrieve: (retrieve, 0)} if shown else {})
 
-
-def _declare(model: str, **more: Any) -> Stage:
     return Stage(
-        f"evaluate/{model}",
+        f"{what}/{model}",
         run=run,
-        verify=lambda checks: checks.same_rows("ingest", "test"),
+        inputs=inputs,
+        verify=lambda checks: checks.same_rows("ingest", SPLIT[what]),
         version=2,
         settings=(*ENGINE_SETTINGS, "evaluate_prompt", "evaluate_how", "evaluate.k", "evaluate.confidence_level"),
         pool="label",
-        evaluates=model,
+        evaluates=model if what == "evaluate" else "",
+        validates=model if what == "validate" else "",
+        wanted=lambda config: what == "evaluate" or config.data.validation is not None,
         **more,
     )
 
 
+# The stages of a model follow each other, as its engine is loaded.
 BASE = _declare(
-    "base", inputs=_inputs, after=("retrieve", "evaluate/retrieve"), models=("base", "chat_template"), scope=Scope.ONCE
+    "evaluate", "base", after=("retrieve", "evaluate/retrieve"), models=("base", "chat_template"), scope=Scope.ONCE
 )
-WARM = _declare(
-    "warm", inputs=lambda place: _inputs(place, warmup=("warmup", 0)), after=("evaluate/base",), scope=Scope.ONCE
+VALIDATE_BASE = _declare(
+    "validate", "base", after=("evaluate/base", "validate/retrieve"), models=("base", "chat_template"), scope=Scope.ONCE
 )
-EVOLVED = _declare(
-    "evolved", inputs=lambda place: _inputs(place, finetune=("finetune", place.number)), after=("finetune",)
-)
+WARM = _declare("evaluate", "warm", after=("validate/base",), scope=Scope.ONCE)
+EVOLVED = _declare("evaluate", "evolved", after=("finetune",))
+VALIDATE_EVOLVED = _declare("validate", "evolved", after=("evaluate/evolved",))

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from semievol import trainers
 from semievol.config import TrainConfig
-from semievol.stages.base import Rows, Stage, StageContext, StageResult
+from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
 from semievol.trainers.base import TrainSpec, headline
 from semievol.trainers.render import Source, render
 
@@ -20,7 +20,7 @@ def run(ctx: StageContext) -> StageResult:
     config = ctx.config.finetune
     sources = [Source(ctx.input("select"), selected_only=True)]
     if config.include_labeled:
-        sources.append(Source(ctx.input("ingest", "labeled")))
+        sources.append(Source(ctx.input("index") if "index" in ctx.inputs else ctx.input("ingest", "labeled")))
     result = train(ctx, config, ctx.weights(config.start_from), sources)
     writes = ctx.trainer(ctx.config).writes
     return replace(result, places={f"evolved {what}": path for what, path in writes.items()})
@@ -35,10 +35,15 @@ def train(ctx: StageContext, config: TrainConfig, base: str, sources: list[Sourc
     return StageResult(Rows(rendered.came_in, rendered.usable, rendered.quarantined), metrics, headline(metrics))
 
 
+def _inputs(place: Place) -> dict[str, Key]:
+    indexed: dict[str, Key] = {"index": ("index", 0)} if place.config.task.lists_candidates else {}
+    return {"ingest": ("ingest", 0), "warmup": place.warm, "select": ("select", place.number)} | indexed
+
+
 STAGE = Stage(
     name="finetune",
     run=run,
-    inputs=lambda place: {"ingest": ("ingest", 0), "warmup": place.warm, "select": ("select", place.number)},
+    inputs=_inputs,
     verify=lambda checks: checks.rows_of({"ingest": "labeled", "select": "rows"}, checks.came_in),
     after=("select",),
     version=2,

@@ -6,7 +6,7 @@ from semievol.data import storage
 from semievol.retrieval.search import SCORES, build_index
 from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult
 
-SETTINGS = ("embedding.max_length", "retrieve")
+SETTINGS = ("embedding.max_length", "retrieve", "candidates_task")
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -14,7 +14,8 @@ def run(ctx: StageContext) -> StageResult:
 
     labeled, pool = ctx.input("ingest", "labeled"), ctx.config.resources.embed
     build = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(build_index)
-    sha256, recall = ray.get(build.remote(labeled, ctx.out, ctx.config.embedding, ctx.config.retrieve))
+    task = ctx.task if ctx.task.lists_candidates else None
+    sha256, recall = ray.get(build.remote(labeled, ctx.out, ctx.config.embedding, ctx.config.retrieve, task))
     rows = Rows(came_in=storage.count_rows(labeled), out=storage.count_rows(ctx.rows))
     how = "exact" if recall == 1.0 else f"recall {recall:.3f}"
     return StageResult(rows, {"index_sha256": sha256, "recall": recall}, f"{SCORES[ctx.config.retrieve.by]}, {how}")

@@ -1,7 +1,7 @@
 """Ingest: labeled, unlabeled and test rows from files into validated, content-addressed Parquet; nothing is lost.
 
 One task parses each file. A hash shuffle by `row_id` groups equal rows, so that duplicates are merged and rows that
-are also in the test set are kept out of training. Writes labeled/, unlabeled/, test/, oracle/ and quarantine/.
+are also in the test set are kept out of training. Writes labeled/, unlabeled/, test/, validation/, oracle/ and quarantine/.
 A later round reads only the unlabeled files that have arrived since; it compares them with earlier rows by id only.
 """
 
@@ -11,14 +11,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from semievol.config import LimitsConfig, RunConfig
-from semievol.data import chats, labels, readers, storage
+from semievol.config import RunConfig
+from semievol.data import carve, chats, labels, readers, shards, sources, storage
 from semievol.data.fold import PARSED, SPLITS, fold, printable
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import BadRow, cell_text, fill, text_cleaner, to_record, validate
@@ -31,54 +31,60 @@ _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
 Source = tuple[str, storage.FileEntry]  # a split and a file of it
 
 
-def inputs(config: RunConfig, *, begun: bool = False) -> dict[str, list[storage.FileEntry]]:
+def inputs(
+    config: RunConfig, *, begun: bool = False, notes: list[str] | None = None
+) -> dict[str, list[storage.FileEntry]]:
     """Check the input files of each split (presence, format, columns) and return them.
 
     Args:
         begun: the run already has rows, so the unlabeled files may be gone.
+        notes: gets what is unusual about the files.
     """
-    found = {}
+    found: dict[str, list[storage.FileEntry]] = {}
     for split in SPLITS:
         pattern = getattr(config.data, split)
-        found[split] = files = storage.find(pattern)
+        if not isinstance(pattern, str):
+            found[split] = []  # there are none, or they are carved off the labeled rows
+            continue
+        found[split] = files = sources.find(pattern)
         if files:
             try:
-                _check(files, split, config)
+                remarks = _check(files, split, config)
             except UserError as error:
                 raise UserError(f"data.{split}: {error}") from None
+            notes = [] if notes is None else notes
+            notes += [f"data.{split}: {remark}" for remark in remarks]
         elif split != "unlabeled" or not begun:
             raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
     return found
 
 
-def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> None:
-    """Raise if a format is unknown, or if the first readable file does not have the config's columns."""
+def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> list[str]:
+    """Raise if a format is unknown, or if a file does not have the config's columns; return what is unusual."""
     columns = config.data.columns
     for file in files:
         readers.format_of(file.uri)
-    looked_at, here = _columns(files, config.limits)
-    if not here:
-        raise UserError(f"{looked_at} has no columns: it is empty, or its first lines are not rows")
-    wanted = [columns.context, columns.stratum, *config.prompt.columns]
-    wanted += [columns.oracle] if split == "unlabeled" else []
+    required = list(config.prompt.columns)
+    if not config.task.conversational:
+        required += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
+        required += [columns.answer] if split != "unlabeled" else []
+    optional = [columns.context, columns.stratum, columns.oracle if split == "unlabeled" else None]
+    found = shards.look_at(files, wanted(config))
+    skip_broken = config.limits.bad_shards == "quarantine"
+    shards.check(found, [*filter(None, required)], [*filter(None, optional)], skip_broken=skip_broken)
     if config.task.conversational:
-        chats.check(looked_at, here, columns, answered=split != "unlabeled")
-    else:
-        wanted += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
-        wanted += [columns.answer] if split != "unlabeled" else []
-    for column in filter(None, wanted):
-        if column not in here:
-            has = f"it has {', '.join(here)}. Map yours with data.columns.*"
-            raise UserError(f"{looked_at} has no column '{column}'; {has}")
+        for shard in found:
+            if shard.columns:
+                chats.check(shard.uri, shard.columns, columns, answered=split != "unlabeled")
+    return shards.remarks(found)
 
 
-def _columns(files: Sequence[storage.FileEntry], limits: LimitsConfig) -> tuple[str, list[str]]:
-    """Return the first file, of those that can be read, and its columns."""
-    *others, last = files if limits.bad_shards == "quarantine" else files[:1]
-    for file in others:
-        with suppress(UserError):
-            return file.uri, readers.columns(file.uri)
-    return last.uri, readers.columns(last.uri)
+def wanted(config: RunConfig) -> list[str]:
+    """Return the columns that are read, that of the question first."""
+    chat = config.task.conversational
+    named = config.data.columns.model_dump(exclude=set() if chat else {"messages"})
+    more = [*config.prompt.columns, *(chats.COLUMNS if chat else ())]
+    return list(dict.fromkeys([*filter(None, named.values()), *more]))
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -94,13 +100,23 @@ def run(ctx: StageContext) -> StageResult:
             examples = sorted([*examples, f"{record['example']}: {record['reason']}"])[:20]
         if record["note"]:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
-    splits = ("unlabeled",) if ctx.inputs else SPLITS
+    data = ctx.config.data
+    splits = ("unlabeled",) if ctx.inputs else tuple(s for s in SPLITS if getattr(data, s) is not None)
     for split in splits:
-        if not counts[split, "kept"] and not ctx.inputs:  # files that arrive later may hold nothing new
+        if (
+            not counts[split, "kept"] and not ctx.inputs and split not in data.carved
+        ):  # later files may hold nothing new
             shown = "".join(f"\n  {example}" for example in examples[:5])
-            raise UserError(f"data.{split}: no usable row in '{getattr(ctx.config.data, split)}'{shown}")
+            raise UserError(f"data.{split}: no usable row in '{getattr(data, split)}'{shown}")
+    if data.carved and not ctx.inputs:
+        carved, remarks = _carve(ctx)
+        counts.update({(split, "kept"): n - counts[split, "kept"] for split, n in carved.items()})
+        notes.update(remarks)
+    read_of = [json.loads(storage.read_text(_count_file(ctx.out, i))) for i in range(len(read))]
+    for each in read_of:
+        notes.update(f"{each['split']}: a file {note}" for note in each["notes"])
     rows = Rows(
-        came_in=sum(json.loads(storage.read_text(_count_file(ctx.out, i)))["rows"] for i in range(len(read))),
+        came_in=sum(each["rows"] for each in read_of),
         out=sum(storage.count_rows(storage.join(ctx.out, split)) for split in splits),
         quarantined=storage.count_rows(storage.join(ctx.out, "quarantine")),
         duplicates=sum(counts[split, "duplicate"] for split in splits),
@@ -116,7 +132,9 @@ def run(ctx: StageContext) -> StageResult:
         "oracle_rows": storage.count_rows(storage.join(ctx.out, "oracle")),
     }
     in_round = f", round {ctx.number}" if ctx.number else ""
-    kept = ", ".join(f"{counts[s, 'kept']:,} {s}" for s in ("labeled", "unlabeled", "test") if s in splits)
+    kept = ", ".join(
+        f"{counts[s, 'kept']:,} {s}" for s in ("labeled", "unlabeled", "test", "validation") if s in splits
+    )
     kept += f", {len(counted):,} labels" if counted else ""
     places = {f"quarantined rows{in_round}": "quarantine"} if rows.quarantined else {}
     return StageResult(rows, metrics, kept, places)
@@ -142,9 +160,10 @@ def _labels(ctx: StageContext, notes: Counter[str]) -> Counter[str]:
                 break
     if task.learns:
         labels.check(task, found["labeled"], storage.count_rows(storage.join(ctx.out, "labeled")))
-    notes.update(labels.notes(task.learned(found["labeled"]), found["labeled"], found["test"]))
+    task = task.learned(found["labeled"])
+    notes.update(labels.notes(task, found["labeled"], found["test"]))
     storage.write_text(written, json.dumps(found["labeled"], ensure_ascii=False))
-    return found["labeled"]
+    return labels.merged(task, found["labeled"])
 
 
 def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) -> Iterator[dict[str, Any]]:
@@ -153,8 +172,16 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
     from ray.data import DataContext
 
     files = [*read, *known]
+    shared = _shared(read, ctx.config)
     listing = [
-        {"split": split, "uri": file.uri, "number": i, "known": i >= len(read)} for i, (split, file) in enumerate(files)
+        {
+            "split": split,
+            "uri": file.uri,
+            "number": i,
+            "known": i >= len(read),
+            "shared": shared.get((split, file.uri), ""),
+        }
+        for i, (split, file) in enumerate(files)
     ]
     buckets = 1 + sum(file.size for _, file in files) // _BUCKET_BYTES
     DataContext.get_current().max_hash_shuffle_aggregators = min(buckets, 64)
@@ -167,12 +194,31 @@ def _folded(ctx: StageContext, read: Sequence[Source], known: Sequence[Source]) 
     yield from folded.iter_rows()
 
 
+def _shared(read: Sequence[Source], config: RunConfig) -> dict[tuple[str, str], str]:
+    """Return as JSON what each file takes from the other files of its split."""
+    found: dict[tuple[str, str], str] = {}
+    for split in SPLITS:
+        looked_at = shards.look_at([file for name, file in read if name == split], wanted(config))
+        found |= {(split, shard.uri): json.dumps(asdict(shard.shared)) for shard in looked_at}
+    return found
+
+
+def _carve(ctx: StageContext) -> tuple[dict[str, int], dict[str, int]]:
+    """Hold back shares of the labeled rows, in a task on a node: the driver reads no rows."""
+    import ray
+
+    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, closed=ctx.config.task.closed)
+    return ray.get(move)
+
+
 def _sources(ctx: StageContext) -> tuple[list[Source], list[Source]]:
     """Return the files to read, and the Parquet files that earlier rounds wrote, for comparison by row id."""
     if ctx.inputs:
         earlier = [(split, storage.join(uri, split)) for uri in ctx.inputs.values() for split in SPLITS]
         known = [(split, file) for split, uri in earlier for file in storage.find(uri)]
         return [("unlabeled", file) for file in ctx.files], known
+    for split in ctx.config.data.carved:
+        storage.delete(storage.join(ctx.out, split))  # of an earlier attempt, which may have carved already
     files = inputs(ctx.config, begun=bool(ctx.files))
     files["unlabeled"] = list(ctx.files) or files["unlabeled"]
     return [(split, file) for split in SPLITS for file in files[split]], []
@@ -196,7 +242,9 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
         return
     records: list[dict[str, Any]] = []
     rows = 0
-    for record in rows_of(uri, split, config):
+    shared = readers.Shared(**json.loads(str(batch["shared"][0]))) if "shared" in batch else None
+    remarks = [shards.no_header(shared)] if shared and shared.header else []
+    for record in rows_of(uri, split, config, shared, remarks):
         # Rows without an id need no partner: any bucket will do.
         record["bucket"] = (record["row_id"] if record["row_id"] is not None else record["position"]) % buckets
         records.append(record)
@@ -205,33 +253,38 @@ def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> 
             yield pa.Table.from_pylist(records, schema=PARSED)
             records = []
     yield pa.Table.from_pylist(records, schema=PARSED)
-    count = {"uri": uri, "split": split, "rows": rows}
+    count = {"uri": uri, "split": split, "rows": rows, "notes": remarks}
     storage.write_text(_count_file(out, batch["number"][0]), json.dumps(count))
 
 
-def rows_of(uri: str, split: str, config: RunConfig) -> Iterator[dict[str, Any]]:
+def rows_of(
+    uri: str,
+    split: str,
+    config: RunConfig,
+    shared: readers.Shared | None = None,
+    notes: list[str] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of an input file as records of `PARSED`; those that cannot be used have a reason."""
-    for position, raw in _readable(uri, config):
+    for position, raw in _readable(uri, config, shared, notes):
         yield _record(raw, split, config) | {"split": split, "source": uri, "position": position, "known": False}
 
 
-def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
+def _readable(
+    uri: str, config: RunConfig, shared: readers.Shared | None = None, notes: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any] | readers.Broken]]:
     """Yield the rows of a file. With `bad_shards: quarantine`, an unreadable rest is yielded as one last `Broken`.
 
     A brief failure of the store does not break a shard: reading resumes where it failed, with two retries per row.
     """
-    chat = config.task.conversational
-    named = config.data.columns.model_dump(exclude=set() if chat else {"messages"})
-    more = [*config.prompt.columns, *(chats.COLUMNS if chat else ())]
-    wanted = list(dict.fromkeys([*filter(None, named.values()), *more]))
+    names, position = wanted(config), 0
     waits_s = _WAITS_S if "://" in uri else ()
     given, failures = 0, 0
     while True:
         try:
-            for position, raw in readers.read(uri, wanted):
-                if position > given:
+            for number, (position, raw) in enumerate(readers.read(uri, names, shared, notes), start=1):
+                if number > given:
                     yield position, raw
-                    given, failures = position, 0
+                    given, failures = number, 0
             return
         except UserError as error:
             if failures < len(waits_s):
@@ -241,7 +294,7 @@ def _readable(uri: str, config: RunConfig) -> Iterator[tuple[int, dict[str, Any]
             if config.limits.bad_shards == "stop":
                 raise
             storage.sha256(uri)  # raises if the store fails: then the shard is not broken
-            yield given + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
+            yield position + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
             return
 
 
@@ -283,7 +336,7 @@ def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig)
 
 
 def _verify(checks: RowChecks) -> None:
-    folders = [storage.join(checks.uri, split) for split in ("labeled", "unlabeled", "test")]
+    folders = [storage.join(checks.uri, split) for split in SPLITS]
     checks.count("rows kept", folders, checks.out)
     checks.count("rows quarantined", [storage.join(checks.uri, "quarantine")], checks.quarantined)
     for folder in folders:
@@ -293,16 +346,17 @@ def _verify(checks: RowChecks) -> None:
 
 STAGE = Stage(
     name="ingest",
+    version=2,
     run=run,
     # The rows of earlier rounds, to find duplicates by row id.
     inputs=lambda place: {f"round-{n}": ("ingest", n) for n in place.sources if n < place.number},
     verify=_verify,
-    version=3,
     settings=(
         "data.columns",
         "prompt.columns",
         "data.exclude_test_overlap",
-        "task",
+        "data.carved",
+        "task.cell_settings",
         "limits.max_row_bytes",
         "limits.bad_shards",
     ),

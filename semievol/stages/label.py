@@ -19,6 +19,7 @@ from semievol.data import storage
 from semievol.data.tables import PSEUDO_LABELED
 from semievol.inference.bulk import Request, answer_rows, count_answers, engine_figures
 from semievol.inference.labeler import Panel, Pass
+from semievol.method.prompts import Prompts
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
 
 # Keys of the config that the answers of an engine depend on.
@@ -66,14 +67,18 @@ def ask(
     columns: dict[str, str] | None = None,
 ) -> list[dict[str, float]]:
     """Let collaborators answer the rows of `source`, and return what each engine has counted; `how` sets up their panel."""
-    config = ctx.config
+    config, task = ctx.config, ctx.task
     labeled = ctx.input("ingest", "labeled")
+    if "max_tokens" in how:  # a label that is cut off is no answer
+        how = how | {"max_tokens": max(how["max_tokens"], task.longest)}
     request = Request(
         job=ctx.row_job,
         source=source,
         out=ctx.rows,
         schema=schema,
-        panel=Panel(ctx.prompts, tuple(collaborators), labeled, config.embedding, seed=config.seed, **how),
+        panel=Panel(
+            Prompts(task, config.prompt), tuple(collaborators), labeled, config.embedding, seed=config.seed, **how
+        ),
         passes=passes,
         engine=config.engine,
         resources=config.resources.label,

@@ -1,7 +1,7 @@
 """Retrieve (in-context propagation, paper section 3.1): write rows with their k nearest labeled rows.
 
-One stage does it for the unlabeled rows. The other does it for the test rows, once for all models that `evaluate.k` shows
-them to.
+One stage does it for the unlabeled rows. Others do it for the test and validation rows, once for all models that `evaluate.k`
+shows them to. Where prompts list the likeliest labels of a row, these stages find those too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from semievol.stages.index import SETTINGS
 def _retrieve(ctx: StageContext, split: str, k: int, schema: pa.Schema) -> StageResult:
     source, config = ctx.input("ingest", split), ctx.config
     searcher = {"index": ctx.input("index", INDEX), "embedding": config.embedding, "retrieve": config.retrieve}
+    if ctx.task.lists_candidates:
+        searcher |= {"rows": ctx.input("index"), "task": ctx.task}
     arguments = {"searcher": searcher, "k": k, "schema": schema}
     run_rows(
         ctx.row_job, source=source, out=ctx.rows, actor=Retriever, arguments=arguments, pool=config.resources.embed
@@ -59,13 +61,22 @@ UNLABELED = _declare(
     settings=SETTINGS,
     scope=Scope.NEW_ROWS,
 )
-TEST = _declare(
-    "evaluate/retrieve",
-    "test",
-    run=lambda ctx: _retrieve(ctx, "test", ctx.config.evaluate.k, LABELED_RETRIEVED),
-    inputs=lambda place: {"ingest": ("ingest", 0), "index": ("index", 0)},
-    after=("retrieve",),
-    settings=("evaluate.k", *SETTINGS),
-    scope=Scope.ONCE,
-    wanted=lambda config: config.evaluate.k > 0,
-)
+
+
+def _held_out(name: str, split: str) -> Stage:
+    return _declare(
+        name,
+        split,
+        run=lambda ctx: _retrieve(ctx, split, ctx.config.evaluate.k, LABELED_RETRIEVED),
+        inputs=lambda place: {"ingest": ("ingest", 0), "index": ("index", 0)},
+        after=("retrieve",),
+        settings=("evaluate.k", *SETTINGS),
+        scope=Scope.ONCE,
+        wanted=lambda config: (
+            (config.evaluate.k > 0 or config.task.lists_candidates) and getattr(config.data, split) is not None
+        ),
+    )
+
+
+TEST = _held_out("evaluate/retrieve", "test")
+VALIDATION = _held_out("validate/retrieve", "validation")

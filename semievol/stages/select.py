@@ -78,7 +78,8 @@ def run(ctx: StageContext) -> StageResult:
 
 def _run_ceiling(ctx: StageContext) -> StageResult:
     """Select every row whose true answer is known, with that answer: no pseudo-label takes part."""
-    source, oracle = ctx.input("ingest", "unlabeled"), ctx.input("ingest", "oracle")
+    oracle = ctx.input("ingest", "oracle")
+    source = ctx.input("retrieve") if "retrieve" in ctx.inputs else ctx.input("ingest", "unlabeled")
     known = storage.count_rows(oracle)
     if not known:
         column = ctx.config.data.columns.oracle
@@ -92,7 +93,7 @@ def _run_ceiling(ctx: StageContext) -> StageResult:
 def _answer_truly(batch: pa.Table, oracle: str) -> pa.Table:
     truths = true_answers(oracle, batch["row_id"].to_numpy())
     reasons = [_NO_TRUTH if truth is None else None for truth in truths]
-    columns = dict(zip(batch.column_names, batch.columns, strict=True))
+    columns = {name: batch[name] for name in batch.column_names if name in SELECTED.names}
     columns |= {"answer": pa.array(truths, pa.string()), "rejected_because": pa.array(reasons, pa.string())}
     columns |= {"selected": pa.array([truth is not None for truth in truths], pa.bool_())}
     return fill(columns, SELECTED)
@@ -196,7 +197,10 @@ def _count_decisions(block: pa.Table, by_answer: bool) -> tuple[Counter[str], Co
 
 def _inputs(place: Place) -> dict[str, Key]:
     if place.config.select.ceiling:  # the only stage that may see the oracle, and only then
-        return {"ingest": ("ingest", place.rows)}
+        candidates: dict[str, Key] = (
+            {"retrieve": ("retrieve", place.rows)} if place.config.task.lists_candidates else {}
+        )
+        return {"ingest": ("ingest", place.rows)} | candidates
     return {"label": ("label", place.number)}
 
 

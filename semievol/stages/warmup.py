@@ -11,17 +11,19 @@ from semievol.trainers.render import Source
 def run(ctx: StageContext) -> StageResult:
     """Train the base on the labeled rows."""
     config = ctx.config.warmup
-    if config.context == "none":
-        source = Source(ctx.input("ingest", "labeled"))
-    else:
+    if "index" in ctx.inputs:
         source = Source(ctx.input("index"), context=config.context, k=config.k)
+    else:
+        source = Source(ctx.input("ingest", "labeled"))
     return train(ctx, config, ctx.config.model.base, [source])
 
 
 def _inputs(place: Place) -> dict[str, Key]:
-    """Return the labeled rows, with their neighbors only where they are shown: else another embedding model would train again."""
-    with_neighbors: dict[str, Key] = {"index": ("index", 0)} if place.config.warmup.context != "none" else {}
-    return {"ingest": ("ingest", 0)} | with_neighbors
+    """Return the labeled rows, as the index has them only where that is shown: else another embedding model would train again."""
+    config = place.config
+    indexed: dict[str, Key] = {"index": ("index", 0)}
+    shown = config.warmup.context != "none" or config.task.lists_candidates
+    return {"ingest": ("ingest", 0)} | (indexed if shown else {})
 
 
 STAGE = Stage(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -94,6 +94,11 @@ class Task(BaseModel, ABC):
         return False
 
     @property
+    def longest(self) -> int:
+        """Return the tokens that a response of this kind may need, whatever `max_tokens` says; 0 if nothing is known."""
+        return 0
+
+    @property
     def cosine(self) -> float | None:
         """The cosine of their embeddings from which two answers agree; None where `same` decides."""
         return None
@@ -102,6 +107,11 @@ class Task(BaseModel, ABC):
     def all_turns(self) -> bool:
         """Tell whether training teaches every turn of the assistant in a chat, and not the answer alone."""
         return False
+
+    @property
+    def cell_settings(self) -> dict[str, Any]:
+        """Return the settings that the reading of input files depends on."""
+        return self.model_dump()
 
     def learned(self, labels: dict[str, int]) -> Task:
         """Return the task that knows the answers of the labeled rows, given with their counts; others need no such thing."""
@@ -130,8 +140,12 @@ class Task(BaseModel, ABC):
         return "\n\n".join(filter(None, parts))
 
     def instruct(self, row: Row) -> str:
-        """Return the last paragraph of the user message, which says how to answer. `prompt.instruction` replaces it."""
+        """Return the sentences that say how to answer. `prompt.instruction` replaces them."""
         return self.instruction
+
+    def listing(self, row: Row) -> str:
+        """Return the answers that the prompt lists below the instruction, also below one of `prompt.instruction`."""
+        return ""
 
     def respond(self, answer: str) -> str:
         """Return the assistant message that gives this answer: what models are trained to say."""

@@ -16,6 +16,7 @@ from semievol.tasks.parsing.reading import without_latex
 
 _NOTHING = ("none", "no label")  # the response of an empty set; the second where a label has the first one's name
 _SHOWN_IN_MESSAGES = 5
+_LABELS_OF_A_ROW = 5  # of a response, the most that is provided for
 
 
 class Classification(Task):
@@ -106,6 +107,12 @@ class Classification(Task):
     def learns(self) -> bool:
         return self.labels is None
 
+    @property
+    def cell_settings(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"show", "show_tokens", "labels"}) | {
+            "labels": self.labels and list(self.labels)
+        }
+
     def learned(self, labels: dict[str, int]) -> Classification:
         if not self.learns or not labels:
             return self
@@ -142,12 +149,13 @@ class Classification(Task):
         return "\n\n".join(filter(None, (row.context, row.question)))
 
     def instruct(self, row: Row) -> str:
-        shown = self._shown(row)
         if self.multiple:
-            how = f'Answer with all labels that fit, separated by "{self.separator}", or with "{self._nothing}".'
-        else:
-            how = "Answer with one of these labels alone." if shown else "Answer with the label alone."
-        return f"{how}\nLabels:\n{shown}" if shown else how
+            return f'Answer with all labels that fit, separated by "{self.separator}", or with "{self._nothing}".'
+        return "Answer with one of these labels alone." if self.listing(row) else "Answer with the label alone."
+
+    def listing(self, row: Row) -> str:
+        shown = self._shown(row)
+        return f"Labels:\n{shown}" if shown else ""
 
     def respond(self, answer: str) -> str:
         if not self.multiple:
@@ -183,6 +191,11 @@ class Classification(Task):
 
     def transfer(self, answer: str, solved: Row, row: Row) -> str | None:
         return self.gold(answer, row)
+
+    @property
+    def longest(self) -> int:
+        sizes = sorted(len(name.encode(errors="replace")) for name in self.labels or ())
+        return sum(size // 2 + 4 for size in sizes[-_LABELS_OF_A_ROW if self.multiple else -1 :])
 
     def parts(self, answer: str) -> list[str]:
         return [self._known(name) or name for name in self._parts(answer)]

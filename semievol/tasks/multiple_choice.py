@@ -107,11 +107,9 @@ class MultipleChoice(Task):
             if found:
                 letter = _letter(found[-1])
                 return letter if letter in _lettered(row) and not _ANOTHER.match(text, found[-1].end()) else None
-        letter = _first(text, row) or _last(text)
-        if letter is None:
-            passing = set(_IN_PASSING.findall(text))
-            letter = passing.pop() if len(passing) == 1 else None
-        return letter if letter in _lettered(row) else None
+        passing = set(_IN_PASSING.findall(text))
+        given = _first(text, row) or _last(text) or (passing.pop() if len(passing) == 1 else None)
+        return given if given in _lettered(row) else None
 
     def in_words(self, answer: str, row: Row) -> str:
         return _lettered(row).get(answer) or answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from itertools import islice
 from typing import Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from semievol.tasks.parsing.reading import refuses, stated, without_latex
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 # What a reason begins with, as in "x = 5 (since 2x = 10)", "5, because 2 + 3 = 5" and "5. Check: 2 * 5 = 10".
+_REASONS = 10  # the most that are looked at
 _REASON = re.compile(
     r"[(\[][^()\[\]]*=|[,;:]?\s(?:because|since|as|where|given|when|if|for|so that|which)\b|[.;]\s+(?=[^\W\d])",
     re.IGNORECASE,
@@ -81,7 +83,7 @@ def _comparable(*answers: str) -> list[list[Decimal]]:
 
 def _result(said: str) -> str:
     """Return a stated answer without the reason behind it, if there is a number before that."""
-    for reason in _REASON.finditer(said):
+    for reason in islice(_REASON.finditer(said), _REASONS):
         if next(decimals.find(said[: reason.start()]), None) is not None:
             return said[: reason.start()]
     return said

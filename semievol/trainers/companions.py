@@ -20,7 +20,7 @@ from semievol.errors import UserError
 _ENDINGS = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
 # Of these endings, but about weights in another form than the merged ones, or about how the base was made.
 _ABOUT_WEIGHTS = re.compile(
-    r"config\.json|.*\.index\.json|.*quant.*|params\.json|consolidated.*|adapter_.*|.*(?:^|_)(?:results|state)\.json"
+    r"config\.json|.*\.index\.json|.*quant.*|params\.json|tekken\.json|consolidated.*|adapter_.*|.*(?:^|_)(?:results|state)\.json"
     r"|training_args.*|(?:requirements|licen[sc]e|notice|usage_policy|use_policy|readme|merges_log).*|.*dataset.*",
     re.IGNORECASE,
 )
@@ -62,6 +62,8 @@ def check(base: str, chat: ChatSettings, folder: Path) -> list[str]:
     """Write it all to an empty folder, before a training. Raise UserError for what could not be saved after it."""
     from transformers import AutoConfig
 
+    if Path(base, "adapter_config.json").exists():
+        raise UserError(f"model.base: {base} holds an adapter, and what is trained here is another. Merge it first")
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     if quantized := getattr(config, "quantization_config", None):
         kind = quantized.get("quant_method") if isinstance(quantized, dict) else quantized.quant_method

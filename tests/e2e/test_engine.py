@@ -2,7 +2,9 @@
 
 import asyncio
 import csv
+import json
 import math
+import shutil
 from collections import Counter
 
 import pytest
@@ -22,8 +24,27 @@ RESPONSES = [TASK.respond(choice) for choice in TASK.choices(ROW) or []]
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    return load(str(MODEL), EngineConfig(dtype="float32", max_model_len=512))
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The small model, with files that name another end of sequence than its template's, as those of many bases do."""
+    base = tmp_path_factory.mktemp("base") / "base"
+    shutil.copytree(MODEL, base, copy_function=shutil.copyfile)
+    named = {"eos_token_id": 0}
+    for name, change in {
+        "config": named,
+        "generation_config": named,
+        "tokenizer_config": {"eos_token": "<|pad|>"},
+    }.items():
+        file = base / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    return load(str(base), EngineConfig(dtype="float32", max_model_len=512))
+
+
+def test_a_response_ends_with_the_turn_that_the_template_ends(engine: Engine) -> None:
+    done = asyncio.run(engine.generate(PROMPT, temperature=0.0, seed=0, max_tokens=64))
+    sampled = asyncio.run(engine.generate(PROMPT, temperature=0.5, seed=0, max_tokens=64, n=4))
+    for response in (*done, *sampled):
+        assert response.tokens < 64
+        assert TASK.parse(response.text, ROW) and "\n" not in response.text
 
 
 def label_set(name: str) -> list[str]:

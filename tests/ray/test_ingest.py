@@ -9,6 +9,7 @@ from ray.exceptions import RayTaskError
 
 from semievol.config import RunConfig
 from semievol.data import storage
+from semievol.data.row_checks import RowChecks
 from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
 from semievol.errors import UserError
 from semievol.runtime import cluster
@@ -190,3 +191,58 @@ def test_too_many_bad_rows_stop_the_run_with_examples(run_config: RunConfig, tmp
     write(tmp_path, labeled, [[row("u", truth="A"), {"options": OPTIONS}, row("")]], test)
     with pytest.raises(UserError, match=r"2 of 5 rows .* limits.max_bad_fraction = 0.3(.|\n)*0.jsonl:2"):
         ingest.run(context(run_config, tmp_path))
+
+
+def test_shares_of_the_labeled_rows_are_held_back(run_config: RunConfig, tmp_path: Path) -> None:
+    listed = '"[""x"", ""y"", ""z""]"'
+    labeled = [f"l{i},{listed},{'AB'[i % 2]}\n" for i in range(40)] + [f"once,{listed},C\n", f"l0,{listed},A\n"]
+    write(
+        tmp_path, "question,options,answer\n" + "".join(labeled), [[row(f"l{i}") for i in range(40)] + [row("u")]], []
+    )
+    run_config.data.test, run_config.data.validation = 0.2, f"{tmp_path}/validation.jsonl"
+    run_config.data.columns.oracle = None
+    (tmp_path / "validation.jsonl").write_text("\n".join(json.dumps(row(q, answer="A")) for q in ("l1", "v")))
+
+    def ids(split: str) -> set[int]:
+        return set(storage.read_table(f"{tmp_path}/out/{split}")["row_id"].to_pylist())
+
+    result = ingest.run(context(run_config, tmp_path))
+    result.rows.check("ingest")
+    assert result.headline == "32 labeled, 1 unlabeled, 8 test, 2 validation"
+    assert {split: n["kept"] for split, n in result.metrics["splits"].items()} == {
+        **{"test": 8, "validation": 2, "labeled": 32, "unlabeled": 1}
+    }
+    assert result.metrics["splits"]["labeled"] == {"kept": 32, "quarantined": 0, "duplicate": 1, "leak": 1}
+    assert result.metrics["splits"]["unlabeled"]["duplicate"] == 39  # of labeled rows, those of the test too
+    assert result.metrics["notes"] == {"test: labels with no row, as they have too few": 1}
+    test = storage.read_table(f"{tmp_path}/out/test")
+    assert test.schema == LABELED and sorted(test["answer"].to_pylist()) == ["A"] * 4 + ["B"] * 4
+    assert not ids("test") & ids("labeled") and len(ids("test") | ids("labeled")) == 40
+    before = {split: ids(split) for split in ("labeled", "test", "validation")}
+
+    resumed = ingest.run(context(run_config, tmp_path))  # over what an earlier attempt has left
+    assert resumed.rows == result.rows and {split: ids(split) for split in before} == before
+    (tmp_path / "labeled.csv").write_text("question,options,answer\n" + "".join(reversed(labeled)))
+    ingest.run(context(run_config, tmp_path))
+    assert {split: ids(split) for split in before} == before  # whatever order the file has
+    checks = RowChecks(f"{tmp_path}/out", {}, result.rows.came_in, result.rows.out, result.rows.quarantined)
+    ingest.STAGE.verify(checks)
+    assert checks.problems == [] and checks.rows == 43
+
+    question = test["question"][0].as_py()  # a later file brings a test row
+    (tmp_path / "unlabeled" / "1.jsonl").write_text("\n".join(json.dumps(row(q)) for q in (question, "v", "u2")))
+    files = tuple(storage.find(f"{tmp_path}/unlabeled/1.jsonl"))
+    later = replace(
+        context(run_config, tmp_path), out=f"{tmp_path}/later", inputs={"round-0": f"{tmp_path}/out"}, files=files
+    )
+    assert ingest.run(later).rows == Rows(came_in=3, out=1, leaks=2)
+    assert not storage.exists(f"{tmp_path}/later/test")
+
+
+def test_a_share_that_is_no_row_is_refused(run_config: RunConfig, tmp_path: Path) -> None:
+    listed = '"[""x"", ""y"", ""z""]"'
+    write(tmp_path, f"question,options,answer\nl1,{listed},A\nl2,{listed},B\n", [[row("u")]], [])
+    run_config.data.test, run_config.data.columns.oracle = 0.2, None
+    with pytest.raises(RayTaskError) as wrapped:
+        ingest.run(context(run_config, tmp_path))
+    assert "data.test: 0.2 of 2 labeled rows is no row" in str(cluster.user_error(wrapped.value))

@@ -17,7 +17,7 @@ from semievol.data.tables import row_id
 from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
 from semievol.reports import summary
-from semievol.runs import pipeline
+from semievol.runs import pipeline, promotion, verify
 from semievol.tasks import Row
 from tests.support.engines import RuleEngine, requests
 from tests.support.training import CopyTrainer
@@ -170,3 +170,23 @@ def test_select_again(settings: RunConfig, tmp_path: Path, capsys: pytest.Captur
     states = {step.stage: step.state for step in pipeline.Pipeline(resolved, lambda _: None).plan()}
     assert states["select"] == states["label"] == states["evaluate/warm"] == "done"
     assert states["finetune"] == states["evaluate/evolved"] == states["evaluate/compare"] == "to do"
+
+
+def test_validation_rows_are_carved_answered_and_decide(settings: RunConfig, tmp_path: Path) -> None:
+    settings.rounds, settings.stop_early = 2, False
+    settings.data.validation = 0.25
+    settings.label.collaborators = settings.label.collaborators[:1]
+    figures, said = run(settings)
+    folder = tmp_path / "runs" / "run"
+    assert any("9 labeled, 60 unlabeled, 12 test, 3 validation" in line for line in said)
+    held_out = set(storage.read_table(f"{folder}/round-0/ingest/validation")["row_id"].to_pylist())
+    assert len(held_out) == 3 and held_out < ids(range(1000, 1012))
+    for stage in ("round-0/validate/base", "round-0/validate/evolved", "round-1/validate/evolved"):
+        assert set(storage.read_table(f"{folder}/{stage}/rows")["row_id"].to_pylist()) == held_out
+    metrics = json.loads((folder / "round-1/evaluate/compare/manifest.json").read_text())["metrics"]
+    assert metrics["validation"]["paired"] == {"evolved_vs_previous": {"gained": 0, "lost": 0, "p_value": 1.0}}
+    assert "validation" not in json.loads((folder / "round-0/evaluate/compare/manifest.json").read_text())["metrics"]
+    assert {step["stage"] for step in figures["stages"]} >= {"validate/base", "validate/evolved"}
+    opened = promotion.open_run(str(folder))
+    assert verify.verify(*opened, said.append).problems == []
+    assert promotion.promote(*opened, 1).accuracy == metrics["validation"]["accuracy"]["evolved"]

@@ -93,5 +93,27 @@ class CopyEngine:
         pass
 
 
+class LabelEngine:
+    """Scores labels: 0.9 for the one that the question names in brackets, and equal shares of the rest for the others.
+
+    It refuses a prompt that does not list what `engine.extra.lists` says.
+    """
+
+    def __init__(self, model: str, config: EngineConfig) -> None:
+        self.figures: dict[str, float] = {}
+        self._lists: list[str] = config.extra.get("lists", [])
+
+    async def score(self, messages: Messages, responses: list[str]) -> list[float]:
+        question = messages[-1]["content"]
+        if not all(f"- {label}" in question for label in self._lists):
+            raise RequestRefused(f"not listed: {question}")
+        wanted = [response for response in responses if f"[{response}]" in question]
+        rest = 0.1 / (len(responses) - 1) if wanted else 1 / len(responses)
+        return [0.9 if response in wanted else rest for response in responses]
+
+    def close(self) -> None:
+        pass
+
+
 def requests(log: str) -> list[int]:
     return [int(line) for line in Path(log).read_text().split()] if os.path.exists(log) else []

@@ -22,6 +22,7 @@ _DENIED = re.compile(
 # Writing without blanks between words.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
+_SIGNS = 20  # around a label, at most
 _AROUND = " \t\r\n*`\"'“”‘’«».:,;!-–—()[]{}<>#"
 
 
@@ -47,7 +48,10 @@ class Names:
             loose.setdefault(_loose(name), []).append(name)
         self._loose = {key: names[0] for key, names in loose.items() if key and len(names) == 1}
         inside = sorted((key for key in self._loose if _stands_alone(key)), key=len, reverse=True)
-        self._inside = re.compile("|".join(map(_bounded, inside))) if inside else None
+        self._unspaced = [key for key in inside if _UNSPACED.search(key)]
+        self._by_first_word: dict[str, list[list[str]]] = {}
+        for words in (key.split() for key in inside if not _UNSPACED.search(key)):
+            self._by_first_word.setdefault(words[0], []).append(words)
 
     def exactly(self, text: str) -> str | None:
         """Return the label that a text is, in any case and white space."""
@@ -87,27 +91,35 @@ class Names:
     def _alone(self, text: str) -> str | None:
         """Return the label that a text is, with any punctuation around and inside it."""
         for said in (text.strip(), text.lstrip(_AROUND)):
-            while said:  # a sign at a time: "C#." is C# and not C
+            for _ in range(_SIGNS):  # a sign at a time: "C#." is C# and not C
                 if name := self.exactly(said):
                     return name
-                if said[-1] not in _AROUND:
+                if said[-1:] not in _AROUND:
                     break
                 said = said[:-1]
         return self._loose.get(_loose(text))
 
     def _mentioned(self, text: str) -> list[str]:
         """Return the different labels in a sentence; none if it denies something or asks."""
-        said = _loose(text)
-        if self._inside is None or refuses(text) or "?" in text or "？" in text:
+        if refuses(text) or "?" in text or "？" in text:
             return []
-        found = dict.fromkeys(self._loose[match[0]] for match in self._inside.finditer(said))
-        return [] if _DENIED.search(self._inside.sub(" ", said)) else list(found)
+        said, found, others = _loose(text), dict[str, None](), []
+        for key in self._unspaced:
+            if key in said:
+                found[key] = None
+                said = said.replace(key, " ")
+        words, place = said.split(), 0
+        while place < len(words):
+            known = self._by_first_word.get(words[place], [])
+            longest = next((key for key in known if words[place : place + len(key)] == key), None)
+            if longest is None:
+                others.append(words[place])
+            else:
+                found[" ".join(longest)] = None
+            place += len(longest or " ")
+        return [] if _DENIED.search(" ".join(others)) else [self._loose[key] for key in found]
 
 
 def _stands_alone(loose: str) -> bool:
     """Tell whether a label is long enough to be told from other words of a sentence: not "a" or "1"."""
     return _UNSPACED.search(loose) is not None or (len(loose) > 1 and not loose.isdigit())
-
-
-def _bounded(loose: str) -> str:
-    return re.escape(loose) if _UNSPACED.search(loose) else rf"(?<!\w){re.escape(loose)}(?!\w)"

@@ -24,6 +24,7 @@ SURFACE = {
     "select": {"run", "overrides", "as_json"},
     "key": {"name", "file"},
     "schema": {"markdown"},
+    "init": {"labeled", "unlabeled", "test", "output", "model", "kind", "question", "answer", "force"},
     "run": {"config", "overrides", "until", "env", "as_json"},
     "plan": {"config", "overrides", "as_json"},
     "preview": {"config", "overrides", "n", "sample", "as_json"},

@@ -8,6 +8,7 @@ from semievol import config
 from semievol.config import Collaborator, DeepSpeedTrainer, EngineConfig, SelectConfig
 from semievol.config.labeling import LabelConfig
 from semievol.errors import UserError
+from semievol.tasks import Row
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 MINIMAL = """
@@ -95,6 +96,11 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("label.collaborators=[{k: 1}]", r"missing required key\(s\): label.collaborators\[0\].name"),
         ("label.collaborators=[{name: a, model: round-0}]", "label.collaborators: none takes part in round 0"),
         ("rounds=0", "rounds: must be greater than 0, is 0"),
+        ("data.test=1.5", "data.test: must be a file, .* or a fraction such as 0.2, is 1.5"),
+        ("data.test=0", "data.test: must be a file, .*, is 0"),
+        ("data.test=null", "data.test: must be a file, .*, is nothing"),
+        ("data.validation=1", "data.validation: must be .* a fraction such as 0.2, is 1"),
+        ("data={test: 0.6, validation: 0.4}", "data.test: with validation it takes 1 of the labeled rows"),
     ],
 )
 def test_what_is_wrong_is_named(path: Path, override: str, message: str) -> None:
@@ -109,11 +115,79 @@ def test_neighbours_do_not_vote_by_bm25(path: Path) -> None:
         config.load(str(path), [voting, "retrieve.by=bm25"])
 
 
-@pytest.mark.parametrize("setting", ["select.per=answer", "select.max_per_answer=5", "label.mode=score"])
+@pytest.mark.parametrize(
+    "setting", ["select.per=answer", "select.max_per_answer=5", "label.mode=score", "evaluate.mode=score"]
+)
 def test_what_needs_a_closed_answer_set_is_refused_without_one(path: Path, setting: str) -> None:
     config.load(str(path), [setting])
     with pytest.raises(UserError, match=f"{setting.split('=')[0]}.* needs answers from a closed set"):
         config.load(str(path), [setting, "task.kind=open_ended", "data.columns.options=null"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label", "evaluate"),
+    [
+        ([], "sample", "sample"),
+        (["label.mode=score"], "score", "sample"),
+        (["task.kind=classification"], "score", "score"),
+        (["task={kind: classification, labels: [a, b]}"], "score", "score"),
+        (["task={kind: classification, multiple: true}"], "sample", "sample"),
+        (["task.kind=classification", "label.mode=sample"], "sample", "score"),
+        (["task.kind=classification", "evaluate.mode=sample"], "score", "sample"),
+        (["task.kind=classification", "label.collaborators=[{name: a, samples: 4}]"], "sample", "score"),
+        (
+            ["task.kind=classification", "label.collaborators=[{name: a, endpoint: 'http://h/v1'}]"],
+            "sample",
+            "score",
+        ),
+        (["task.kind=classification", "engine.kind=openai", "trainer={kind: openai}"], "sample", "sample"),
+        (["task.kind=numeric"], "sample", "sample"),
+    ],
+)
+def test_labels_are_scored_where_that_can_be(path: Path, overrides: list[str], label: str, evaluate: str) -> None:
+    found = config.load(str(path), overrides)
+    assert (found.label_how["mode"], found.evaluate_how["mode"]) == (label, evaluate)
+    longer = config.load(str(path), [*overrides, "label.max_tokens=99", "evaluate.max_tokens=99"])
+    assert (longer.label_how == found.label_how) == (label == "score")  # nothing is generated
+    assert (longer.evaluate_how == found.evaluate_how) == (evaluate == "score")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task={kind: classification, labels: [yes, no]}"], "task.*labels: put quotes around yes, no"),
+        (["task={kind: classification, labels: [a]}"], "at least two"),
+        (["task={kind: classification, labels: [a, A]}"], "'a' and 'A' differ in case"),
+        (
+            ["task={kind: classification, multiple: true}", "label.mode=score"],
+            "label.mode: score .*several labels a row",
+        ),
+        (
+            ["task={kind: classification, show: likeliest}", "serving.neighbors=0"],
+            "serving.neighbors: must be at least 1",
+        ),
+        (
+            ["task.kind=classification", "evaluate.mode=score", "engine.kind=openai", "trainer={kind: openai}"],
+            "evaluate.mode: score needs the exact .*Use evaluate.mode: sample",
+        ),
+        (
+            ["task.kind=classification", "label.mode=score", "label.collaborators=[{name: a, samples: 4}]"],
+            "samples: more than one needs label.mode: sample",
+        ),
+    ],
+)
+def test_what_classification_refuses(path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config.load(str(path), overrides)
+
+
+def test_label_sets_of_yaml(path: Path) -> None:
+    described = config.load(str(path), ["task={kind: classification, labels: {spam: unwanted, 1: ''}}"]).task
+    assert described.choices(Row("", [], None, None)) == ["spam", "1"]
+    again = config.loads(
+        config.to_yaml(config.load(str(path), ["task={kind: classification, labels: ['no', 1]}"])), [], "x"
+    )
+    assert again.task.choices(Row("", [], None, None)) == ["no", "1"]
 
 
 def test_gpus_of_an_engine_are_those_that_its_model_is_split_over(path: Path) -> None:
@@ -134,12 +208,24 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
         UserError, match=r"missing required key\(s\): data.labeled, data.test, data.unlabeled, model.base"
     ):
         config.load(str(file))
+    with pytest.raises(
+        UserError, match=r"missing .* data.test, .*; data.test=0.2 holds back a fifth of the labeled rows"
+    ):
+        config.load(str(file))
     file.write_text("- a list")
     with pytest.raises(UserError, match="mapping"):
         config.load(str(file))
     file.write_text("a: [")
     with pytest.raises(UserError, match="YAML"):
         config.load(str(file))
+
+
+def test_held_back_rows_are_files_or_shares(path: Path) -> None:
+    data = config.load(str(path), ["data.test=0.2", "data.validation=v/*.csv"]).data
+    assert data.carved == {"test": 0.2} and data.validation == "v/*.csv"
+    assert config.of_run(config.to_yaml(config.load(str(path), ["data.test=0.2"])), [], "x").data.carved == {
+        "test": 0.2
+    }
 
 
 def test_every_config_in_the_repository_loads() -> None:

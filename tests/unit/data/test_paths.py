@@ -44,3 +44,11 @@ def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypa
         "org/name",
         "round-0",
     ]
+
+
+def test_a_share_of_the_labeled_rows_is_no_path() -> None:
+    data = DataConfig(labeled="/l.csv", unlabeled="/u.csv", test=0.2, validation="v.csv")
+    config = RunConfig(name="x", storage="/runs", data=data, model=ModelConfig(base="/m"))
+    assert paths.absolute(config).data.test == 0.2
+    assert paths.relative(config) == ["data.validation"]
+    assert "data.test" not in paths.local(config)

@@ -29,7 +29,7 @@ def test_lines_that_are_no_rows_are_broken_and_the_rest_goes_on(tmp_path: Path) 
     assert [isinstance(row, Broken) for _, row in rows(tmp_path / "a.csv")] == [False, True, False]
     (tmp_path / "c.csv").write_bytes(b"q,a\n1,2\n1\r,2\n4,5\n")
     _, (_, torn), (_, last) = rows(tmp_path / "c.csv")
-    assert isinstance(torn, Broken) and torn.raw == "1\r,2\n" and last == {"q": "4", "a": "5"}
+    assert isinstance(torn, Broken) and torn.raw == "1\r,2" and last == {"q": "4", "a": "5"}
     (tmp_path / "b.jsonl").write_text('\ufeff{"q": 1}\nnot json\n[1]\n\n{"q": 2}')
     got = rows(tmp_path / "b.jsonl")
     assert [number for number, _ in got] == [1, 2, 3, 5]
@@ -37,11 +37,12 @@ def test_lines_that_are_no_rows_are_broken_and_the_rest_goes_on(tmp_path: Path) 
     assert readers.columns(str(tmp_path / "b.jsonl")) == ["q"]
 
 
-def test_bytes_that_are_not_utf8_reach_the_validator(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"q\ncaf\xe9\n")
-    ((_, row),) = rows(tmp_path / "a.csv")
+def test_damaged_utf8_reaches_the_validator(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("q\nsüß\nschön\n".encode() + b"caf\xe9\n")
+    (_, first), _, (_, last) = rows(tmp_path / "a.csv")
+    assert first == {"q": "süß"}
     with pytest.raises(UnicodeEncodeError):
-        row["q"].encode()
+        last["q"].encode()
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -68,4 +69,4 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=path.name):
             rows(path)
     with pytest.raises(UserError, match="not the name of a data file"):
-        rows(tmp_path / "a.xlsx")
+        rows(tmp_path / "a.docx")

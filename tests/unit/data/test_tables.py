@@ -26,7 +26,7 @@ def test_a_good_row_in_every_notation() -> None:
     assert check(GOOD) == expected
     assert check(GOOD | {"options": ["x", "y", "z"], "answer": "y"}) == expected
     assert check(GOOD | {"question": " Which?\n"}) == expected
-    assert check(GOOD | {"options": [1, 2.5, True]}).options == ["1", "2.5", "True"]
+    assert check(GOOD | {"options": [1, 2.5, True]}).options == ["1", "2.5", "true"]
     assert check({k: GOOD[k] for k in ("question", "options")}, answer_column=None).answer is None
 
 

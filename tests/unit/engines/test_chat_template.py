@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("transformers")
-
 from semievol.engines import templates
 from semievol.engines.chat_template import ChatTemplate
 from semievol.errors import UserError

@@ -13,7 +13,7 @@ from tests.support.tokenizer import numbers
 
 
 class OneAtATime:
-    """As vLLM's tokenizers of Mistral and DeepSeek: it takes no list of conversations."""
+    """As the tokenizer of mistral-common: it renders no template."""
 
     def apply_chat_template(self, messages: list[dict[str, str]], **options: Any) -> list[int]:
         return [len(messages[-1]["content"])]

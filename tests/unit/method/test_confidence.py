@@ -15,6 +15,7 @@ from semievol.method.confidence import (
     vote,
 )
 from semievol.tasks import Row
+from semievol.tasks.classification import Classification
 from semievol.tasks.multiple_choice import MultipleChoice
 
 TASK = MultipleChoice()
@@ -123,3 +124,52 @@ def test_neighbours_vote_by_similarity_and_in_the_terms_of_the_row() -> None:
     assert vote(TASK, row, [(foreign, 1.0)]) is None
     assert vote(TASK, row, []) is None
     assert vote(TASK, row, [(no, 0.1)]) == {"B": 1.0}
+
+
+def test_shares_over_a_thousand_labels_mix_and_the_surer_of_two_equal_answers_wins() -> None:
+    labels = [f"label {i}" for i in range(1000)]
+    sure = dict.fromkeys(labels, 0.1 / 999) | {"label 7": 0.9}
+    flat = dict.fromkeys(labels, 0.001)
+    compared = []
+
+    def counting(a: str, b: str) -> bool:
+        compared.append((a, b))
+        return a == b
+
+    given = [from_distribution("a", sure), from_distribution("b", flat), from_distribution("c", sure)]
+    shares = mixture(counting, given)
+    assert not compared  # equal names need no comparison, and one distribution's names differ
+    assert len(shares) == 1000 and sum(shares.values()) == pytest.approx(1)
+    found = verdict(counting, given)
+    assert found is not None and found.answer == "label 7" and found.shares["label 7"] == pytest.approx(1.801 / 3)
+    assert found.vote_entropy == pytest.approx(entropy(shares.values()))
+    assert found.agreement == pytest.approx(2 / 3)
+    tied = verdict(same, [Response("a", "A", 0.5), Response("b", "B", 0.4)])
+    assert tied is not None and tied.answer == "B"
+
+
+def test_of_sets_each_label_is_believed_by_its_own_share() -> None:
+    topics = Classification(labels=["sport", "politics", "arts"], multiple=True)
+
+    def sets(*answers: str | None) -> list[Response]:
+        return [Response(f"c{i}", answer, 0.1 * (i + 1), 0.2) for i, answer in enumerate(answers)]
+
+    given = sets('["sport", "arts"]', '["sport"]', '["arts", "sport"]', '["sport", "politics"]')
+    found = verdict(topics.same, given, task=topics)
+    assert found is not None
+    assert found.answer == '["sport"]'  # arts has half of the responses, and not more
+    assert found.shares == pytest.approx({"sport": 1.0, "arts": 0.5, "politics": 0.25})
+    assert found.agreement == 0.25 and found.nll == pytest.approx(0.2)
+    assert found.vote_entropy == pytest.approx(entropy([0.5, 0.5]) + entropy([0.25, 0.75]))
+    # No response need give just the labels that most have.
+    split = verdict(
+        topics.same, sets('["sport", "arts"]', '["arts", "politics"]', '["sport", "politics"]'), task=topics
+    )
+    assert split is not None and split.answer == '["sport", "politics", "arts"]'
+    assert split.agreement == 0 and split.nll == pytest.approx(0.2)
+    empty = verdict(topics.same, sets("[]", "[]", '["arts"]', None), task=topics)
+    assert empty is not None and empty.answer == "[]" and empty.agreement == 0.5
+    decided = verdict(topics.same, given, decided=Response("j", '["arts"]', 0.3), task=topics)
+    assert decided is not None and (decided.answer, decided.nll) == ('["arts"]', 0.3)
+    assert decided.shares["sport"] == 1.0  # the votes stay what they were
+    assert agree(topics.same, sets('["arts", "sport"]', '["sport", "arts"]'))

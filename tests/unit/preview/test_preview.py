@@ -181,3 +181,14 @@ def test_two_answers_stand_for_those_of_collaborators(project: Path, capsys: pyt
     proposed = re.findall(r"^    - Answer: (.*)$", text, re.MULTILINE)
     assert len(set(proposed)) == 2
     assert "trained on:\n    Answer: 000000000<|end|>" in text
+
+
+def test_parts_are_carved_and_headers_shared_as_in_a_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = project / "shards"
+    folder.mkdir()
+    lines = [f'question {n},"[""x"", ""y""]",{"AB"[n % 2]}' for n in range(40)]
+    (folder / "0.csv").write_text("\n".join(["question,options,answer", *lines[:20]]))
+    (folder / "1.csv").write_text("\n".join(lines[20:]))
+    _, found = seen(project, capsys, f"data.labeled={folder}", "data.test=0.25", "-n", "1")
+    assert (found["rows"]["labeled"]["usable"], found["rows"]["test"]["usable"]) == (30, 10)
+    assert found["rows"]["labeled"]["rows"] == 40 and found["labels"] == {"A": 15, "B": 15}

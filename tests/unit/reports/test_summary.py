@@ -100,3 +100,26 @@ def test_of_several_rounds_the_last_one_stands_for_the_run(capsys: pytest.Captur
     report.print_result(figures)
     printed = capsys.readouterr().out
     assert "round-1" in printed and "evolved against previous: 2 gained, 0 lost, p = 0.5" in printed
+
+
+def test_labels_are_reported_one_by_one_the_most_frequent_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"precision": 0.5, "recall": 0.25, "f1": 0.3333}
+    labels = {f"label | {i}": figures | {"support": i} for i in range(77)}
+    confusions = [{"true": "a\nb", "answered": None, "rows": 4}, {"true": "a", "answered": "b", "rows": 2}]
+    stages = finished()
+    by_label = {"macro_f1": 0.31, "labels": labels, "confusions": confusions}
+    stages["evaluate/evolved", 0] = replace(INGEST, metrics=MODEL | by_label)
+    stages["ingest", 0] = replace(INGEST, metrics=DATA | {"labels": {f"label {i}": 9 for i in range(77)}})
+    found = summary(stages)
+    assert len(found["models"]["evolved"]["labels"]) == 77
+    readme = report.run_readme(found)
+    assert "## Labels of evolved\n\nMacro-F1 0.310. The 20 most frequent of 77; summary.json has all." in readme
+    assert "| label \\| 76 | 0.500 | 0.250 | 0.333 | 76 |" in readme and "label \\| 56 " not in readme
+    assert "| a b | (no answer) | 4 |" in readme and "| a | b | 2 |" in readme
+    assert "77 labels in the labeled rows: label 0 9, label 1 9" in readme and "label 20" not in readme
+    assert "## Labels" not in report.run_readme(summary(finished()))
+    report.print_selection(
+        {"round": 0, "selected": 3, "selected_by_answer": {"[red]": 3}, "rejected": {}, "confidence": "nll"}
+        | {"entropy_threshold": 0.1, "pseudo_labels": None}
+    )
+    assert "[red]: 3" in capsys.readouterr().out

@@ -1,11 +1,13 @@
 """Which stages run again after what change."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 import semievol
 from semievol import config, stages
+from semievol.data import storage
 from semievol.reports import summary
 from semievol.runs.pipeline import Pipeline
 from tests.support.stages import idle_stages
@@ -35,7 +37,7 @@ def run(file: str, *overrides: str) -> Pipeline:
 
 def test_an_upgrade_runs_only_the_stages_that_changed(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = idle_stages(monkeypatch)
-    order = [stage.name for stage in stages.registry() if stage.name != "evaluate/retrieve"]
+    order = [stage.name for stage in stages.registry() if stage.wanted(config.load(file))]
     pipeline = run(file)
     folder, steps = pipeline.folder, pipeline._steps
     assert ran == order
@@ -77,3 +79,45 @@ def test_a_setting_runs_again_what_depends_on_it(
     ran.clear()
     run(file, override)
     assert ran[: len(first) or 1] == first
+
+
+def test_the_same_bytes_uploaded_again_run_nothing_again(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = idle_stages(monkeypatch)
+    config_of_run, reads = config.load(file, []), []
+    sha256 = storage.sha256
+    monkeypatch.setattr(storage, "sha256", lambda uri: reads.append(uri) or sha256(uri))
+
+    def inputs_read() -> list[str]:
+        found = [uri for uri in reads if uri.endswith(".csv")]
+        reads.clear()
+        return found
+
+    Pipeline(config_of_run, lambda _: None).plan()
+    assert inputs_read() == []  # there is nothing yet to compare the content with
+    run(file)
+    assert len(inputs_read()) == 3
+    ran.clear()
+    for name in ("labeled", "unlabeled", "test"):
+        path = Path(getattr(config_of_run.data, name))
+        os.utime(path, ns=(1, 1))
+    assert {step.state for step in Pipeline(config_of_run, lambda _: None).plan()} == {"done"}
+    assert len(inputs_read()) == 3  # once: their times are new
+    run(file)
+    assert ran == [] and inputs_read() == []
+    Path(config_of_run.data.test).write_text(f"question,options,answer\nq TEST,{ROW},A\n")
+    run(file)
+    assert ran[0] == "ingest" and len(inputs_read()) == 1
+
+
+def test_what_prompts_list_of_a_label_set_reads_no_file_again(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = idle_stages(monkeypatch)
+    run(file, "task={kind: classification, labels: [A, B]}")
+    ran.clear()
+    run(file, "task={kind: classification, labels: {A: a letter, B: another}, show: all}")
+    assert ran[:2] == ["warmup", "evaluate/base"]
+    ran.clear()
+    run(file, "task={kind: classification, labels: [A, B], show: likeliest}")
+    assert ran[0] == "index" and {"warmup", "evaluate/retrieve", "label"} <= set(ran)
+    ran.clear()
+    run(file, "task={kind: classification, labels: [A, B, C], show: likeliest}")
+    assert ran[0] == "ingest"

@@ -52,6 +52,30 @@ def test_promotions_follow_the_test_rows_and_are_all_recorded(run: str) -> None:
     assert [entry.action for entry in promotion.history(folder)] == ["promote"] * 4 + ["rollback"] * 3
 
 
+def test_validation_rows_decide_where_there_are_some(run: str) -> None:
+    folder, settings = promotion.open_run(run, ["data.validation=0.1"])
+    with pytest.raises(UserError, match="round 3 is not evaluated yet"):
+        promotion.promote(folder, settings, 3)
+    for stage, number, accuracy, rows in (
+        ("base", 0, 0.5, 2),
+        ("evolved", 3, 0.6, 2),
+        ("evolved", 1, 0.4, 2),
+        ("evolved", 2, 0.9, 1),
+    ):
+        here = folder.stage(f"validate/{stage}", number)
+        storage.write_table(f"{here}/rows/a.parquet", pa.table({"row_id": list(range(rows))}))
+        manifest = Manifest(f"validate/{stage}", "print", Rows(2, 2), {"accuracy": accuracy})
+        storage.write_text(f"{here}/manifest.json", json.dumps(asdict(manifest)))
+    promoted = promotion.promote(folder, settings, 3)  # the worst on the test rows
+    assert (promoted.accuracy, promoted.against) == (0.6, 0.5)
+    for number, message in (
+        (1, r"0\.400 on the validation rows, round-3 0\.600: worse"),
+        (2, "different validation rows"),
+    ):
+        with pytest.raises(UserError, match=message):
+            promotion.promote(folder, settings, number)
+
+
 def test_where_the_weights_of_a_name_are(run: str) -> None:
     folder, settings = promotion.open_run(run)
     assert promotion.model_of(folder, settings, "base")[0] == "m"

@@ -25,11 +25,15 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     these = [Round(0, (A,)), Round(1), Round(2, (B,)), Round(3)]
     found = inputs(these)
     steps = [[stage for stage, number in found if number == n] for n in range(4)]
-    assert steps[0] == [stage.name for stage in registry() if stage.name != "evaluate/retrieve"]
-    later = [stage.name for stage in registry() if stage.scope is Scope.ROUND]
+    wanted = [stage for stage in registry() if stage.wanted(run_config())]  # without validation rows, and evaluate.k: 0
+    assert steps[0] == [stage.name for stage in wanted]
+    assert {stage.name for stage in registry() if stage not in wanted} == {
+        *("evaluate/retrieve", "validate/retrieve", "validate/base", "validate/evolved")
+    }
+    later = [stage.name for stage in wanted if stage.scope is Scope.ROUND]
     assert steps[1] == steps[3] == later
     assert {"label", "select", "finetune", "evaluate/evolved", "evaluate/compare"} <= set(later)
-    assert steps[2] == [stage.name for stage in registry() if stage.scope is not Scope.ONCE]
+    assert steps[2] == [stage.name for stage in wanted if stage.scope is not Scope.ONCE]
     assert set(steps[2]) == {"ingest", "retrieve", *later}
     assert found["label", 0]["warmup"] == ("warmup", 0)
     assert found["label", 1] == {"ingest": ("ingest", 0), "warmup": ("finetune", 0), "retrieve": ("retrieve", 0)}
@@ -47,6 +51,22 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     for key, read in found.items():
         assert set(read.values()) <= before
         before.add(key)
+
+
+def test_validation_rows_are_answered_by_the_models_that_a_run_decides_about() -> None:
+    config = run_config()
+    config.data.validation, config.evaluate.k = 0.1, 2
+    found = inputs([Round(0, (A,)), Round(1)], config)
+    assert found["validate/retrieve", 0] == {"ingest": ("ingest", 0), "index": ("index", 0)}
+    assert found["validate/base", 0] == {"ingest": ("ingest", 0), "validate/retrieve": ("validate/retrieve", 0)}
+    assert found["validate/evolved", 1]["finetune"] == ("finetune", 1)
+    assert ("validate/base", 1) not in found and ("validate/warm", 0) not in found
+    compared = found["evaluate/compare", 1]
+    assert compared["validate/previous"] == ("validate/evolved", 0)
+    assert compared["validate/evolved"] == ("validate/evolved", 1)
+    order = list(found)
+    assert order.index(("validate/base", 0)) == order.index(("evaluate/base", 0)) + 1  # with the same engine
+    assert order.index(("validate/evolved", 1)) == order.index(("evaluate/evolved", 1)) + 1
 
 
 def test_a_collaborator_with_the_weights_of_a_round_takes_part_after_it() -> None:
@@ -82,7 +102,7 @@ def test_until_ends_a_round_at_a_stage() -> None:
         ({0: Record((A, B))}, [B], [(B,)]),
         ({0: Record((A,))}, [], [(A,)]),  # nothing to start over with
         ({0: Record((A,), finished=True)}, [], [(A,)]),  # frozen
-        ({0: Record((A,), finished=True)}, [replace(A, mtime_ns=2)], [(A,)]),
+        ({0: Record((A,), finished=True)}, [replace(A, sha256="other")], [(A,)]),
         ({0: Record((A,), finished=True), 2: Record((B,))}, [B], [(A,), (), (B,)]),
         ({0: Record((A,), finished=True), 1: Record((B,))}, [A, C], [(A,), (C,)]),
     ],
@@ -91,10 +111,11 @@ def test_rounds_that_were_begun(records: dict[int, Record], listing: list[FileEn
     assert rounds.settled(records, listing) == [Round(number, own) for number, own in enumerate(files)]
 
 
-def test_files_that_are_not_recorded_with_equal_size_and_time_are_new() -> None:
+def test_files_that_are_not_recorded_with_equal_content_are_new() -> None:
     begun = [Round(0, (A,)), Round(1), Round(2, (B,))]
     assert rounds.new_files(begun, [A, B]) == rounds.new_files(begun, []) == ()
-    assert rounds.new_files(begun, [replace(A, mtime_ns=2), B, C]) == (replace(A, mtime_ns=2), C)
+    assert rounds.new_files(begun, [replace(A, mtime_ns=2), B]) == ()
+    assert rounds.new_files(begun, [replace(A, sha256="other"), B, C]) == (replace(A, sha256="other"), C)
 
 
 def walk(config: RunConfig, begun: list[Round], gained: dict[int, bool], arrived: tuple = ()) -> list[Round]:

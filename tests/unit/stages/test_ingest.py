@@ -82,7 +82,7 @@ def test_files_without_chats_are_told_the_way_out(tmp_path: Path) -> None:
 def test_a_store_that_fails_for_a_moment_does_not_break_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Collection[str]] = []
 
-    def read(uri: str, wanted: Collection[str], lasting: bool = False) -> Iterator[tuple[int, Any]]:
+    def read(uri: str, wanted: Collection[str], *_: Any, lasting: bool = False) -> Iterator[tuple[int, Any]]:
         reads.append(wanted)
         for position in (1, 2, 4, 5):
             if position == 4 and (lasting or len(reads) == 1):
@@ -95,7 +95,7 @@ def test_a_store_that_fails_for_a_moment_does_not_break_a_shard(monkeypatch: pyt
     assert [position for position, _ in ingest._readable("s3://f", CONFIG)] == [1, 2, 4, 5]
     assert len(reads) == 2 and set(reads[0]) == {"question", "options", "answer", "source"}
 
-    monkeypatch.setattr(readers, "read", lambda uri, wanted: read(uri, wanted, lasting=True))
+    monkeypatch.setattr(readers, "read", lambda uri, wanted, *_: read(uri, wanted, lasting=True))
     monkeypatch.setattr(storage, "sha256", lambda uri: "")
     *rows, (position, broken) = ingest._readable("s3://f", CONFIG)
     assert [number for number, _ in rows] == [1, 2] and position == 3

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from semievol.config import PromptConfig
+from semievol.method.prompts import Prompts
 from semievol.tasks import Row
 from semievol.tasks.classification import Classification
 from tests.support.task_contract import ROWS, TEXTS, check
@@ -147,25 +149,29 @@ def test_labels_that_are_found_in_the_labeled_rows() -> None:
 
 
 def test_what_prompts_list() -> None:
-    assert MOODS.instruct(ROW).endswith("Labels:\n- positive\n- negative\n- neutral")
+    assert MOODS.listing(ROW).endswith("Labels:\n- positive\n- negative\n- neutral")
     described = Classification(labels={"spam": "nobody asked for it", "ham": ""})
-    assert described.instruct(ROW).endswith("- spam: nobody asked for it\n- ham")
+    assert described.listing(ROW).endswith("- spam: nobody asked for it\n- ham")
     options = Row("Which?", ["x", "y"], "A mail.", None)
     assert described.ask(options) == "A mail.\n\nWhich?" and described.ignores == ("options",)
     names = [f"a label with a longer name {i}" for i in range(200)]
     large = learned(*names)
     assert large.instruct(ROW) == "Answer with the label alone."
     assert large.choices(ROW) and len(large.choices(ROW) or ()) == 200
-    assert learned(*names, show="all").instruct(ROW).count("\n- ") == 200
-    assert learned(*names, show_tokens=10_000).instruct(ROW).count("\n- ") == 200
+    assert learned(*names, show="all").listing(ROW).count("\n- ") == 200
+    assert learned(*names, show_tokens=10_000).listing(ROW).count("\n- ") == 200
     assert Classification(labels=["x", "y"], show="none").instruct(ROW) == "Answer with the label alone."
     likeliest = learned(*names, show="likeliest", show_tokens=32)
     assert likeliest.lists_candidates and not large.lists_candidates
     shortlist = likeliest.shortlist([names[7], "unheard of", names[7], *names])
     assert shortlist == [names[7], *names[:3]]  # 32 tokens are about 128 bytes
     shown = Row("Which?", [], None, None, candidates=shortlist)
-    assert likeliest.instruct(shown).count("\n- ") == 4 and likeliest.listed(shown) == shortlist
+    assert likeliest.listing(shown).count("\n- ") == 4 and likeliest.listed(shown) == shortlist
     assert likeliest.instruct(ROW) == "Answer with the label alone."
+    assert MOODS.instruct(ROW) == "Answer with one of these labels alone."
+    assert learned(*names).longest > len(names[-1]) // 2 and Classification().longest == 0
+    own = Prompts(MOODS, PromptConfig(instruction="How does it sound?")).messages(ROW)[-1]["content"]
+    assert own.endswith("How does it sound?\nLabels:\n- positive\n- negative\n- neutral")
     assert learned("x" * 500, "y", show="likeliest", show_tokens=1).shortlist(["x" * 500, "y"]) == ["x" * 500]
 
 

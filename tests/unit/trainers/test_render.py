@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from semievol.data.tables import LABELED
 from semievol.engines.chat_template import ChatTemplate
+from semievol.engines.templates import OWN_TEMPLATE
 from semievol.method.prompts import Prompts
 from semievol.tasks.chat import Chat
 from semievol.trainers import render
@@ -26,10 +27,10 @@ HISTORY = [
 
 
 def rendered(monkeypatch: pytest.MonkeyPatch, task: Chat, max_length: int) -> dict:
-    monkeypatch.setattr(render, "_template", lambda model: ChatTemplate(numbers()))
+    monkeypatch.setattr(render, "_template", lambda *_: ChatTemplate(numbers()))
     record = {"row_id": 1, "question": "6", "options": [], "history": HISTORY, "fields": [], "answer": "7"}
     batch = pa.Table.from_pylist([record], schema=LABELED)
-    [row] = render._messages(batch, Source("nowhere"), Prompts(task), "m", max_length).to_pylist()
+    [row] = render._messages(batch, Source("nowhere"), Prompts(task), "m", OWN_TEMPLATE, max_length).to_pylist()
     assert row["completion"] == [{"role": "assistant", "content": "7"}]
     return row
 

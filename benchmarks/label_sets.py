@@ -1,0 +1,203 @@
+"""Scores over large label sets: how many requests does a row take, and how much faster is that than a request for each label?
+
+    python -m benchmarks.label_sets
+
+77 labels are the categories of banking77, 1,000 are "CATEGORY, WORD", where WORD is one of the 12 most frequent first words of
+the questions, or "other". Both are asked about without naming the labels, so prompts are short, which favors the peer. Two
+models are asked: the small one as it is, and one trained on both tasks for a minute or two, as after a warm-up.
+
+requests_per_row     of `Engine.score`
+vs_each_label        rows/s over the peer: one request for each label to the same engine, the label appended to the prompt's
+                     tokens, with `prompt_logprobs`
+largest_difference   between the probabilities of both
+right                rows whose likeliest label is the right one
+untrained            the same figures for the model as it is
+
+Each model has a process of its own, which asks in turns; speeds are medians over the repeats. Prints one JSON object as its
+last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semievol.config import EngineConfig
+from semievol.engines import load
+from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.vllm import VLLMEngine
+from semievol.method.prompts import Messages
+
+SHARED = Path(__file__).parents[2] / "shared"
+ROWS = {77: (48, 6), 1000: (48, 2)}  # of a repeat: for us, for the peer
+BATCH = 16
+
+Task = list[tuple[Messages, str]]  # prompts with their labels
+
+
+def tasks(split: str) -> dict[int, tuple[Task, list[str]]]:
+    """Return for each size of a label set its task and its labels."""
+    rows = {name: read(name) for name in ("train", split)}
+    first = Counter(text.split()[0].lower() for text, _ in rows["train"])
+    words = [*(word for word, _ in first.most_common(12)), "other"]
+    categories = sorted({category for _, category in rows["train"]})
+    pairs = [f"{category}, {word}" for category in categories for word in words][:1000]
+
+    def word_of(text: str) -> str:
+        word = text.split()[0].lower()
+        return word if word in words else "other"
+
+    tasks_of: dict[int, tuple[Task, list[str]]] = {
+        77: ([(ask(text, "Category?"), category) for text, category in rows[split]], categories),
+        1000: (
+            [(ask(text, "Category, word?"), f"{category}, {word_of(text)}") for text, category in rows[split]],
+            pairs,
+        ),
+    }
+    return tasks_of
+
+
+def read(split: str) -> list[tuple[str, str]]:
+    with (SHARED / "data" / "banking77" / f"{split}.csv").open(newline="") as file:
+        rows = [(record["text"].strip(), record["category"].replace("_", " ")) for record in csv.DictReader(file)]
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def ask(text: str, question: str) -> Messages:
+    return [{"role": "user", "content": f"{text}\n{question}"}]
+
+
+def train(model: str, out: Path, steps: int) -> None:
+    """Fine-tune on both tasks, all weights, at a falling learning rate."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    template = ChatTemplate(load_tokenizer(model))
+    exchanges = [pair for task, _ in tasks("train").values() for pair in task[: steps * BATCH // 2]]
+    random.Random(1).shuffle(exchanges)
+    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 1.02 - step / steps))
+    for step in range(steps):
+        batch = [
+            template.exchange(prompt, [{"role": "assistant", "content": label}])
+            for prompt, label in exchanges[step * BATCH : (step + 1) * BATCH]
+        ]
+        longest = max(len(row["input_ids"]) for row in batch)
+        ids, labels = (
+            torch.tensor([row[name] + [fill] * (longest - len(row[name])) for row in batch])
+            for name, fill in (("input_ids", 0), ("labels", -100))
+        )
+        loss = net(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 50 == 0:
+            print(f"step {step} of {steps}: loss {loss.item():.2f}", flush=True)
+    net.save_pretrained(out)
+    template._tokenizer.save_pretrained(out)
+
+
+async def each_label(engine: VLLMEngine, prompt: Messages, labels: list[str]) -> list[float]:
+    """The peer: a request for each label, with the log-probabilities of its tokens."""
+    asked = await engine._batches.tokenize(prompt)
+    tokens = [engine.tokenizer.encode(label, add_special_tokens=False) for label in labels]
+    requests = (
+        engine._request(asked + ids, 1, temperature=0.0, prompt_logprobs=0, flat_logprobs=True) for ids in tokens
+    )
+    done = await asyncio.gather(*requests)
+    logs = np.array([sum(one.prompt_logprobs.logprobs[-len(ids) :]) for one, ids in zip(done, tokens, strict=True)])
+    shares = np.exp(logs - logs.max())
+    return list(shares / shares.sum())
+
+
+async def ours(engine: VLLMEngine, prompt: Messages, labels: list[str]) -> list[float]:
+    return await engine.score(prompt, labels)
+
+
+Ask = Callable[[VLLMEngine, Messages, list[str]], Awaitable[list[float]]]
+
+
+def timed(engine: VLLMEngine, how: Ask, task: Task, labels: list[str]) -> tuple[list[list[float]], float]:
+    """Ask about all rows at once. Return the scores and rows/s."""
+
+    async def together() -> list[list[float]]:
+        return await asyncio.gather(*(how(engine, prompt, labels) for prompt, _ in task))
+
+    started = time.perf_counter()
+    scores = asyncio.run(together())
+    return scores, len(task) / (time.perf_counter() - started)
+
+
+def measure(model: str, repeats: int) -> dict[str, dict[int, float]]:
+    engine = load(model, EngineConfig(dtype="float32"))
+    assert isinstance(engine, VLLMEngine)
+    figures: dict[str, dict[int, float]] = {}
+    for size, (task, labels) in tasks("test").items():
+        many, few = ROWS[size]
+        timed(engine, ours, task[-4:], labels), timed(engine, each_label, task[-1:], labels)  # a warm-up of each
+        before, speeds, right = engine.figures, [], 0
+        differences = []
+        for repeat in range(repeats):
+            rows = task[repeat * many : (repeat + 1) * many]  # others each time, for the prefix cache
+            scores, fast = timed(engine, ours, rows, labels)
+            peers, slow = timed(engine, each_label, rows[:few], labels)
+            speeds.append((fast, slow))
+            right += sum(labels[int(np.argmax(row))] == label for row, (_, label) in zip(scores, rows, strict=True))
+            differences += [float(np.abs(np.subtract(a, b)).max()) for a, b in zip(scores, peers, strict=False)]
+        rows_scored, requests = (engine.figures[name] - before[name] for name in ("scored_rows", "score_requests"))
+        seen = {
+            "requests_per_row": round(requests / rows_scored, 1),
+            "vs_each_label": round(statistics.median(fast / slow for fast, slow in speeds), 1),
+            "rows_per_s": round(statistics.median(fast for fast, _ in speeds), 2),
+            "each_label_rows_per_s": round(statistics.median(slow for _, slow in speeds), 3),
+            "largest_difference": round(max(differences), 6),
+            "right": round(right / rows_scored, 3),
+        }
+        for name, value in seen.items():
+            figures.setdefault(name, {})[size] = value
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(SHARED / "models" / "tiny-lm"))
+    parser.add_argument("--steps", type=int, default=300, help="of training, with 16 rows each")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", help="measure this model alone, as the processes that this one starts do")
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(measure(options.only, options.repeats)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        train(options.model, Path(folder), options.steps)
+        trained, untrained = (in_process(model, options.repeats) for model in (folder, options.model))
+    print(json.dumps(trained | {"untrained": untrained}))
+
+
+def in_process(model: str, repeats: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.label_sets", "--only", model, "--repeats", str(repeats)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps({model: figures}), flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

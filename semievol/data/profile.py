@@ -1,0 +1,172 @@
+"""Look at the first rows of data files: what each column holds, as far as a config depends on it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from semievol.data import readers, storage
+from semievol.data.tables import BadRow, cell_text
+from semievol.errors import UserError
+from semievol.tasks.parsing import decimals
+
+ROWS = 20_000  # of a split that are looked at, from the beginning of each file
+FILES = 20
+_KEPT = 1_000  # characters of a cell
+_ALL = 1 << 62  # bytes: no cell is too long to be looked at
+_UNITS = re.compile(r"(?<=[\d\s])(?:thousand|million|billion|trillion|percent|e[+-]?(?=\d))", re.IGNORECASE)
+_LETTER = re.compile(r"[^\W\d]")
+_NOTHING = frozenset({"", "null", "none", "nan", "n/a", "na"})
+
+
+@dataclass
+class Column:
+    """The cells of a column that were looked at."""
+
+    name: str
+    cells: list[str | None] = field(default_factory=list)  # the beginning of each, None where there is nothing
+    sizes: list[int] = field(default_factory=list)  # bytes of the filled cells
+    lists: dict[int, list[Any]] = field(default_factory=dict)  # the cells that are lists, by row
+    mappings: int = 0  # cells that are mappings
+
+    def add(self, value: Any) -> None:
+        """Add the next row's cell."""
+        if isinstance(value, dict):
+            self.mappings += 1
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        elif (items := as_list(value)) is not None:
+            self.lists[len(self.cells)] = items
+        try:
+            text = cell_text({"cell": value}, "cell", _ALL)
+        except BadRow:
+            text = ""
+        self.cells.append(text[:_KEPT] if text.lower() not in _NOTHING else None)
+        if self.cells[-1] is not None:
+            self.sizes.append(len(text.encode()))
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """The distinct values, with the number of their rows."""
+        return Counter(cell for cell in self.cells if cell is not None)
+
+    @property
+    def filled(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def mean(self) -> float:
+        """Bytes of a cell."""
+        return sum(self.sizes) / max(self.filled, 1)
+
+    @property
+    def longest(self) -> int:
+        return max(self.sizes, default=0)
+
+    @property
+    def repeats(self) -> float:
+        """Rows for each distinct value."""
+        return self.filled / max(len(self.counts), 1)
+
+    @cached_property
+    def listed(self) -> bool:
+        return len(self.lists) >= 0.5 * max(self.filled, 1)
+
+    @cached_property
+    def numeric(self) -> bool:
+        """Tell whether nearly all cells are numbers."""
+        found = sum(rows for value, rows in self.counts.items() if _is_number(value))
+        return found >= 0.95 * max(self.filled, 1)
+
+    @cached_property
+    def prose(self) -> float:
+        """The share of cells that may be sentences: several words, or a text without blanks between words."""
+        found = sum(rows for value, rows in self.counts.items() if len(value.split()) > 1 or not value.isascii())
+        return found / max(self.filled, 1)
+
+
+@dataclass
+class Profile:
+    """The first rows of the files of a split."""
+
+    pattern: str
+    files: int
+    rows: int
+    columns: dict[str, Column]
+    broken: int = 0  # lines that are no rows
+    more: bool = False  # there are rows that were not looked at
+    any_name: bool = False  # files of bare texts: their only column has whatever name is asked for
+
+    @property
+    def rows_seen(self) -> str:
+        return f"first {self.rows:,} rows" if self.more else f"{self.rows:,} rows"
+
+    @property
+    def amount(self) -> str:
+        """Say how many rows there are."""
+        at_least = f"more than {self.rows:,} rows" if self.more else f"{self.rows:,} rows"
+        return f"{at_least} in {self.files:,} files" if self.files > 1 else at_least
+
+    @property
+    def said(self) -> str:
+        """Say what was looked at."""
+        files = f"{self.rows_seen} of {self.files:,} files" if self.files > 1 else self.rows_seen
+        broken = f" (and {self.broken:,} lines that are no rows)" if self.broken else ""
+        return f"{files}{broken}: {', '.join(self.columns)}"
+
+
+def profile(pattern: str) -> Profile:
+    """Look at the files of a path, folder, glob or URI."""
+    files = storage.find(pattern)
+    if not files:
+        raise UserError(f"no file at '{pattern}' (a file, a folder, a glob or a URI)")
+    found = Profile(pattern, len(files), 0, {}, more=len(files) > FILES)
+    found.any_name = all(readers.format_of(file.uri) == ".txt" for file in files)
+    for file in files[:FILES]:
+        rows = readers.read(file.uri)
+        _add(found, (row for _, row in islice(rows, ROWS // min(len(files), FILES))))
+        found.more = found.more or next(rows, None) is not None
+    if not found.rows:
+        raise UserError(
+            f"'{pattern}' holds no row" + (f", and {found.broken:,} lines that are none" * bool(found.broken))
+        )
+    return found
+
+
+def _add(found: Profile, rows: Iterable[dict[str, Any] | readers.Broken]) -> None:
+    for row in rows:
+        if isinstance(row, readers.Broken):
+            found.broken += 1
+            continue
+        for name in row:
+            if name not in found.columns:
+                found.columns[name] = Column(name, [None] * found.rows)
+        for name, column in found.columns.items():
+            column.add(row.get(name))
+        found.rows += 1
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a text is a number and nothing else; "A1" and "label_1" are names."""
+    return not _LETTER.search(_UNITS.sub("", text)) and decimals.only(text) is not None
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """Return a cell as a list if it is one, or its notation in JSON or Python; else None."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str) or value[:1] != "[" or value[-1:] != "]":
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return found if isinstance(found, list) else None
+    return None

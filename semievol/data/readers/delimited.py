@@ -1,0 +1,293 @@
+"""Rows of CSV and TSV, by Python's csv in its strict mode.
+
+DuckDB reads most such files too, but it lost lines without a word after a quote that is never closed, dropped backslashes and
+characters, and has no line numbers. Here a line is a row, a part of a row, blank, or `Broken`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+from semievol.data.readers.base import Broken, Look, Reading, Rows
+
+_RECORD_CHARACTERS = 8 << 20  # of a row over several lines; a quote that is open for longer was never closed
+_SAMPLE_LINES, _SAMPLE_CHARACTERS = 5_000, 1 << 20
+_NONE = "\x1f"  # separates nothing in a text file: one column
+_SEPARATORS = (",", ";", "\t", "|", _NONE)
+_NAMES = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks", _NONE: "nothing (one column)", ",": "commas"}
+_HEADERLIKE = re.compile(r"[^\W\d][\w .:/()-]{0,40}")
+_BLANKS_BETWEEN_QUOTES = re.compile(r'"[^"]*"( "[^"]*")+\s*')  # as R's write.table does by default
+_ESCAPE = re.compile(r'\\(["\\]?)')
+_WHOLE = re.compile(r"-?\d+\.0")  # how pandas writes whole numbers of a column in which some are missing
+_OPEN, _EARLY = "a quote is opened and never closed", "text follows a closing quote"
+_WORD = re.compile(r"[^\s\"]{1,40}")
+Test = Callable[[list[str] | None], bool]
+Record = tuple[list[str], int, list[str], str]  # fields, number of the last line, lines, and why there are no fields
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file separates and quotes its fields."""
+
+    separator: str
+    quote: bool = True  # "..." holds separators and line ends
+    backslash: bool = False  # \\" is a quote inside of quotes; else "" is
+
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        if not self.quote:
+            return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE, strict=True)
+        if not self.backslash:
+            return csv.reader(lines, delimiter=self.separator, strict=True)
+        # The csv module drops each backslash; those that escape nothing are part of the text.
+        kept = (_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", line) for line in lines)
+        return csv.reader(kept, delimiter=self.separator, escapechar="\\", strict=True)
+
+    def fields(self, line: str) -> list[str] | None:
+        """Return the fields of one line by itself; None if its quotes do not fit."""
+        try:
+            return next(self.reader([line]), [])
+        except csv.Error:
+            return None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What the beginning of a file tells about all of it."""
+
+    dialect: Dialect
+    skip: int  # lines before the header
+    header: list[str]
+    in_file: bool  # whether the header is the first row of the file
+    whole: frozenset[int] = frozenset()  # the columns of whole numbers that are written as 3.0
+    missing: str = ""  # how the file writes a value that is missing, other than as nothing
+    words: frozenset[int] = frozenset()  # the columns that hold a single word or number in each row
+
+    def is_row(self, fields: list[str] | None) -> bool:
+        """Tell whether fields look like those of a row, and not like a piece of a text with separators in it."""
+        if not fields or not len(fields) == len(self.header) > 1:
+            return False
+        return bool(self.words) and all(_WORD.fullmatch(fields[i]) for i in self.words)
+
+
+def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
+    """Return the columns and first rows of a file from its first lines."""
+    begun = list(lines)
+    sheet = _sheet(begun, reading, separator)
+    found = [row for _, row in islice(_rows(iter(begun), sheet, reading), 100)]
+    first = [row for row in found if not isinstance(row, Broken)]
+    names = [name for name in sheet.header if name]
+    return Look(
+        names,
+        first,
+        reading.notes,
+        whole=True,
+        header=sheet.header if sheet.in_file else [],
+        backslash=sheet.dialect.backslash,
+        empty=not found,
+    )
+
+
+def rows(lines: Iterator[str], reading: Reading, separator: str = "") -> Rows:
+    """Yield the rows of a file. `separator`: the one that the file's name says."""
+    csv.field_size_limit(reading.line_bytes)
+    begun = beginning(lines)
+    return _rows(chain(begun, lines), _sheet(begun, reading, separator), reading)
+
+
+def beginning(lines: Iterable[str]) -> list[str]:
+    """Return enough lines to know a file by."""
+    taken: list[str] = []
+    size = 0
+    for line in islice(lines, _SAMPLE_LINES):
+        taken.append(line)
+        size += len(line)
+        if size > _SAMPLE_CHARACTERS:
+            break
+    return taken
+
+
+def records(lines: Iterable[str], dialect: Dialect, first: int = 1, is_row: Test | None = None) -> Iterator[Record]:
+    """Yield the fields of each record, the number of its last line, and its lines. Blank lines are skipped.
+
+    A line whose quotes do not fit yields the reason instead of fields, and reading goes on with the next line: a stray quote
+    costs one line. The same is done where a quoted field spans lines that by themselves pass `is_row`.
+    """
+    source = iter(lines)
+    again: deque[str] = deque()  # lines that were taken for a part of a quoted field
+    taken: list[str] = []
+
+    def feed() -> Iterator[str]:
+        size = 0
+        while (line := again.popleft() if again else next(source, None)) is not None:
+            size = size + len(line) if taken else 0
+            taken.append(line)
+            if size > _RECORD_CHARACTERS:
+                raise csv.Error("unexpected end of data")
+            yield line
+
+    literal = replace(dialect, quote=False)
+    reader, number = dialect.reader(feed()), first - 1
+    while True:
+        taken.clear()
+        problem = ""
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fields, problem = [], _OPEN if len(taken) > 1 or "unexpected end" in str(error) else _reason(error)
+        else:
+            if is_row and len(taken) > 1 and all(is_row(literal.fields(line)) for line in taken):
+                problem = _OPEN
+        if problem:
+            again.extendleft(reversed(taken[1:]))
+            number += 1
+            yield [], number, taken[:1], f"no CSV: {problem}"
+            reader = dialect.reader(feed())
+            continue
+        number += len(taken)
+        # Of a line with nothing but blanks or separators there is nothing to keep.
+        if any(fields) if len(fields) > 1 else len(taken) > 1 or taken[0].strip():
+            yield fields, number, taken, ""
+
+
+def _reason(error: csv.Error) -> str:
+    if "expected after" in str(error):
+        return _EARLY
+    return "a stray carriage return" if "new-line" in str(error) else str(error)
+
+
+def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
+    header, whole, width = sheet.header, sheet.whole, len(sheet.header)
+    literal = replace(sheet.dialect, quote=False)
+    found = records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1, sheet.is_row)
+    if sheet.in_file and (first := next(found, None)) and reading.wanted and not set(reading.wanted) & set(header):
+        yield first[1], Broken("the first line has the name of no column that is read", _raw(first[2]))
+    for fields, number, taken, problem in found:
+        if problem:
+            fields = (literal.fields(taken[0]) if _EARLY in problem else None) or []
+            if len(fields) != width:
+                yield number, Broken(problem, _raw(taken))
+                continue  # else `"Hello" she said,pos`: its quotes are text
+        while len(fields) > width and not fields[-1]:
+            fields.pop()  # separators at the end of a line
+        if len(fields) != width:
+            yield number, Broken(f"{len(fields)} fields, the header has {width}", _raw(taken))
+            continue
+        if sheet.missing:
+            fields = ["" if cell == sheet.missing else cell for cell in fields]
+        for column in whole:
+            fields[column] = fields[column].removesuffix(".0")
+        yield number, dict(zip(header, fields))  # noqa: B905 - of one length; strict=True is a third slower
+
+
+def _raw(taken: list[str]) -> str:
+    return "".join(taken).rstrip("\n")
+
+
+def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
+    """Find the dialect and the header of a file from its first lines, and note what is unusual."""
+    skip = 0
+    if begun and (said := re.fullmatch(r'"?sep=(.)"?', begun[0].strip(), re.IGNORECASE)):  # of Excel
+        skip, separator = 1, said[1]
+    sample = begun[skip:]
+    first = next((line for line in sample if line.strip()), "")
+    among = [separator] if separator else [sign for sign in _SEPARATORS if sign in first or sign == _NONE]
+    among += [" "] if not separator and _BLANKS_BETWEEN_QUOTES.fullmatch(first) else []
+    best = max((_judged(sample, sign, reading) for sign in among or [","]), key=lambda judged: judged.score)
+    usual = separator or ","
+    if best.dialect.separator not in (usual, _NONE):
+        reading.note(f"is separated by {_NAMES.get(best.dialect.separator, best.dialect.separator)}")
+    if best.dialect.backslash:
+        reading.note("has quotes that are escaped with backslashes")
+    if not best.dialect.quote:
+        reading.note("has no quoted fields: its quotes are text")
+    given = reading.shared.header
+    header = _distinct(list(given or best.header), reading)
+    whole, words = _columns(best.body, _WHOLE, gaps=True), _columns(best.body, _WORD)
+    missing = "NA" if best.row_names else ""
+    if missing:
+        reading.note("has row names without a column name, as R writes them; NA is a missing value")
+    return Sheet(best.dialect, skip, header, not given, whole, missing, words)
+
+
+def _distinct(header: list[str], reading: Reading) -> list[str]:
+    """Return the names of the columns; one that stands twice gets a number, so that the first one is read."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in (cell.strip() for cell in header):
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)
+        if seen[name] and name:
+            reading.note(f"has the column '{name}' twice; the first one is read")
+        seen[name] += 1
+    return names
+
+
+@dataclass(frozen=True)
+class _Judged:
+    dialect: Dialect
+    header: list[str]
+    body: list[list[str]]  # of its width
+    row_names: bool  # which the header has no name for
+    score: tuple[float, ...]
+
+
+def _judged(sample: list[str], separator: str, reading: Reading) -> _Judged:
+    """Read the first lines with a separator, and say how well it fits."""
+    plain, backslash = Dialect(separator), Dialect(separator, backslash=True)
+    text = "".join(sample)
+    tried = [backslash] if reading.shared.backslash else [plain, backslash] if '\\"' in text else [plain]
+    read = {dialect: list(_sampled(sample, dialect)) for dialect in tried}
+    dialect = min(tried, key=lambda each: sum(bool(problem) for *_, problem in read[each]))
+    if '"' in text and _quotes_are_text(sample, read[dialect], plain):
+        dialect = replace(plain, quote=False)
+        read[dialect] = list(_sampled(sample, dialect))
+    found = [fields for fields, *_, problem in read[dialect] if not problem]
+    header, body = (found[0], found[1:]) if found else ([], [])
+    row_names = _has_row_names(header, body)
+    header = ["", *header] if row_names else header
+    fitting = [fields for fields in body if len(fields) == len(header)]
+    fits = len(fitting) / (len(body) or 1)
+    names = {cell.strip() for cell in header}
+    headerlike = len(header) > 1 and all(map(_HEADERLIKE.fullmatch, names - {""}))
+    score = (len(names & set(reading.wanted)), headerlike, len(header) > 1 and fits >= 0.5, fits, len(header))
+    return _Judged(dialect, header, fitting, row_names, score)
+
+
+def _sampled(sample: list[str], dialect: Dialect) -> Iterator[Record]:
+    for fields, number, taken, problem in records(sample, dialect):
+        yield fields, number, list(taken), problem
+
+
+def _quotes_are_text(sample: list[str], read: Sequence[Record], plain: Dialect) -> bool:
+    """Tell whether a file does not quote: with quotes as text every line is a row, and else some lines are not."""
+    literal = replace(plain, quote=False)
+    cells = [literal.fields(line) for line in sample if line.strip()]
+    width = len(cells[0] or []) if cells else 0
+    if width < 2 or any(fields is None or len(fields) != width for fields in cells):
+        return False
+    flat = [cell for fields in cells for cell in fields or []]
+    if "" in flat or any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in flat):
+        return False
+    return any(problem or len(taken) > 1 for *_, taken, problem in read)
+
+
+def _has_row_names(header: list[str], body: list[list[str]]) -> bool:
+    """Tell whether each row begins with a number that the header has no name for, as R writes them."""
+    numbers = [fields[0] for fields in body if len(fields) == len(header) + 1 and fields[0].isdecimal()]
+    return len(body) > 1 and len(set(numbers)) == len(body)
+
+
+def _columns(body: list[list[str]], kind: re.Pattern[str], *, gaps: bool = False) -> frozenset[int]:
+    """Return the columns in which all cells that are not empty are of a kind; with `gaps`, if some are empty."""
+    columns = enumerate(zip(*body, strict=True))
+    return frozenset(
+        i
+        for i, cells in columns
+        if any(cells) and ("" in cells) >= gaps and all(map(kind.fullmatch, filter(None, cells)))
+    )
