@@ -184,8 +184,8 @@ class FixedLength(VLLMEngine):
             log.write(f"{time.time()}\n")
 
     async def _request(self, prompt: list[int], max_tokens: int, **options: Any) -> Any:
-        ends = {} if max_tokens == 1 else {"ignore_eos": True}
-        return await super()._request(prompt, max_tokens, **options, **ends)
+        ends = {} if max_tokens == 1 else {"ignore_eos": True, "stop_token_ids": []}
+        return await super()._request(prompt, max_tokens, **options | ends)
 
 
 def ours(

@@ -2,9 +2,11 @@
 
     python -m benchmarks.label_sets
 
-77 labels are the categories of banking77, 1,000 are "CATEGORY, WORD", where WORD is one of the 12 most frequent first words of
-the questions, or "other". Both are asked about without naming the labels, so prompts are short, which favors the peer. Two
-models are asked: the small one as it is, and one trained on both tasks for a minute or two, as after a warm-up.
+77           the categories of banking77, and prompts that list them, as those of a classification task do
+77 unlisted  the same with short prompts, which leave little to share
+1000         "CATEGORY, WORD", where WORD is one of the 12 most frequent first words of the questions, or "other"; unlisted
+
+Two models are asked: the small one as it is, and one trained on these tasks for minutes, as after a warm-up.
 
 requests_per_row     of `Engine.score`
 vs_each_label        rows/s over the peer: one request for each label to the same engine, the label appended to the prompt's
@@ -43,32 +45,34 @@ from semievol.engines.vllm import VLLMEngine
 from semievol.method.prompts import Messages
 
 SHARED = Path(__file__).parents[2] / "shared"
-ROWS = {77: (48, 6), 1000: (48, 2)}  # of a repeat: for us, for the peer
-BATCH = 16
+ROWS = {"77": (24, 2), "77 unlisted": (24, 6), "1000": (24, 2)}  # of a repeat: for us, for the peer
+BATCH = {"77": 2, "77 unlisted": 16, "1000": 16}  # rows of a training step
 
 Task = list[tuple[Messages, str]]  # prompts with their labels
 
 
-def tasks(split: str) -> dict[int, tuple[Task, list[str]]]:
-    """Return for each size of a label set its task and its labels."""
+def tasks(split: str) -> dict[str, tuple[Task, list[str]]]:
+    """Return the tasks, each with its labels."""
     rows = {name: read(name) for name in ("train", split)}
     first = Counter(text.split()[0].lower() for text, _ in rows["train"])
     words = [*(word for word, _ in first.most_common(12)), "other"]
     categories = sorted({category for _, category in rows["train"]})
     pairs = [f"{category}, {word}" for category in categories for word in words][:1000]
 
-    def word_of(text: str) -> str:
-        word = text.split()[0].lower()
-        return word if word in words else "other"
+    def task(question: str, label: Callable[[str, str], str]) -> Task:
+        asked = ([{"role": "user", "content": f"{text}\n{question}"}] for text, _ in rows[split])
+        return [(prompt, label(*row)) for prompt, row in zip(asked, rows[split], strict=True)]
 
-    tasks_of: dict[int, tuple[Task, list[str]]] = {
-        77: ([(ask(text, "Category?"), category) for text, category in rows[split]], categories),
-        1000: (
-            [(ask(text, "Category, word?"), f"{category}, {word_of(text)}") for text, category in rows[split]],
-            pairs,
-        ),
+    def with_word(text: str, category: str) -> str:
+        word = text.split()[0].lower()
+        return f"{category}, {word if word in words else 'other'}"
+
+    listed = "Which category?\n" + "\n".join(categories)
+    return {
+        "77": (task(listed, lambda _, category: category), categories),
+        "77 unlisted": (task("Category?", lambda _, category: category), categories),
+        "1000": (task("Category, word?", with_word), pairs),
     }
-    return tasks_of
 
 
 def read(split: str) -> list[tuple[str, str]]:
@@ -78,26 +82,23 @@ def read(split: str) -> list[tuple[str, str]]:
     return rows
 
 
-def ask(text: str, question: str) -> Messages:
-    return [{"role": "user", "content": f"{text}\n{question}"}]
-
-
 def train(model: str, out: Path, steps: int) -> None:
-    """Fine-tune on both tasks, all weights, at a falling learning rate."""
+    """Fine-tune on the tasks in turns, all weights, at a falling learning rate."""
     import torch
     from transformers import AutoModelForCausalLM
 
     template = ChatTemplate(load_tokenizer(model))
-    exchanges = [pair for task, _ in tasks("train").values() for pair in task[: steps * BATCH // 2]]
-    random.Random(1).shuffle(exchanges)
+    batches = [
+        task[step * BATCH[name] : (step + 1) * BATCH[name]]
+        for name, (task, _) in tasks("train").items()
+        for step in range(steps // 3)
+    ]
+    random.Random(1).shuffle(batches)
     net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 1.02 - step / steps))
-    for step in range(steps):
-        batch = [
-            template.exchange(prompt, [{"role": "assistant", "content": label}])
-            for prompt, label in exchanges[step * BATCH : (step + 1) * BATCH]
-        ]
+    for step, pairs in enumerate(batches):
+        batch = [template.exchange(prompt, [{"role": "assistant", "content": label}]) for prompt, label in pairs]
         longest = max(len(row["input_ids"]) for row in batch)
         ids, labels = (
             torch.tensor([row[name] + [fill] * (longest - len(row[name])) for row in batch])
@@ -145,12 +146,12 @@ def timed(engine: VLLMEngine, how: Ask, task: Task, labels: list[str]) -> tuple[
     return scores, len(task) / (time.perf_counter() - started)
 
 
-def measure(model: str, repeats: int) -> dict[str, dict[int, float]]:
+def measure(model: str, repeats: int) -> dict[str, dict[str, float]]:
     engine = load(model, EngineConfig(dtype="float32"))
     assert isinstance(engine, VLLMEngine)
-    figures: dict[str, dict[int, float]] = {}
-    for size, (task, labels) in tasks("test").items():
-        many, few = ROWS[size]
+    figures: dict[str, dict[str, float]] = {}
+    for name, (task, labels) in tasks("test").items():
+        many, few = ROWS[name]
         timed(engine, ours, task[-4:], labels), timed(engine, each_label, task[-1:], labels)  # a warm-up of each
         before, speeds, right = engine.figures, [], 0
         differences = []
@@ -161,7 +162,7 @@ def measure(model: str, repeats: int) -> dict[str, dict[int, float]]:
             speeds.append((fast, slow))
             right += sum(labels[int(np.argmax(row))] == label for row, (_, label) in zip(scores, rows, strict=True))
             differences += [float(np.abs(np.subtract(a, b)).max()) for a, b in zip(scores, peers, strict=False)]
-        rows_scored, requests = (engine.figures[name] - before[name] for name in ("scored_rows", "score_requests"))
+        rows_scored, requests = (engine.figures[count] - before[count] for count in ("scored_rows", "score_requests"))
         seen = {
             "requests_per_row": round(requests / rows_scored, 1),
             "vs_each_label": round(statistics.median(fast / slow for fast, slow in speeds), 1),
@@ -170,15 +171,15 @@ def measure(model: str, repeats: int) -> dict[str, dict[int, float]]:
             "largest_difference": round(max(differences), 6),
             "right": round(right / rows_scored, 3),
         }
-        for name, value in seen.items():
-            figures.setdefault(name, {})[size] = value
+        for figure, value in seen.items():
+            figures.setdefault(figure, {})[name] = value
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(SHARED / "models" / "tiny-lm"))
-    parser.add_argument("--steps", type=int, default=300, help="of training, with 16 rows each")
+    parser.add_argument("--steps", type=int, default=450, help="of training")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help="measure this model alone, as the processes that this one starts do")
     options = parser.parse_args()

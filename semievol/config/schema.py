@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from semievol.config.labeling import EmbeddingConfig, EvaluateConfig, LabelConfig, RetrieveConfig, SelectConfig
 from semievol.config.prompting import PromptConfig
@@ -46,7 +46,12 @@ class Columns(Section):
 
 
 class DataConfig(Section):
-    """Where the rows are: a file, a folder, a glob or a URI of CSV, JSONL or Parquet (optionally .gz) each."""
+    """Where the rows are: a file, a folder, a glob or a URI each.
+
+    Files are CSV, TSV, JSON, JSONL (optionally .gz, .zst or .bz2), Parquet, Arrow, spreadsheets, or TXT with one unlabeled text a line.
+    `hf://datasets/OWNER/NAME[@REVISION][/SUBSET][/SPLIT]` is a split on the Hugging Face hub. A folder may be one that `datasets`
+    has saved; keys in the names of folders (`label=pos/`) are columns.
+    """
 
     labeled: str
     unlabeled: str
@@ -84,6 +89,11 @@ class ModelConfig(Section):
     """Whether a model that can think does so before it answers. `off`: prompts end behind an empty thought, where the
     model's template has one. `on`: leave room for thoughts in `label.max_tokens` and `evaluate.max_tokens`; a thought that
     does not end is no answer."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _as_word(cls, value: object) -> object:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads both as booleans
 
 
 class RunConfig(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from semievol.data import readers
@@ -88,33 +89,37 @@ def check(shards: Sequence[Shard], required: Sequence[str], optional: Sequence[s
     """Raise if a file lacks a column, naming both, or if no file has one of the `optional` ones.
 
     Args:
-        skip_broken: a file that cannot be read is not an error, as long as another one can.
+        skip_broken: a file that cannot be read, or lacks a column, is not an error as long as there is a better one.
     """
     readable = [shard for shard in shards if not shard.problem]
     problems = [shard.problem for shard in shards if shard.problem]
     if problems and not (skip_broken and readable):
         raise problems[0]
     filled = [shard for shard in readable if not shard.look.empty]
+    filled = filled or [shard for shard in readable if shard.columns][:1]
     if not filled:
-        raise UserError(f"{readable[0].uri} has no rows: it is empty")
-    for shard in filled:
-        if not shard.columns:
-            if skip_broken and shard is not filled[-1]:
-                continue
-            raise UserError(f"{shard.uri} has no columns: its first lines are not rows")
-        for column in required:
-            if not _has(shard, column):
-                raise _lacking(shard, column)
+        raise UserError(f"{readable[0].uri} has no columns: it is empty")
+    wrong = list(filter(None, (_problem(shard, required) for shard in filled)))
+    if wrong and not (skip_broken and len(wrong) < len(filled)):
+        raise wrong[0]
     for column in optional:
         if not any(column in shard.columns for shard in filled) and not any(_has(shard, column) for shard in filled):
             raise _lacking(filled[0], column)
+
+
+def _problem(shard: Shard, required: Sequence[str]) -> UserError | None:
+    if not shard.columns:
+        return UserError(f"{shard.uri} has no columns: its first lines are not rows")
+    return next((_lacking(shard, column) for column in required if not _has(shard, column)), None)
 
 
 def _has(shard: Shard, column: str) -> bool:
     """Tell whether a file has a column. JSON may leave it out of many rows, so look at all of them before saying no."""
     if column in shard.columns or shard.look.whole:
         return column in shard.columns
-    return any(isinstance(row, dict) and column in row for _, row in readers.read(shard.uri))
+    with suppress(UserError):  # it cannot be read to its end, which is told when its rows are read
+        return any(isinstance(row, dict) and column in row for _, row in readers.read(shard.uri))
+    return False
 
 
 def _lacking(shard: Shard, column: str) -> UserError:

@@ -62,7 +62,7 @@ def _on_hub(uri: str) -> list[FileEntry]:
         f"A private or gated data set needs HF_TOKEN. Without a network, run `{offline}` elsewhere, and give the folder"
     )
     raise UserError(
-        f"{uri}: the hub does not return it: {' '.join(str(problem).split())[:400]}. {way_out}"
+        f"{uri}: the hub does not return it: {' '.join(str(problem).split())[:400].rstrip('.')}. {way_out}"
     ) from problem
 
 

@@ -28,15 +28,8 @@ def load_tokenizer(base: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    ours = {"mistral_format": False} if has_file(base, "tokenizer.json") else {}
+    ours = {"mistral_format": False} if templates.file_of(base, "tokenizer.json") else {}
     return AutoTokenizer.from_pretrained(base, trust_remote_code=False, **ours)
-
-
-def has_file(base: str, name: str) -> bool:
-    """Tell whether a local folder or a hub id has a file."""
-    from transformers.utils import cached_file
-
-    return cached_file(base, name, _raise_exceptions_for_missing_entries=False) is not None
 
 
 class ChatTemplate:

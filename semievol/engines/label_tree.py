@@ -15,8 +15,9 @@ import numpy as np
 
 from semievol.engines.base import RequestRefused
 
-# The part of the total probability that may lie under branches that are left out.
-TOLERANCE = 2e-4
+# The part of the total probability that may lie under branches that are left out. It bounds the error of each response there;
+# that of the others is half of it, because the walk counts half of what may be there.
+TOLERANCE = 8e-4
 
 
 @dataclass(eq=False)
@@ -70,7 +71,7 @@ class LabelTree:
 
         Args:
             ask: asks the model about a branch; the branches of a level are asked together.
-            tolerance: bounds the error of each probability.
+            tolerance: the part of the total that may be left out; bounds the error of each probability.
         """
         if self.root is None:
             return [1.0] * self.size
@@ -89,7 +90,7 @@ class LabelTree:
         if not np.isfinite(best := logs.max()):
             raise RequestRefused(f"the model gives none of the {self.size:,} responses a probability")
         for bound, branch in open_branches:
-            logs[branch.responses] = bound - np.log(len(branch.responses))
+            logs[branch.responses] = bound - np.log(2 * len(branch.responses))
         shares = np.exp(logs - best)
         return [float(share) for share in shares / shares.sum()]
 

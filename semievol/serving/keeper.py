@@ -138,6 +138,8 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
 
     serving, gpus = config.serving, config.serving_gpus
     bundle = {"CPU": config.resources.serve.num_cpus} | ({"GPU": gpus} if gpus else {})
+    # A trained model brings the template of its training.
+    chat = ChatSettings.of(config.model) if name == "base" else ChatSettings(thinking=config.model.thinking)
     llm_config = LLMConfig(
         model_loading_config={"model_id": name, "model_source": weights},
         placement_group_config={"bundle_per_worker": bundle},
@@ -150,8 +152,7 @@ def deploy_model(app: str, name: str, weights: str, config: RunConfig) -> None:
         runtime_env={"env_vars": engine_environment(config.engine)},
         log_engine_metrics=False,
     )
-    arguments: dict[str, Any] = {"weights": weights, "engine_config": config.engine.model_dump()}
-    arguments |= {"chat": ChatSettings.of(config.model)}
+    arguments: dict[str, Any] = {"weights": weights, "engine_config": config.engine.model_dump(), "chat": chat}
     arguments |= {"default_max_tokens": min(serving.default_max_tokens, serving.max_tokens)}
     model: Any = build_llm_deployment(llm_config, deployment_cls=ModelServer, bind_kwargs=arguments)
     serve.run_many(

@@ -22,8 +22,8 @@ from vllm.sampling_params import RequestOutputKind
 from semievol.config import EngineConfig
 from semievol.data import storage
 from semievol.engines.base import RequestRefused
-from semievol.engines.chat_template import ChatTemplate, has_file, load_tokenizer
-from semievol.engines.templates import ChatSettings
+from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.templates import ChatSettings, file_of
 from semievol.engines.vllm import engine_options, is_cpu_build
 from semievol.engines.vllm_scoring import Scorer
 from semievol.method.prompts import Messages
@@ -78,7 +78,7 @@ class ModelServer(LLMServer):
         if self._template.source is None:
             return {}
         options = {"chat_template": self._template.source, "tokenizer_mode": "hf"}
-        if has_file(path, "tekken.json"):  # else mistral-common's tokenizer would be preferred
+        if file_of(path, "tekken.json"):  # else mistral-common's tokenizer would be preferred
             self._tokenizer_folder = tempfile.TemporaryDirectory(prefix="semievol-tokenizer-")
             tokenizer.save_pretrained(self._tokenizer_folder.name)
             options["tokenizer"] = self._tokenizer_folder.name

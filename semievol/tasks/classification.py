@@ -119,7 +119,8 @@ class Classification(Task):
         spelled: dict[str, str] = {}
         for name in sorted(labels, key=lambda name: (-labels[name], name)):
             spelled.setdefault(folded(name), name)  # the most frequent spelling stands
-        return self.model_copy(update={"labels": sorted(spelled.values(), key=lambda name: (folded(name), name))})
+        names = sorted(spelled.values(), key=lambda name: (folded(name), name))
+        return self.model_construct(**self.model_dump() | {"labels": names})  # a copy would keep what is cached
 
     def gold(self, text: str, row: Row) -> str | None:
         if not self.multiple:

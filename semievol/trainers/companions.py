@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
-from semievol.engines.templates import ChatSettings
+from semievol.engines.templates import ChatSettings, file_of
 from semievol.errors import UserError
 
 # Files of a processor, a tokenizer or a template have these endings; weights, pickles, code and READMEs have others.
@@ -40,6 +40,11 @@ def save(base: str, chat: ChatSettings, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(base)
     template = ChatTemplate(tokenizer, chat.template, chat.thinking)
+    if template.end is None:
+        raise UserError(
+            f"model.base: neither the chat template nor the tokenizer of {base} has a token that ends a turn, so a trained "
+            f"model would never stop. Name an eos_token in its tokenizer_config.json"
+        )
     own = tokenizer.chat_template
     tokenizer.chat_template = own | {"default": template.source} if isinstance(own, dict) else template.source
     tokenizer.save_pretrained(str(folder))
@@ -88,9 +93,8 @@ def generation_config(base: str) -> tuple[Any, list[str]]:
     Many models ship a temperature without `do_sample`, which transformers loads and refuses to save.
     """
     from transformers import AutoConfig, GenerationConfig
-    from transformers.utils import cached_file
 
-    file = cached_file(base, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+    file = file_of(base, "generation_config.json")
     if file:
         given = json.loads(Path(file).read_text("utf-8"))
     else:

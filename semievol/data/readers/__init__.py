@@ -39,7 +39,7 @@ _TABLES = (".parquet", ".arrow")
 _LINE_BYTES = LINE_BYTES
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _FIRST = 100  # rows
-_BEGINNING = 1 << 20  # bytes that the columns of a text file are found in
+_BEGINNING = 1 << 18  # bytes that the columns of a text file are found in
 _UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error, pa.ArrowException)
 
 
@@ -105,7 +105,8 @@ def _look(uri: str, form: str, reading: Reading) -> Look:
         found: list[dict[str, Any] | Broken] = []
         with suppress(ValueError):  # the beginning of an array has no end
             found += (row for _, row in islice(_text_rows(file, form, reading), _FIRST))
-    if not found and form == ".json":  # one object, which has to be read as a whole
+    long = len(found) < _FIRST and not any(isinstance(row, dict) for row in found)
+    if long and form in (".json", ".jsonl"):  # one object that is the whole file, or a first row of great length
         found = [row for _, row in islice(_rows(uri, form, reading), _FIRST)]
     first = [row for row in found if isinstance(row, dict)]
     names = dict.fromkeys(chain.from_iterable(first)) or ([_text_column(reading)] if form == ".txt" else [])

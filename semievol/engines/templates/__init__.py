@@ -8,6 +8,7 @@ alpaca  "### Instruction:" and "### Response:"
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -60,5 +61,14 @@ def own(tokenizer: Any) -> str | None:
     """Return the model's own template: of its tokenizer, or of the processor beside it."""
     if tokenizer.chat_template:
         return str(tokenizer.get_chat_template())
-    beside = Path(str(tokenizer.name_or_path), "chat_template.json")
-    return json.loads(beside.read_text("utf-8")).get("chat_template") if beside.is_file() else None
+    beside = file_of(str(tokenizer.name_or_path), "chat_template.json")
+    return json.loads(Path(beside).read_text("utf-8")).get("chat_template") if beside else None
+
+
+def file_of(base: str, name: str) -> str | None:
+    """Return the path of a file of a model, which is a local folder or a hub id; None if it has none of this name."""
+    from transformers.utils import cached_file
+
+    with suppress(OSError):  # the name of a tokenizer that was made in memory
+        return str(found) if base and (found := cached_file(base, name)) else None
+    return None

@@ -72,7 +72,8 @@ def own_turn(response: str) -> str:
     roles = [_TAG.sub("", line[:200]).strip(" \t\r\n:#*[]|").lower() for line in lines]
     replies = [place for place, role in enumerate(roles) if role in ("assistant", "model")]
     asks = [place for place, role in enumerate(roles) if role in ("user", "human") and replies and place < replies[-1]]
-    said = "".join(lines[: asks[0]]) if asks else response
+    before = "".join(lines[: asks[0]]) if asks else ""
+    said = before if before.strip() else response  # a list of words may begin with "user"
     end = len(said)
     while found := _END.search(said[max(0, end - _LONGEST_END) : end]):
         end -= len(found[0])

@@ -142,6 +142,7 @@ def planned(project: Path, capsys: pytest.CaptureFixture[str], *overrides: str) 
 
 def finish(project: Path, number: int, paired: dict[str, Any]) -> None:
     """As if a round had been run: what `plan` needs of it."""
+    (project / "runs" / "x").mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(config.load(f"{project}/c.yaml", ["rounds=2"]), lambda _: None)
     metrics = {"paired": paired, "accuracy": {"evolved": 0.5, "previous": 0.5}}
     for (stage, at), fingerprint in pipeline.folder.fingerprints.items():

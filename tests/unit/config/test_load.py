@@ -324,3 +324,20 @@ def test_what_counts_leaves_out_what_changes_only_the_speed(path: Path) -> None:
     assert loaded.select.output_settings["theta"] == 0.2
     loaded.select.ceiling = True
     assert loaded.select.output_settings == {"ceiling": True}
+
+
+def test_thinking_is_on_or_off_though_yaml_reads_booleans(path: Path) -> None:
+    for given, thinking in (("on", "on"), ("off", "off"), ("'on'", "on"), ("true", "on"), ("False", "off")):
+        loaded = config.load(str(path), [f"model.thinking={given}"])
+        assert loaded.model.thinking == thinking
+        assert config.loads(config.to_yaml(loaded), [], "again").model.thinking == thinking
+    with pytest.raises(UserError, match=r"model\.thinking: must be one of off, on, is 'maybe'"):
+        config.load(str(path), ["model.thinking=maybe"])
+    with pytest.raises(UserError, match=r"label\.mode: score asks for no thoughts"):
+        config.load(str(path), ["model.thinking=on", "label.mode=score"])
+    api = ["engine.kind=openai", "trainer.kind=openai"]
+    for setting in ("model.thinking=on", "model.chat_template=plain"):
+        with pytest.raises(
+            UserError, match=f"{setting.partition('=')[0]}: with engine.kind: openai the endpoint decides"
+        ):
+            config.load(str(path), [*api, setting])

@@ -13,16 +13,19 @@ def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypa
         name="x",
         storage="s3://bucket/runs",
         data=DataConfig(labeled="l.csv", unlabeled="/nfs/u/*.csv", test="gs://bucket/t.csv"),
-        model=ModelConfig(base="our/model"),
+        model=ModelConfig(base="our/model", chat_template="mine.jinja"),
     )
     resolved = paths.absolute(config)
     assert resolved.data == DataConfig(labeled=f"{tmp_path}/l.csv", unlabeled="/nfs/u/*.csv", test="gs://bucket/t.csv")
     assert (resolved.storage, resolved.model.base) == ("s3://bucket/runs", f"{tmp_path}/our/model")
     assert resolved.embedding.model == config.embedding.model  # package:...
     assert config.data.labeled == "l.csv"  # the given one stays as it is
-    assert paths.relative(config) == ["data.labeled", "model.base"]
+    assert resolved.model.chat_template == f"{tmp_path}/mine.jinja"
+    named = config.model_copy(update={"model": ModelConfig(base="our/model", chat_template="chatml")})
+    assert paths.absolute(named).model.chat_template == "chatml"  # of the package
+    assert paths.relative(config) == ["data.labeled", "model.base", "model.chat_template"]
     assert paths.relative(resolved) == []
-    assert set(paths.local(config)) == {"data.labeled", "data.unlabeled", "model.base"}
+    assert set(paths.local(config)) == {"data.labeled", "data.unlabeled", "model.base", "model.chat_template"}
 
     config.model.base, config.embedding = "meta-llama/Llama-3.1-8B", EmbeddingConfig(model="file:///models/e5")
     assert paths.absolute(config).model.base == "meta-llama/Llama-3.1-8B"  # no such folder here: a name on the hub

@@ -52,7 +52,8 @@ def test_empty_files_are_files_of_no_rows(run_config: RunConfig, tmp_path: Path)
     ingest.inputs(run_config)
     assert read(run_config, "labeled") == [("x", "pos"), ("y", "neg")]
     (tmp_path / "l" / "a.csv").write_text("")
-    with pytest.raises(UserError, match=r"data.labeled: .*0.csv has no rows: it is empty"):
+    (tmp_path / "l" / "e.csv").unlink()
+    with pytest.raises(UserError, match=r"data.labeled: .*0.csv has no columns: it is empty"):
         ingest.inputs(run_config)
 
 
@@ -131,5 +132,7 @@ def test_a_file_that_cannot_be_read_stops_a_run_unless_it_may_be_left_out(
     (tmp_path / "l" / "0.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=r"data.labeled: .*0.parquet: cannot be read"):
         ingest.inputs(run_config)
+    (tmp_path / "l" / "b.csv").write_text("other,columns\nx,pos\n")
     run_config.limits.bad_shards = "quarantine"
     ingest.inputs(run_config)
+    assert ("x", "pos") in read(run_config, "labeled") and len(read(run_config, "labeled")) == 5

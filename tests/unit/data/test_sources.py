@@ -123,7 +123,7 @@ def test_splits_on_the_hub() -> None:
         "hf://datasets/o/n": "name one of its subsets: .../de, .../en",
         "hf://datasets/o/n/de/dev": "has no 'dev'; subsets: de, en; splits: test, train",
         "hf://datasets/o/plain/fr/train": "has no 'fr/train'; subsets: default; splits: train",
-        "hf://datasets/o/gone": "Dataset 'o/gone' doesn't exist.* private or gated data set needs HF_TOKEN.* hf download o/gone",
+        "hf://datasets/o/gone": "Dataset 'o/gone' doesn't exist.* private or gated data set needs HF_TOKEN.*hf download o/gone",
         "hf://datasets/n": r"write hf://datasets/OWNER/NAME\[@REVISION\]",
         "hf://o/n": "write hf://datasets/OWNER/NAME",
     }.items():

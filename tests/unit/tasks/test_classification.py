@@ -144,6 +144,11 @@ def test_labels_that_are_found_in_the_labeled_rows() -> None:
     assert found.respond("Positive") == "positive" and found.same("Positive", "positive")
     assert found.transfer("Positive", ROW, ROW) == "positive" and found.transfer("new", ROW, ROW) is None
     assert Classification().learned({}).labels is None and Classification().choices(ROW) is None
+    used = Classification(multiple=True)
+    assert used.gold("b; a", ROW) == '["a", "b"]' and used.parse("b", ROW) == '["b"]'
+    assert used.learned({"b": 1, "a": 1}).gold("B;a", ROW) == '["a", "b"]'
+    assert used.learned({"b": 1, "a": 1}).parse("I think it is a.", ROW) is None  # one letter, inside of a sentence
+    assert used.learned({"bb": 1, "aa": 1}).parse("I think it is aa.", ROW) == '["aa"]'
     assert MOODS.learned(counts) is MOODS and not MOODS.learns and Classification().learns
     assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301
 

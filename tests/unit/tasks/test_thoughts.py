@@ -86,6 +86,7 @@ def test_a_turn_that_a_model_invents_has_no_say(run_on: str, before: str) -> Non
         "analysis of variance, 18",
         "[Reasoning]\nIt is 18.",
         "The user\nasked.\nuser\n18",
+        "user\nadministrator\nmodel",
         "",
     ],
 )

@@ -193,6 +193,11 @@ def test_what_cannot_be_published_is_refused_before_the_training(tmp_path: Path)
     broken = bases.write(tmp_path / "b", files={"generation_config.json": "{"})
     with pytest.raises(UserError, match=r"model\.base: .* cannot be saved .*generation_config\.json"):
         companions.check(str(broken), templates.OWN_TEMPLATE, tmp_path / "y")
+    endless = bases.write(tmp_path / "e", files={"tokenizer_config.json": {"eos_token": None}})
+    with pytest.raises(UserError, match=r"never stop\. Name an eos_token"):
+        companions.check(
+            str(endless), ChatSettings("{% for m in messages %}{{ m.content }}{% endfor %}"), tmp_path / "v"
+        )
     unusable = ChatSettings("{{ raise_exception('no') }}")
     with pytest.raises(UserError, match=r"model\.chat_template"):
         companions.check(str(bases.write(tmp_path / "c")), unusable, tmp_path / "z")

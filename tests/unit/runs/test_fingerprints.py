@@ -1,0 +1,47 @@
+"""Which steps run again after a change of how a model is spoken to."""
+
+from pathlib import Path
+
+import pytest
+
+from semievol.config import ModelConfig
+from semievol.data.storage import FileEntry
+from semievol.errors import UserError
+from semievol.runs import rounds
+from semievol.runs.fingerprints import Fingerprints
+from semievol.runs.rounds import Round
+from semievol.stages.base import Key
+from tests.support.configs import run_config
+
+FILE = FileEntry("/u/a", 10, 1)
+ASKS = {"warmup", "label", "finetune", "evaluate/base", "evaluate/warm", "evaluate/evolved"}
+
+
+def prints(model: ModelConfig) -> dict[Key, str]:
+    config = run_config(model=model)
+    files = {"labeled": [FILE], "test": [FILE]}
+    return Fingerprints(config, files).of(rounds.steps([Round(0, (FILE,))], config))
+
+
+def changed(before: dict[Key, str], after: dict[Key, str]) -> set[str]:
+    return {stage for stage, number in before if before[stage, number] != after[stage, number]}
+
+
+def test_template_and_thinking_count_and_the_name_of_a_file_does_not(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    one, two = tmp_path / "one.jinja", tmp_path / "two.jinja"
+    one.write_text("{{ messages[0].content }}")
+    two.write_text(one.read_text())
+    plain = prints(ModelConfig(base=str(base)))
+    given = prints(ModelConfig(base=str(base), chat_template=str(one)))
+    assert not changed(given, prints(ModelConfig(base=str(base), chat_template=str(two))))
+    thinks = prints(ModelConfig(base=str(base), thinking="on"))
+    two.write_text("{{ messages[-1].content }}")
+    other = prints(ModelConfig(base=str(base), chat_template=str(two)))
+    for before, after in ((plain, given), (plain, thinks), (given, other)):
+        assert changed(before, after) >= ASKS
+        assert not changed(before, after) & {"ingest", "index", "retrieve"}
+    with pytest.raises(UserError, match=r"model\.chat_template: 'none\.jinja' is neither a readable file"):
+        prints(ModelConfig(base=str(base), chat_template="none.jinja"))
