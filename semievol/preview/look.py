@@ -91,22 +91,24 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
         if not split.kept:
             found = {fate: n for fate, n in split.fates.items() if fate != "quarantined"} | split.reasons
             raise UserError(f"data.{name}: no usable row: {', '.join(f'{n:,} {why}' for why, n in found.items())}")
-    labels = dict(Counter(str(record["answer"]) for record in splits["labeled"].kept).most_common())
+    labeled = [to_row(record) for record in splits["labeled"].kept]
+    parts = [part for row in labeled for part in config.task.parts(row.answer or "")]
+    labels = dict(Counter(parts).most_common())
     task = config.task.learned(labels)
-    by_length = sorted(labels, key=lambda answer: len(task.respond(answer)))
-    stand_ins = by_length[len(labels) // 2 :] + by_length[: len(labels) // 2]
+    by_length = sorted(labeled, key=lambda row: len(task.respond(row.answer or "")))
+    stand_in = by_length[len(labeled) // 2]
+    other = next((row for row in by_length if row.answer != stand_in.answer), stand_in)
     asked = [request for request in requests.of_config(config) if splits.keys() & request.splits]
     examples = _Examples(config, splits["labeled"], max(request.k for request in asked))
     with tempfile.TemporaryDirectory(prefix="semievol-preview-") as scratch:
-        renderer = Renderer(Prompts(task, config.prompt), stand_ins[:2], config.engine.max_model_len, scratch)
+        renderer = Renderer(Prompts(task, config.prompt), [stand_in, other], config, scratch)
         shown = [each for record in splits["labeled"].records[:n] for each in _show(asked, record, renderer, examples)]
         for name, request in (("unlabeled", "labeling"), ("test", "evaluation")):
             first = [each for each in asked if name in each.splits and each.name.startswith(request)][:1]
             if first:
                 shown += _show(first, splits[name].records[0], renderer, examples)
         measured = [_measure(request, splits, renderer, examples) for request in asked]
-        notes = [*examples.notes, *dict.fromkeys(note for r in asked for note in renderer.model(r).notes)]
-    return Preview(config, splits, labels, shown, measured, notes)
+    return Preview(config, splits, labels, shown, measured, examples.notes)
 
 
 class _Examples:

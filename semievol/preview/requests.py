@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from semievol import trainers
 from semievol.config import Collaborator, RunConfig, TrainConfig
@@ -20,6 +21,7 @@ class Request:
         model: whose tokens: a folder, a URI or a hub id; None where an endpoint counts them.
         max_length: tokens of prompt and response where a model is trained; None where a window limits them, or nothing.
         max_tokens: of a response; 0 where a model is trained.
+        scores: given responses are scored, and none is written.
         k: solved examples in the prompt.
         every_other: only the rows with even ids show them.
         cuts: a prompt that is too long is cut; else it is refused.
@@ -32,6 +34,7 @@ class Request:
     model: str | None
     max_length: int | None = None
     max_tokens: int = 0
+    scores: bool = False
     k: int = 0
     every_other: bool = False
     style: str = "plain"
@@ -55,8 +58,8 @@ def of_config(config: RunConfig) -> list[Request]:
         _training("warm-up", config, config.warmup, ("labeled",)),
         *_labeling(config),
         _training("fine-tuning", config, config.finetune, ("labeled", "unlabeled")),
-        Request("evaluation", ("test",), base, max_tokens=evaluate.max_tokens, k=evaluate.k),
-        Request("/v1/answer", ("test",), base, max_tokens=evaluate.max_tokens, k=shown, cuts=False),
+        Request("evaluation", ("test",), base, **_answers(config.evaluate_how), k=evaluate.k),
+        Request("/v1/answer", ("test",), base, **_answers(config.evaluate_how), k=shown, cuts=False),
     ]
 
 
@@ -75,12 +78,12 @@ def _labeling(config: RunConfig) -> Iterator[Request]:
             yield _collaborator(config, who)
     if label.justify and sum(who.samples for who in label.collaborators) > 1:
         base = config.model.base if local else None
-        yield Request(JUSTIFICATION, ("unlabeled",), base, max_tokens=_most(config), paid=not local)
+        yield Request(JUSTIFICATION, ("unlabeled",), base, **_answers(config.label_how), paid=not local)
 
 
-def _most(config: RunConfig) -> int:
-    """Return how many tokens a response of labeling has at most."""
-    return 1 if config.label.mode == "score" else config.label.max_tokens
+def _answers(how: dict[str, Any]) -> dict[str, Any]:
+    """Return what a request says about its responses, from `label_how` or `evaluate_how`."""
+    return {"max_tokens": how.get("max_tokens", 1), "scores": how["mode"] == "score"}
 
 
 def _collaborator(config: RunConfig, who: Collaborator) -> Request:
@@ -89,7 +92,7 @@ def _collaborator(config: RunConfig, who: Collaborator) -> Request:
         f"labeling, {who.name}",
         ("unlabeled",),
         None if asks_endpoint else who.model if who.brings_weights() else config.model.base,
-        max_tokens=_most(config),
+        **_answers(config.label_how),
         k=who.k,
         style=who.prompt,
         order=who.order,

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 
 from semievol.config import RunConfig
-from semievol.data import readers, storage
+from semievol.data import carve, readers, shards, storage
 from semievol.data.fold import PARSED, fates
 from semievol.stages import ingest
 
@@ -63,35 +63,55 @@ def read(config: RunConfig, size: int) -> dict[str, Split]:
     parts = {split: _read(found, split, config, size) for split, found in files.items()}
     table = pa.Table.from_pylist([record for records, _ in parts.values() for record in records], schema=PARSED)
     decided = iter(zip(*fates(table, config), strict=True))
-    return {
-        split: _sampled(records, list(islice(decided, len(records))), counted, config.seed, size)
-        for split, (records, counted) in parts.items()
-    }
+    found = {}
+    for split, (records, counted) in parts.items():
+        found[split] = _split(records, list(islice(decided, len(records))), counted)
+    if config.data.carved:
+        found |= _carved(found["labeled"], config)
+    return {name: replace(split, records=_sample(split.kept, config.seed, size)) for name, split in found.items()}
 
 
-def _sampled(
-    records: list[Record], decided: list[tuple[str, str | None]], counted: tuple[int, str] | None, seed: int, size: int
-) -> Split:
+def _split(records: list[Record], decided: list[tuple[str, str | None]], counted: tuple[int, str] | None) -> Split:
     """Return a split of rows whose fates, with reasons, are decided."""
     total, how = counted or (len(records), "counted")
     kept = [record for record, (fate, _) in zip(records, decided, strict=True) if fate == "kept"]
-    chosen = sorted(random.Random(seed).sample(range(len(kept)), min(size, len(kept))))
     reasons = Counter(ingest.kind(why) for fate, why in decided if fate == "quarantined" and why)
     known = Counter(fate for fate, _ in decided)
-    sample = [kept[i] for i in chosen]
-    return Split(sample, kept, len(records), total, how, dict(known), dict(reasons.most_common(5)))
+    return Split([], kept, len(records), total, how, dict(known), dict(reasons.most_common(5)))
+
+
+def _carved(labeled: Split, config: RunConfig) -> dict[str, Split]:
+    """Return the labeled rows without those that are held back, and the parts that they make."""
+    answers = {record["row_id"]: record["answer"] for record in labeled.kept}
+    chosen, _ = carve.choose(answers, config.data.carved, closed=config.task.closed)
+    found = {}
+    for part, ids in chosen.items():
+        rows = [record | {"split": part} for record in labeled.kept if record["row_id"] in ids]
+        total = round(labeled.total * len(rows) / labeled.read)
+        found[part] = Split([], rows, len(rows), total, labeled.counted, {"kept": len(rows)}, {})
+    gone = set().union(*chosen.values())
+    rest = [record for record in labeled.kept if record["row_id"] not in gone]
+    return found | {"labeled": replace(labeled, kept=rest, fates=labeled.fates | {"kept": len(rest)})}
+
+
+def _sample(rows: list[Record], seed: int, size: int) -> list[Record]:
+    """Return a random sample of rows, in their order."""
+    chosen = sorted(random.Random(seed).sample(range(len(rows)), min(size, len(rows))))
+    return [rows[i] for i in chosen]
 
 
 def _read(
     files: list[storage.FileEntry], split: str, config: RunConfig, size: int
 ) -> tuple[list[Record], tuple[int, str] | None]:
     """Return rows of a split, and how many there are if not all were read."""
+    shared = {shard.uri: shard.shared for shard in shards.look_at(files, ingest.wanted(config))}
     if sum(file.size for file in files) <= _WHOLE_BYTES:
-        return [record for file in files for record in ingest.rows_of(file.uri, split, config)], None
+        parts = (ingest.rows_of(file.uri, split, config, shared[file.uri]) for file in files)
+        return list(chain.from_iterable(parts)), None
     some = files[:: -(-len(files) // _FILES)]
     records, estimates = [], []
     for file in some:
-        first = list(islice(ingest.rows_of(file.uri, split, config), -(-size // len(some))))
+        first = list(islice(ingest.rows_of(file.uri, split, config, shared[file.uri]), -(-size // len(some))))
         records += first
         if first:
             estimates.append(_bytes_per_row(file, first))

@@ -7,15 +7,16 @@ estimated.
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from semievol.config import RunConfig
 from semievol.data import storage
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.templates import ChatSettings
 from semievol.engines.vllm import model_limit
 from semievol.errors import UserError
 from semievol.method.prompts import Messages, Prompts, shorter
@@ -59,22 +60,23 @@ class Fitted:
 class Model:
     """What counts the tokens of one model: its tokenizer and template, or 4 characters a token where there is none."""
 
-    def __init__(self, name: str | None, max_model_len: int | None, scratch: str) -> None:
+    def __init__(self, name: str | None, max_model_len: int | None, chat: ChatSettings, scratch: str) -> None:
         self.template: ChatTemplate | None = None
         self.window: int | None = None
-        self.notes: list[str] = []
         if name is None:
             return
         path = _small_files(name, scratch) if "://" in name else name
         try:
             self._tokenizer = load_tokenizer(path)
-            self.template = ChatTemplate(self._tokenizer)
+            self.template = ChatTemplate(self._tokenizer, chat.template, chat.thinking)
             self.window = max_model_len or model_limit(path)
         except (OSError, ValueError) as error:
             problem = str(error).strip().splitlines()[0]
             raise UserError(f"model '{name}': cannot load its tokenizer and config: {problem}") from None
 
-    def render(self, prompts: Sequence[Messages], completions: Sequence[Messages]) -> list[Rendered]:
+    def render(
+        self, prompts: Sequence[Messages], completions: Sequence[Messages], *, all_turns: bool = False
+    ) -> list[Rendered]:
         """Return prompts, or exchanges where there are completions too."""
         if self.template is None:
             pairs = zip(prompts, completions, strict=True) if completions else ((p, []) for p in prompts)
@@ -82,14 +84,17 @@ class Model:
         ids = self.template.prompts(list(prompts)) if prompts else []
         if not completions:
             return [Rendered(len(prompt), prompt, len(prompt)) for prompt in ids]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            rows = [self.template.exchange(p, c) for p, c in zip(prompts, completions, strict=True)]
-        self.notes += [note for each in caught if (note := str(each.message)) not in self.notes]
+        pairs = zip(prompts, completions, strict=True)
+        rows = [self.template.exchange(prompt, said, all_turns=all_turns) for prompt, said in pairs]
         before = map(len, ids)
         return [
             Rendered(len(e["input_ids"]), e["input_ids"], n, e["labels"]) for e, n in zip(rows, before, strict=True)
         ]
+
+    def longest(self, responses: list[str]) -> int:
+        """Return how many tokens the longest of given responses takes behind a prompt."""
+        assert self.template is not None
+        return len(self.template.lead) + max(len(self.template.encode(response)) for response in responses)
 
     def pieces(self, rendered: Rendered) -> list[tuple[str, bool, bool]]:
         """Return the text of a request in pieces, each with whether it is a control token and whether it is trained on."""
@@ -124,29 +129,35 @@ class Renderer:
     """Renders the requests of a run for its rows.
 
     Args:
-        stand_ins: answers of labeled rows. Unlabeled rows get the first where a training is shown, and self-justification
-            decides between two.
+        stand_ins: labeled rows. Unlabeled rows get the answer of the first where a training is shown, and
+            self-justification decides between those of two.
         scratch: a folder for the small files of models that are at a URI.
     """
 
-    def __init__(self, prompts: Prompts, stand_ins: list[str], max_model_len: int | None, scratch: str) -> None:
+    def __init__(self, prompts: Prompts, stand_ins: list[Row], config: RunConfig, scratch: str) -> None:
         self._prompts = prompts
         self._stand_ins = stand_ins
-        self._max_model_len = max_model_len
+        self._config = config
         self._scratch = scratch
         self._models: dict[str | None, Model] = {}
 
     def model(self, request: Request) -> Model:
         if request.model not in self._models:
-            self._models[request.model] = Model(request.model, self._max_model_len, self._scratch)
+            chat = ChatSettings.of(self._config.model)
+            chat = chat if request.model == self._config.model.base else replace(chat, template=None)
+            window = self._config.engine.max_model_len
+            self._models[request.model] = Model(request.model, window, chat, self._scratch)
         return self._models[request.model]
 
     def limit(self, request: Request) -> int | None:
         """Return how many tokens a prompt may have (of a training: with the response), or None if that is not known."""
         if request.trains:
             return request.max_length
-        window = self.model(request).window
-        return None if window is None else window - request.max_tokens
+        model, task = self.model(request), self._prompts.task
+        if model.window is None:
+            return None
+        choices = task.choices(self._stand_ins[0]) if request.scores else None
+        return model.window - (model.longest(list(map(task.respond, choices))) if choices else request.max_tokens)
 
     def fit(self, request: Request, rows: Sequence[Row], shown: Sequence[list[Row]]) -> list[Fitted]:
         """Render a request for rows with their solved examples, and shorten what is too long, as the run does."""
@@ -171,8 +182,8 @@ class Renderer:
         prompts = [self._messages(request, row, examples) for row, examples in zip(rows, shown, strict=True)]
         completions = []
         if request.trains:
-            completions = [self._prompts.completion(row.answer or self._stand_ins[0]) for row in rows]
-        return self.model(request).render(prompts, completions)
+            completions = [self._prompts.completion(row.answer or self._stand_ins[0].answer or "") for row in rows]
+        return self.model(request).render(prompts, completions, all_turns=self._prompts.task.all_turns)
 
     def _messages(self, request: Request, row: Row, examples: list[Row]) -> Messages:
         if request.name == JUSTIFICATION:
@@ -181,7 +192,7 @@ class Renderer:
 
     def _candidates(self, row: Row) -> list[str]:
         """Return two answers that differ, for a look at self-justification."""
-        return (self._prompts.task.choices(row) or self._stand_ins)[:2]
+        return (self._prompts.task.choices(row) or [other.answer or "" for other in self._stand_ins])[:2]
 
 
 def _estimated(messages: Messages) -> int:

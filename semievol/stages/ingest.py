@@ -68,7 +68,7 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
         required += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
         required += [columns.answer] if split != "unlabeled" else []
     optional = [columns.context, columns.stratum, columns.oracle if split == "unlabeled" else None]
-    found = shards.look_at(files, _wanted(config))
+    found = shards.look_at(files, wanted(config))
     skip_broken = config.limits.bad_shards == "quarantine"
     shards.check(found, [*filter(None, required)], [*filter(None, optional)], skip_broken=skip_broken)
     if config.task.conversational:
@@ -78,7 +78,7 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
     return shards.remarks(found)
 
 
-def _wanted(config: RunConfig) -> list[str]:
+def wanted(config: RunConfig) -> list[str]:
     """Return the columns that are read, that of the question first."""
     chat = config.task.conversational
     named = config.data.columns.model_dump(exclude=set() if chat else {"messages"})
@@ -198,7 +198,7 @@ def _shared(read: Sequence[Source], config: RunConfig) -> dict[tuple[str, str], 
     """Return as JSON what each file takes from the other files of its split."""
     found: dict[tuple[str, str], str] = {}
     for split in SPLITS:
-        looked_at = shards.look_at([file for name, file in read if name == split], _wanted(config))
+        looked_at = shards.look_at([file for name, file in read if name == split], wanted(config))
         found |= {(split, shard.uri): json.dumps(asdict(shard.shared)) for shard in looked_at}
     return found
 
@@ -277,12 +277,12 @@ def _readable(
 
     A brief failure of the store does not break a shard: reading resumes where it failed, with two retries per row.
     """
-    wanted, position = _wanted(config), 0
+    names, position = wanted(config), 0
     waits_s = _WAITS_S if "://" in uri else ()
     given, failures = 0, 0
     while True:
         try:
-            for number, (position, raw) in enumerate(readers.read(uri, wanted, shared, notes), start=1):
+            for number, (position, raw) in enumerate(readers.read(uri, names, shared, notes), start=1):
                 if number > given:
                     yield position, raw
                     given, failures = number, 0

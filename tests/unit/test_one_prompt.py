@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +21,10 @@ from semievol.data import storage
 from semievol.data.tables import LABELED, LABELED_RETRIEVED, PSEUDO_LABELED, RETRIEVED, to_record, to_row
 from semievol.engines import Completion, PromptTooLong
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
+from semievol.engines.templates import ChatSettings, source
 from semievol.engines.vllm import PromptBatches
 from semievol.inference.labeler import Labeler, Labeling, Panel, Pass
-from semievol.method.prompts import Messages, Prompts, without_system
+from semievol.method.prompts import Messages, Prompts
 from semievol.preview.look import Preview, look
 from semievol.preview.requests import Request
 from semievol.preview.tokens import Renderer
@@ -40,13 +41,34 @@ CHAT = (
     "<|begin|>{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
-# The templates of models, by what is special about them. Further cases (thinking, no template) are lines of this table.
-TEMPLATES: dict[str, str] = {
-    "with system": CHAT,
-    "refuses system": "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT,
-    "drops system": CHAT.replace("in messages %}", "in messages if m.role != 'system' %}"),
+THINK = CHAT.replace(
+    "{% endif %}",
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
+)
+BEGUN = CHAT.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # each prompt opens a thought
+# The models: the template of each, None where it has none, and whether it is to think.
+MODELS: dict[str, tuple[str | None, ChatSettings]] = {
+    "with system": (CHAT, ChatSettings()),
+    "refuses system": (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT,
+        ChatSettings(),
+    ),
+    "drops system": (CHAT.replace("in messages %}", "in messages if m.role != 'system' %}"), ChatSettings()),
+    "thinking off": (THINK, ChatSettings()),
+    "thinking on": (THINK, ChatSettings(thinking="on")),
+    "thinking begun, off": (BEGUN, ChatSettings()),
+    "thinking begun, on": (BEGUN, ChatSettings(thinking="on")),
+    "no template": (None, ChatSettings()),
+    "no template, chatml": (None, ChatSettings(source("chatml"))),
+    "another template": (CHAT, ChatSettings(source("alpaca"))),
 }
+
+
 # For each kind of task its settings, and three rows; their answers are as a file has them.
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+
+
 OPTIONS = ["it rises", "it falls", "it stays"]
 ROWS: dict[str, tuple[dict[str, Any], list[Row]]] = {
     "multiple_choice": (
@@ -64,6 +86,18 @@ ROWS: dict[str, tuple[dict[str, Any], list[Row]]] = {
     "free_text": (
         {},
         [Row(f"Who wrote {book}?", [], None, who) for book, who in zip("XYZ", ("Ann", "Bo", "Cy"), strict=True)],
+    ),
+    "classification": (
+        {"labels": {"rise": "it goes up", "fall": "", "上涨": "rises"}},
+        [Row(f"What of {what}?", [], None, label) for what, label in zip("XYZ", ("Rise", "fall", "上涨"), strict=True)],
+    ),
+    "chat": (
+        {},
+        [
+            Row("Hello?", [], None, "Hi, how can I help?"),
+            Row("And now?", [], None, "Wait. " * 3, [{"role": "system", "content": "Be kind."}, *turns("Why?", "So.")]),
+            Row("Then?", [], None, "Go.", turns("One <|end|>?", "1", "Two?", "2")),
+        ],
     ),
     "open_ended": (
         {},
@@ -88,12 +122,24 @@ def rows_of(kind: str) -> tuple[Task, list[dict[str, Any]]]:
     return task, [to_record(replace(row, answer=a)) | {"stratum": None} for row, a in zip(given, answers, strict=True)]
 
 
+@dataclass
+class Chatting:
+    """A model: the folder of its tokenizer, and how it is spoken to."""
+
+    path: str
+    chat: ChatSettings
+
+    @property
+    def template(self) -> ChatTemplate:
+        return ChatTemplate(load_tokenizer(self.path), self.chat.template, self.chat.thinking)
+
+
 class Asked:
     """An engine that notes the tokens it is asked for, as VLLMEngine makes them, and cycles through given responses."""
 
-    def __init__(self, tokenizer: Any, responses: list[str], window: int) -> None:
+    def __init__(self, model: Chatting, responses: list[str], window: int) -> None:
         self._window = window
-        self._batches = PromptBatches(tokenizer)
+        self._batches = PromptBatches(load_tokenizer(model.path), model.chat)
         self._responses = responses
         self.prompts: list[list[int]] = []
         self.figures: dict[str, float] = {}
@@ -111,10 +157,10 @@ class Asked:
 
 
 def labeled(
-    model: str, prompts: Prompts, who: Collaborator, record: dict[str, Any], folder: str, window: int = WINDOW
+    model: Chatting, prompts: Prompts, who: Collaborator, record: dict[str, Any], folder: str, window: int = WINDOW
 ) -> tuple[list[int], dict[str, Any]]:
     """The tokens that a collaborator's prompt has, and the row that comes out."""
-    engine = Asked(load_tokenizer(model), [prompts.task.respond(record["answer"] or "A")], window)
+    engine = Asked(model, [prompts.task.respond(record["answer"] or "A")], window)
     panel = Panel(prompts, (who,), folder, EmbeddingConfig(), max_tokens=MAX_TOKENS)
     silent = SimpleNamespace(remote=lambda *_: None)
     progress: Any = SimpleNamespace(add=silent, report=silent, stop=silent)
@@ -125,15 +171,15 @@ def labeled(
 
 
 def trained(
-    model: str, prompts: Prompts, record: dict[str, Any], source: render.Source, most: int = WINDOW
+    model: Chatting, prompts: Prompts, record: dict[str, Any], source: render.Source, most: int = WINDOW
 ) -> dict[str, Any]:
     """The training row of a record, as the trainer writes it."""
     batch = pa.Table.from_pylist([record], LABELED_RETRIEVED)
-    row: dict[str, Any] = render._messages(batch, source, prompts, model, most).to_pylist()[0]
+    row: dict[str, Any] = render._messages(batch, source, prompts, model.path, model.chat, most).to_pylist()[0]
     return row
 
 
-def served(model: str, prompts: Prompts, record: dict[str, Any], examples: list[Row]) -> list[int]:
+def served(model: Chatting, prompts: Prompts, record: dict[str, Any], examples: list[Row]) -> list[int]:
     """The tokens of /v1/answer: what the route sends, through the model's server, as vLLM renders it."""
     bodies: list[dict[str, Any]] = []
 
@@ -147,24 +193,33 @@ def served(model: str, prompts: Prompts, record: dict[str, Any], examples: list[
             return 200, json.dumps({"choices": [said]}).encode()
 
     serving = {"in_context": bool(examples), "neighbors": len(examples)}
-    config = run_config(task=prompts.task, prompt=prompts.config, serving=serving)
-    asked = Question(question=record["question"], options=record["options"], context=record["context"])
-    asyncio.run(answer(Backend(), config, [asked], ["m"]))  # type: ignore[arg-type]
-    tokenizer, messages = load_tokenizer(model), bodies[0]["messages"]
-    if not ChatTemplate(tokenizer).takes_system:  # as serving/model_server.py
-        messages = without_system(messages)
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    config = run_config(task=prompts.task, prompt=prompts.config, serving=serving, evaluate={"mode": "sample"})
+    fields: dict[str, Any] = {"question": record["question"], "options": record["options"]}
+    if prompts.task.conversational:
+        fields = {"messages": [*record["history"], *turns(record["question"])]}
+    asyncio.run(answer(Backend(), config, [Question(**fields, context=record["context"])], ["m"]))  # type: ignore[arg-type]
+    # As serving/model_server.py asks vLLM's server, and as that renders: to text, and then to tokens.
+    tokenizer, template = load_tokenizer(model.path), model.template
+    messages = template.request(bodies[0])["messages"]
+    text = tokenizer.apply_chat_template(
+        messages, chat_template=template.source, tokenize=False, add_generation_prompt=True
+    )
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
 
 
 def previewed(
-    model: str, prompts: Prompts, row: Row, examples: list[Row], scratch: Path
+    model: Chatting, prompts: Prompts, row: Row, examples: list[Row], scratch: Path
 ) -> tuple[list[int], list[int]]:
     """The tokens that `preview` shows of labeling and of training."""
-    renderer = Renderer(prompts, [""], WINDOW, str(scratch))
-    asks = Request("labeling, x", ("unlabeled",), model, max_tokens=MAX_TOKENS)
-    trains = Request("warm-up", ("labeled",), model, max_length=WINDOW)
+    about = {"base": model.path, "thinking": model.chat.thinking}
+    if model.chat.template:
+        (scratch / "template").write_text(model.chat.template)
+        about["chat_template"] = str(scratch / "template")
+    config = run_config(model=about, engine={"max_model_len": WINDOW})
+    renderer = Renderer(prompts, [row], config, str(scratch))
+    asks = Request("labeling, x", ("unlabeled",), model.path, max_tokens=MAX_TOKENS)
+    trains = Request("warm-up", ("labeled",), model.path, max_length=WINDOW)
     ids: list[Any] = []
     for request in (asks, trains):
         [fitted] = renderer.fit(request, [row], [examples])
@@ -174,27 +229,24 @@ def previewed(
 
 
 @pytest.fixture
-def model(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder with the tokenizer of a model that has a template of the table."""
+def model(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chatting:
+    """A model of the table."""
     monkeypatch.setattr("semievol.preview.tokens.model_limit", lambda _: WINDOW)
-    byte_level(TEMPLATES[request.param], ["<|begin|>", "<|start|>", "<|end|>"], eos="<|end|>").save_pretrained(
-        tmp_path / "model"
-    )
-    return str(tmp_path / "model")
+    template, chat = MODELS[request.param]
+    special, markup = ["<|begin|>", "<|start|>", "<|end|>"], ["<think>", "</think>"]
+    byte_level(template, special, markup, eos="<|end|>").save_pretrained(tmp_path / "model")
+    return Chatting(str(tmp_path / "model"), chat)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("model", TEMPLATES, indirect=True)
+@pytest.mark.parametrize("model", MODELS, indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_has_one_prompt(kind: str, model: str, prompt: str, tmp_path: Path) -> None:
+def test_a_row_has_one_prompt(kind: str, model: Chatting, prompt: str, tmp_path: Path) -> None:
     task, records = rows_of(kind)
     prompts = Prompts(task, PROMPTS[prompt])
     folder = str(tmp_path / "labeled")
     storage.write_table(f"{folder}/part-0.parquet", pa.Table.from_pylist(records, LABELED_RETRIEVED))
-    solved = {
-        record["row_id"]: Row(record["question"], record["options"], record["context"], record["answer"])
-        for record in records
-    }
+    solved = {record["row_id"]: to_row(record) for record in records}
     asked: dict[tuple[int, ...], set[str]] = {}
     for record in records:
         others = [each["row_id"] for each in records if each is not record]
@@ -206,7 +258,8 @@ def test_a_row_has_one_prompt(kind: str, model: str, prompt: str, tmp_path: Path
             who = Collaborator(name="x", k=k, temperature=0.0)
             answered, came_out = labeled(model, prompts, who, near, folder)
             shown, whole = previewed(model, prompts, solved[record["row_id"]], examples, tmp_path)
-            assert taught["input_ids"][:start] == answered == shown
+            assert taught["input_ids"][:start] == answered + model.template.lead
+            assert answered == shown
             assert served(model, prompts, record, examples) == answered
             assert whole == taught["input_ids"] and taught["labels"][start:] == whole[start:]
             assert came_out["prompt_tokens"] == len(shown) and came_out["answer"] is not None
@@ -215,7 +268,7 @@ def test_a_row_has_one_prompt(kind: str, model: str, prompt: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("model", ["with system"], indirect=True)
-def test_the_counts_of_preview_are_those_of_the_run(model: str, tmp_path: Path) -> None:
+def test_the_counts_of_preview_are_those_of_the_run(model: Chatting, tmp_path: Path) -> None:
     """Rows of all lengths: whole, without examples, without context, with half a question, and too long."""
     lines = ["question,options,answer,passage"]
     for n in range(24):
@@ -227,7 +280,7 @@ def test_the_counts_of_preview_are_those_of_the_run(model: str, tmp_path: Path) 
     files = {name: f"{tmp_path}/{name}.csv" for name in ("labeled", "unlabeled", "test")}
     config = run_config(
         data=files | {"columns": {"context": "passage"}, "exclude_test_overlap": False},
-        model={"base": model},
+        model={"base": model.path},
         engine={"max_model_len": 440},
         retrieve={"by": "bm25", "k": 2},
         warmup={"context": "mixed", "k": 2, "max_length": 400},

@@ -72,18 +72,18 @@ def test_it_shows_each_stage_once_and_starts_nothing(project: Path) -> None:
     # The prompt stands there as the model gets it: control tokens, line breaks, and what it is trained on.
     head = text.split("labeling, careful")[0]
     assert "    <|begin|><|start|>user\n    ␛[31mred [bold] moves 2?\n" in head
-    assert "    <|start|>assistant⏎\n  trained on:\n    Answer: A<|end|>⏎\n" in head
+    assert "    <|start|>assistant⏎\n  trained on:\n    Answer: A<|end|>\n" in head
     assert re.search(r"^labeling, plain: \d+ tokens; as in warm-up$", head, re.MULTILINE)
     for stage in ("labeling, examples", "self-justification", "fine-tuning", "evaluation", "/v1/answer"):
         assert re.search(rf"^{stage}: \d+ tokens", text, re.MULTILINE)
     assert text.count("Here are solved examples.") == 2 and text.count("These answers were proposed:") == 1
     assert "unlabeled row, unlabeled.jsonl:2" in text and "test row, test.jsonl:1" in text
     first = found["prompts"][0]
-    assert first["text"].endswith("assistant\nAnswer: A<|end|>\n") and first["trained"] == "Answer: A<|end|>\n"
+    assert first["text"].endswith("assistant\nAnswer: A<|end|>") and first["trained"] == "Answer: A<|end|>"
     assert first["control"] == ["<|begin|>", "<|start|>", "<|end|>", "<|start|>", "<|end|>"]
     assert len(first["ids"]) == first["tokens"]
     assert found["prompts"][1] | {"request": "", "ids": []} == {
-        **{"row": "labeled row, labeled.jsonl:3", "request": "", "ids": [], "tokens": first["tokens"] - 11},
+        **{"row": "labeled row, labeled.jsonl:3", "request": "", "ids": [], "tokens": first["tokens"] - 10},
         **{"exact": True, "same_as": "warm-up", "lost": []},
     }
 
@@ -181,3 +181,14 @@ def test_two_answers_stand_for_those_of_collaborators(project: Path, capsys: pyt
     proposed = re.findall(r"^    - Answer: (.*)$", text, re.MULTILINE)
     assert len(set(proposed)) == 2
     assert "trained on:\n    Answer: 000000000<|end|>" in text
+
+
+def test_parts_are_carved_and_headers_shared_as_in_a_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = project / "shards"
+    folder.mkdir()
+    lines = [f'question {n},"[""x"", ""y""]",{"AB"[n % 2]}' for n in range(40)]
+    (folder / "0.csv").write_text("\n".join(["question,options,answer", *lines[:20]]))
+    (folder / "1.csv").write_text("\n".join(lines[20:]))
+    _, found = seen(project, capsys, f"data.labeled={folder}", "data.test=0.25", "-n", "1")
+    assert (found["rows"]["labeled"]["usable"], found["rows"]["test"]["usable"]) == (30, 10)
+    assert found["rows"]["labeled"]["rows"] == 40 and found["labels"] == {"A": 15, "B": 15}
