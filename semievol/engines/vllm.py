@@ -25,11 +25,12 @@ from semievol.data import storage
 from semievol.engines.base import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
-from semievol.engines.vllm_scoring import Scorer, keep_other_logprobs
+from semievol.engines.vllm_scoring import Scorer
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages
 
-# Options that are incompatible with our logits processor.
+_SAMPLING = "semievol.engines.vllm_sampling:SeededSampling"  # our logits processor, on CPUs
+# Options that are incompatible with it.
 _NO_PROCESSORS = ("speculative_config", "spec_method", "spec_model", "spec_tokens", "logprobs_mode")
 _COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # vLLM's metrics of the prefix cache
 
@@ -47,10 +48,7 @@ class VLLMEngine:
 
         path = storage.local_copy(model) if "://" in model else model
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
-        self._draws = is_cpu_build() and not any(options.get(name) for name in _NO_PROCESSORS)
-        if self._draws:
-            sampling = "semievol.engines.vllm_sampling:SeededSampling"
-            options["logits_processors"] = [*options.get("logits_processors", []), sampling]
+        self._draws = _SAMPLING in options.get("logits_processors", [])
         self.max_model_len = options["max_model_len"]
         self._top_logprobs = config.top_logprobs
         self._ids = itertools.count()
@@ -135,8 +133,6 @@ class VLLMEngine:
         try:
             from vllm.v1.engine.llm_engine import LLMEngine
 
-            if is_cpu_build():
-                keep_other_logprobs()
             self._engine = LLMEngine.from_engine_args(arguments)
             loaded.set_result(None)
         except BaseException as error:  # noqa: BLE001 - the caller raises it
@@ -261,7 +257,10 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
         # Without AVX-512 bf16, products are emulated, and float32 is five times as fast (benchmarks/RESULTS.md).
         if config.dtype == "auto" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             options["dtype"] = "float32"
-    return options | config.extra
+    options |= config.extra
+    if is_cpu_build() and not any(options.get(name) for name in _NO_PROCESSORS):
+        options["logits_processors"] = [*options.get("logits_processors", []), _SAMPLING]
+    return options
 
 
 def is_cpu_build() -> bool:

@@ -15,6 +15,7 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
+_LIKELIEST = 20  # tokens with log-probabilities that a request may ask for, vLLM's limit (`max_logprobs`)
 _CERTAIN = 1e30  # a logit that leaves the other tokens no probability
 
 
@@ -31,6 +32,7 @@ class SeededSampling(LogitsProcessor):
     """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        keep_other_logprobs()  # here, because this is the process of the sampler
         # For each place in the batch: the stream of its seed, the temperature, and the tokens generated so far.
         self._requests: dict[int, tuple[list[float], float, list[int]]] = {}
 
@@ -64,3 +66,24 @@ def _request(params: SamplingParams, _: Any, tokens: list[int]) -> tuple[list[fl
         return None
     stream = np.random.default_rng(extra["seed"]).random(params.max_tokens, dtype=np.float32)
     return stream.tolist(), extra["temperature"], tokens
+
+
+def keep_other_logprobs() -> None:
+    """Let requests with `logprobs` share a step with requests that have `logprob_token_ids`.
+
+    In such a step vLLM 0.29's first model runner, the one for CPUs, gives the former no likeliest tokens.
+    """
+    from vllm.v1.sample.sampler import Sampler
+
+    gather = Sampler.gather_specific_token_logprobs
+    if gather.__module__ == __name__:
+        return  # done for another engine
+
+    def gather_for_all(self: Any, logprobs: Any, logprob_token_ids: dict[int, list[int]], sampled: Any) -> Any:
+        others = [place for place in range(len(logprobs)) if place not in logprob_token_ids]
+        if others:
+            likeliest = logprobs[others].topk(min(_LIKELIEST, logprobs.shape[1])).indices.tolist()
+            logprob_token_ids = logprob_token_ids | dict(zip(others, likeliest, strict=True))
+        return gather(self, logprobs, logprob_token_ids, sampled)
+
+    Sampler.gather_specific_token_logprobs = gather_for_all

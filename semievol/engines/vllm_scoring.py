@@ -16,7 +16,6 @@ from semievol.engines.templates import ChatSettings
 
 _SETS = 256  # label sets whose trees are kept
 _IDS = 128  # token ids of a request, vLLM's limit (MAX_LOGPROB_TOKEN_IDS)
-_LIKELIEST = 20  # tokens with log-probabilities that a request may ask for, vLLM's limit (`max_logprobs`)
 
 # Send a prompt with SamplingParams, and return the vllm.RequestOutput.
 Send = Callable[..., Awaitable[Any]]
@@ -87,22 +86,3 @@ class Scorer:
     async def _one_token(self, prompt: list[int], **options: Any) -> Any:
         self.figures["score_requests"] += 1
         return await self._send(prompt, max_tokens=1, temperature=0.0, flat_logprobs=True, **options)
-
-
-def keep_other_logprobs() -> None:
-    """Let requests with `logprobs` share a step with requests that have `logprob_token_ids`.
-
-    In such a step vLLM 0.29's first model runner, the one for CPUs, gives the former no likeliest tokens.
-    """
-    from vllm.v1.sample.sampler import Sampler
-
-    gather = Sampler.gather_specific_token_logprobs
-
-    def gather_for_all(self: Any, logprobs: Any, logprob_token_ids: dict[int, list[int]], sampled: Any) -> Any:
-        others = [place for place in range(len(logprobs)) if place not in logprob_token_ids]
-        if others:
-            likeliest = logprobs[others].topk(min(_LIKELIEST, logprobs.shape[1])).indices.tolist()
-            logprob_token_ids = logprob_token_ids | dict(zip(others, likeliest, strict=True))
-        return gather(self, logprobs, logprob_token_ids, sampled)
-
-    Sampler.gather_specific_token_logprobs = gather_for_all

@@ -11,8 +11,8 @@ import pytest
 
 from semievol.data import storage
 from tests.support import served
-from tests.support.chats import write_chats
 from tests.support.command import semievol
+from tests.support.conversations import write_chats
 from tests.support.served import Served
 from tests.support.shared import MODEL, SHARED, needs_model, needs_rows
 
@@ -63,7 +63,7 @@ def test_text_and_label_from_two_files_to_an_answer(endpoint: Served) -> None:
     splits = summary["data"]["splits"]
     assert splits["test"]["kept"] == 12 and splits["labeled"]["kept"] + splits["test"]["kept"] == 60
     for row in storage.read_table(f"{endpoint.run}/round-0/label/rows").to_pylist():
-        assert row["answer"] and sum(row["responses"][0]["distribution"][0].values()) > 0
+        assert sum(share["share"] for share in row["responses"][0]["distribution"]) == pytest.approx(1, abs=1e-3)
     known = json.loads(storage.read_text(f"{endpoint.run}/round-0/ingest/labels.json"))
     one = endpoint.http.post("/v1/answer", json={"question": "Who wrote Hamlet ?"}).json()
     assert one["answer"] in known and one["text"] == one["answer"]
