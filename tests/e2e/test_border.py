@@ -18,13 +18,13 @@ from tests.support.shared import MODEL, SHARED, needs_model, needs_rows
 
 pytestmark = [needs_rows, needs_model, pytest.mark.timeout(1200)]
 SMALL = [
-    *("warmup.epochs=1", "finetune.epochs=1", "warmup.learning_rate=2e-3", "finetune.learning_rate=2e-3"),
+    *("warmup.learning_rate=2e-3", "finetune.learning_rate=2e-3", "finetune.epochs=1"),
     *("resources.train.workers=1", "retrieve.k=1", "label.collaborators=[{name: plain, k: 0}, {name: one, k: 1}]"),
 ]
 
 
 def run(config: Path, *overrides: str) -> dict[str, Any]:
-    """Run a config to its end and return the summary."""
+    """Run a config and return the summary."""
     done = semievol("run", str(config), *SMALL, *overrides, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -52,7 +52,7 @@ def endpoint(sheets: Path) -> Iterator[Served]:
     )
     assert made.returncode == 0, made.stdout + made.stderr
     assert "classification" in made.stdout
-    summary = run(sheets / "run.yaml", f"storage={sheets}/runs")
+    summary = run(sheets / "run.yaml", f"storage={sheets}/runs", "warmup.epochs=1")
     running = served.start(summary["places"]["run"], "serving.models=[evolved]")
     yield running
     served.stop(running)
@@ -96,7 +96,7 @@ def test_several_labels_a_row(tmp_path: Path) -> None:
           columns: {{question: text, answer: labels, oracle: labels}}
         """
     )
-    summary = run(tmp_path / "c.yaml")
+    summary = run(tmp_path / "c.yaml", "warmup.epochs=12", "--until=select")
     assert summary["selected"] > 0
     for row in storage.read_table(f"{summary['places']['run']}/round-0/label/rows").to_pylist():
         assert row["answer"] is None or set(json.loads(row["answer"])) <= set(topics)
@@ -113,7 +113,9 @@ def test_chats_of_three_turns(tmp_path: Path) -> None:
         data: {{labeled: {tmp_path}/labeled.jsonl, unlabeled: {tmp_path}/unlabeled.jsonl, test: {tmp_path}/test.jsonl}}
         """
     )
-    summary = run(tmp_path / "c.yaml", "label.max_tokens=12", "evaluate.max_tokens=12")
+    summary = run(
+        tmp_path / "c.yaml", "warmup.epochs=1", "label.max_tokens=12", "evaluate.max_tokens=12", "--until=select"
+    )
     folder = summary["places"]["run"]
     row = storage.read_table(f"{folder}/round-0/label/rows").to_pylist()[0]
     assert [turn["role"] for turn in row["history"]][-2:] == ["user", "assistant"]
