@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from semievol import config
 from semievol.config import RunConfig
-from semievol.serving.backend import CHAT, Unavailable
+from semievol.serving.backend import CHAT, Refused, Unavailable
 from semievol.serving.gate import Gate
 from semievol.serving.keys import Keys, add
 from semievol.serving.web import build
@@ -96,6 +96,34 @@ def test_the_task_route_takes_chats(client_of: Callable[..., TestClient], backen
     refused = client_of().post("/v1/answer", json={"messages": [last]})
     assert refused.status_code == 400
     assert "messages are for task.kind: chat. For multiple_choice send question" in refused.json()["error"]["message"]
+
+
+def test_labels_are_scored_and_no_request_lists_them(
+    client_of: Callable[..., TestClient], backend: FakeBackend
+) -> None:
+    labels = "{kind: classification, labels: {card: lost or stolen, charge: twice, address: moved}}"
+    template = '"{{ product }}: {{ question }} {{ instruction }}"'
+    client = client_of(f"task={labels}", f"prompt.template={template}")
+    asked = {"question": "The ATM kept my card", "fields": {"product": "giro", "other": "x"}}
+    one = client.post("/v1/answer", json=asked).json()
+    assert backend.seen[-1]["responses"] == ["card", "charge", "address"]
+    assert backend.seen[-1]["messages"][0]["content"].startswith("giro: The ATM kept my card Answer with one")
+    assert (one["answer"], one["response"], one["confidence"]) == ("address", "address", 0.5)  # the fake's 1:2:3
+    assert [share["answer"] for share in one["distribution"]] == ["address", "charge", "card"]
+    assert sum(share["share"] for share in one["distribution"]) == pytest.approx(1, abs=1e-5)
+    assert client.post("/v1/answer", json=asked | {"min_confidence": 0.6}).json()["answer"] is None
+    backend.failure = Refused("the prompt has too many tokens")
+    assert "too many tokens" in client.post("/v1/answer", json=asked).json()["error"]["message"]
+    card = client.get("/v1/task").json()
+    assert (card["kind"], card["labels"], card["fields"]) == (
+        "classification",
+        ["card", "charge", "address"],
+        ["product"],
+    )
+    assert card["descriptions"]["charge"] == "twice" and card["asks"] == [] and card["example"] is None
+    assert (
+        client_of().get("/v1/task").json() | {"asks": ["options"], "labels": None} == client_of().get("/v1/task").json()
+    )
 
 
 @pytest.mark.parametrize(
