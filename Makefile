@@ -67,7 +67,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: $(UNIT_STAMP)
-	$(UNIT)/bin/python -m pytest tests/unit
+	$(UNIT)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit
 
 chaos: setup
 	SEMIEVOL_CHAOS_KILLS=20 $(BIN)/python -m pytest tests/chaos -s
