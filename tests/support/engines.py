@@ -99,7 +99,7 @@ class LabelEngine:
     It refuses a prompt that does not list what `engine.extra.lists` says.
     """
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, chat: object = None) -> None:
         self.figures: dict[str, float] = {}
         self._lists: list[str] = config.extra.get("lists", [])
 
