@@ -207,8 +207,8 @@ def _carve(ctx: StageContext) -> tuple[dict[str, int], dict[str, int]]:
     """Hold back shares of the labeled rows, in a task on a node: the driver reads no rows."""
     import ray
 
-    task = ctx.config.task
-    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, closed=task.closed or task.sets)
+    closed = carve.by_label(ctx.config.task)
+    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, closed=closed)
     return ray.get(move)
 
 
