@@ -98,8 +98,10 @@ def _chat(config: RunConfig) -> Iterator[str]:
         for key, given in (("chat_template", model.chat_template), ("thinking", model.thinking == "on")):
             if given:
                 yield f"model.{key}: with engine.kind: openai the endpoint decides on it; leave it out"
-    elif model.thinking == "on" and config.label.mode == "score":
-        yield "label.mode: score asks for no thoughts; use label.mode: sample with model.thinking: on"
+    elif model.thinking == "on":
+        for key, mode in (("label.mode", config.label.mode), ("evaluate.mode", config.evaluate.mode)):
+            if mode == "score":
+                yield f"{key}: score asks for no thoughts; use {key}: sample with model.thinking: on"
 
 
 def _trained_by_openai(key: str, train: TrainConfig, preset: dict[str, Any]) -> Iterator[str]:

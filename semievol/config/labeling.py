@@ -97,7 +97,7 @@ class LabelConfig(Section):
     mode: Mode = "auto"
     """`sample`: generate responses. `score`: the exact distribution over all answers of a row, if they are known
     beforehand; one prefill if one token tells the answers apart, else a few short requests more. `auto`: score for
-    classification with one label where vLLM answers, else sample."""
+    classification with one label where vLLM answers and the model does not think, else sample."""
     justify: bool = True
     """Let the warm model decide where answers differ. Without it the majority stands, and ties go to the surer answer."""
     max_tokens: PositiveInt = 16

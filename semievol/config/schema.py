@@ -152,7 +152,8 @@ class RunConfig(Section):
     def _mode(self, given: str, *, sampled: bool) -> str:
         if given != "auto":
             return given
-        return "score" if self.task.scored and not sampled else "sample"
+        thinks = self.model.thinking == "on"  # scores leave no room for that
+        return "score" if self.task.scored and not sampled and not thinks else "sample"
 
     @property
     def candidates_task(self) -> dict[str, Any] | None:

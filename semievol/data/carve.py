@@ -18,6 +18,12 @@ import pyarrow.compute as pc
 
 from semievol.data import storage
 from semievol.errors import UserError
+from semievol.tasks import Task
+
+
+def by_label(task: Task) -> bool:
+    """Tell whether shares are taken of each label, and not of all rows together."""
+    return task.closed or task.sets
 
 
 def choose(

@@ -25,6 +25,12 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalF
 from semievol.errors import UserError
 
 _BUCKETS = ("s3", "gs", "gcs")
+_NO_ACCOUNTS = (
+    *_BUCKETS,
+    "http",
+    "https",
+    "ftp",
+)  # what stands before an @ there is a secret, and no user or container
 _REMEDIES = {
     "NETWORK_CONNECTION": "the store cannot be reached; check the network and AWS_ENDPOINT_URL",
     "ACCESS_DENIED": "the store denies access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions",
@@ -80,7 +86,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
 def _refuse_secrets(uri: str) -> None:
     scheme, _, path = uri.partition("://")
     user, at, _ = path.partition("/")[0].rpartition("@")
-    if "?" in uri or (at and (":" in user or scheme in _BUCKETS)):
+    if "?" in uri or (at and (":" in user or scheme in _NO_ACCOUNTS)):
         shown = f"{scheme}://{path.removeprefix(user + at).split('?')[0]}"
         why = "a URI must not hold options or credentials, because the run folder records it"
         way_out = "Set the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from semievol.engines.base import Completion
 from semievol.method.confidence import token_entropy
+from semievol.tasks.parsing import thoughts
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
     from openai.types.chat.chat_completion import Choice
-
-_OPEN, _CLOSE = "<think>", "</think>"
 
 
 def completions(reply: ChatCompletion) -> list[Completion]:
@@ -40,15 +39,13 @@ def ends_in_thought(reply: ChatCompletion, *, wanted: bool) -> bool:
 
 def _thought(choice: Choice) -> bool:
     fields: Any = (choice.message and choice.message.model_extra) or {}
-    return bool(fields.get("reasoning_content") or fields.get("reasoning") or _OPEN in _content(choice))
+    told = fields.get("reasoning_content") or fields.get("reasoning")
+    return bool(told) or thoughts.without_thought(_content(choice)) is None
 
 
 def _text(choice: Choice) -> str:
     """Return the answer: what follows the thought. An unfinished thought has none."""
-    before, closed, after = _content(choice).rpartition(_CLOSE)
-    if closed:
-        return after.lstrip()
-    return "" if after.lstrip().startswith(_OPEN) else before + after
+    return (thoughts.without_thought(_content(choice)) or "").lstrip()
 
 
 def _content(choice: Choice) -> str:
@@ -63,7 +60,7 @@ def _content(choice: Choice) -> str:
 def _entropies(choice: Choice) -> tuple[float | None, float | None]:
     """Return nll and token entropy of the answer, or None without log-probabilities."""
     tokens = (choice.logprobs and choice.logprobs.content) or []
-    start = max((i for i, token in enumerate(tokens, start=1) if _CLOSE in token.token), default=0)
+    start = max((i for i, token in enumerate(tokens, start=1) if thoughts.ends_in(token.token)), default=0)
     tokens = tokens[start:]
     if not tokens or any(token.logprob is None for token in tokens):
         return None, None

@@ -28,7 +28,7 @@ def by_label(task: Task, truths: Iterable[str | None], answers: Iterable[str | N
     names = sorted({name for parts in (*true, *given) for name in parts})
     if not names:
         return {}
-    marks = MultiLabelBinarizer(classes=names)
+    marks = MultiLabelBinarizer(classes=names, sparse_output=True)  # rows x labels
     expected, said = marks.fit_transform(true), marks.transform(given)
     each = precision_recall_fscore_support(expected, said, average=None, zero_division=0)
     figures = {

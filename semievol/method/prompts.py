@@ -61,6 +61,7 @@ class Prompts:
         return self._shown(row, "\n".join(filter(None, (instruction, self.task.listing(row)))))
 
     def _example(self, row: Row) -> str:
+        row = replace(row, candidates=None)  # what was found for it as a question, which not every stage knows
         response = self.task.respond(row.answer or "")
         if self.config.example_template is not None:
             return _render(self.config.example_template, self.task, row, answer=response, instruction="")

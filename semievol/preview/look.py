@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from semievol.config import RunConfig
 from semievol.data.tables import to_row
@@ -21,6 +22,7 @@ from semievol.preview.tokens import CHARACTERS, Fitted, Renderer
 from semievol.retrieval.dense import LabeledIndex
 from semievol.retrieval.embedding import Embedder, text_of
 from semievol.retrieval.lexical import LexicalIndex
+from semievol.retrieval.search import NEAR, Candidates
 from semievol.tasks import Row
 
 # Embedding takes most of the time: 100,000 characters take 3 s on two cores.
@@ -95,6 +97,7 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
     parts = [part for row in labeled for part in config.task.parts(row.answer or "")]
     labels = dict(Counter(parts).most_common())
     task = config.task.learned(labels)
+    config = config.model_copy(update={"task": task})
     by_length = sorted(labeled, key=lambda row: len(task.respond(row.answer or "")))
     stand_in = by_length[len(labeled) // 2]
     other = next((row for row in by_length if row.answer != stand_in.answer), stand_in)
@@ -112,13 +115,15 @@ def look(config: RunConfig, n: int, size: int) -> Preview:
 
 
 class _Examples:
-    """The nearest labeled rows of rows, as the run finds them."""
+    """The nearest labeled rows of rows, and the labels that prompts list, as the run finds them."""
 
     def __init__(self, config: RunConfig, labeled: Split, k: int) -> None:
         self.notes: list[str] = []
         self._k = k
         self._found: dict[int, list[Row]] = {}
-        if not k:
+        self._candidates: Candidates | None = None
+        self._listed: dict[int, list[str]] = {}
+        if not k and not config.task.lists_candidates:
             return
         self._solved = {record["row_id"]: to_row(record) for record in labeled.records}
         texts = [text_of(row) for row in self._solved.values()]
@@ -133,8 +138,16 @@ class _Examples:
             self._index = LexicalIndex(texts, ids)
         else:
             self._index = LabeledIndex.build(self._encode(texts), ids)
+        if config.task.lists_candidates:
+            known = pa.table({"row_id": ids, "answer": [self._solved[i].answer for i in ids.tolist()]})
+            self._candidates = Candidates(config.task, known, self._encode)
         if len(ids) < labeled.usable:
             self.notes.append(f"Solved examples are the nearest of {len(ids):,} labeled rows, not of all.")
+
+    @property
+    def lists(self) -> bool:
+        """Tell whether prompts list labels that are searched for."""
+        return self._candidates is not None
 
     def _embedder(self, config: RunConfig) -> Any:
         from transformers.utils.logging import disable_progress_bar
@@ -147,6 +160,19 @@ class _Examples:
             why = f"as embedding.model cannot be loaded: {problem}"
             self.notes.append(f"Solved examples are the nearest by words (BM25) and not by embedding, {why}")
             return list
+
+    def rows(self, records: Sequence[Record]) -> list[Row]:
+        """Return records as rows, with the labels that their prompts list."""
+        rows = [to_row(record) for record in records]
+        if self._candidates is None:
+            return rows
+        new = {record["row_id"]: row for record, row in zip(records, rows, strict=True)}
+        new = {i: row for i, row in new.items() if i not in self._listed}
+        if new:
+            queries = self._encode([text_of(row) for row in new.values()])
+            near, _ = self._index.search(queries, NEAR, np.array(list(new), np.int64))
+            self._listed |= dict(zip(new, self._candidates.of(near, queries), strict=True))
+        return [replace(row, candidates=self._listed[r["row_id"]]) for r, row in zip(records, rows, strict=True)]
 
     def of(self, request: Request, records: Sequence[Record]) -> list[list[Row]]:
         """Return the solved examples that a request shows with each row."""
@@ -168,7 +194,7 @@ def _show(asked: Sequence[Request], record: Record, renderer: Renderer, examples
     seen: dict[str, str] = {}  # a prompt, or a prompt and its response -> the request that showed it
     place = f"{record['split']} row, {record['source'].rpartition('/')[2]}:{record['position']}"
     for request in asked:
-        [fitted] = renderer.fit(request, [to_row(record)], examples.of(request, [record]))
+        [fitted] = renderer.fit(request, examples.rows([record]), examples.of(request, [record]))
         model, sent = renderer.model(request), fitted.sent
         exact = model.template is not None
         if sent is None:
@@ -187,12 +213,12 @@ def _show(asked: Sequence[Request], record: Record, renderer: Renderer, examples
 def _measure(request: Request, splits: dict[str, Split], renderer: Renderer, examples: _Examples) -> Measured:
     """Measure a request over the sample of its rows."""
     records = [record for split in request.splits if split in splits for record in splits[split].records]
-    if request.k:
+    if request.k or examples.lists:
         records = records[:: -(-len(records) // _SEARCHED)]
     fitted: dict[int, Fitted] = dict(
         zip(
             (record["row_id"] for record in records),
-            renderer.fit(request, [to_row(record) for record in records], examples.of(request, records)),
+            renderer.fit(request, examples.rows(records), examples.of(request, records)),
             strict=True,
         )
     )

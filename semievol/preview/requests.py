@@ -49,7 +49,11 @@ class Request:
 
 
 def of_config(config: RunConfig) -> list[Request]:
-    """Return the requests of a run, in its order."""
+    """Return the requests of a run, in its order.
+
+    Args:
+        config: its task knows the labels.
+    """
     local = config.engine.kind != "openai"
     base = config.model.base if local else None
     serving, evaluate = config.serving, config.evaluate
@@ -58,8 +62,8 @@ def of_config(config: RunConfig) -> list[Request]:
         _training("warm-up", config, config.warmup, ("labeled",)),
         *_labeling(config),
         _training("fine-tuning", config, config.finetune, ("labeled", "unlabeled")),
-        Request("evaluation", ("test",), base, **_answers(config.evaluate_how), k=evaluate.k),
-        Request("/v1/answer", ("test",), base, **_answers(config.evaluate_how), k=shown, cuts=False),
+        Request("evaluation", ("test",), base, **_answers(config, config.evaluate_how), k=evaluate.k),
+        Request("/v1/answer", ("test",), base, **_answers(config, config.evaluate_how), k=shown, cuts=False),
     ]
 
 
@@ -78,12 +82,13 @@ def _labeling(config: RunConfig) -> Iterator[Request]:
             yield _collaborator(config, who)
     if label.justify and sum(who.samples for who in label.collaborators) > 1:
         base = config.model.base if local else None
-        yield Request(JUSTIFICATION, ("unlabeled",), base, **_answers(config.label_how), paid=not local)
+        yield Request(JUSTIFICATION, ("unlabeled",), base, **_answers(config, config.label_how), paid=not local)
 
 
-def _answers(how: dict[str, Any]) -> dict[str, Any]:
+def _answers(config: RunConfig, how: dict[str, Any]) -> dict[str, Any]:
     """Return what a request says about its responses, from `label_how` or `evaluate_how`."""
-    return {"max_tokens": how.get("max_tokens", 1), "scores": how["mode"] == "score"}
+    scores = how["mode"] == "score"
+    return {"max_tokens": 1 if scores else max(how["max_tokens"], config.task.longest), "scores": scores}
 
 
 def _collaborator(config: RunConfig, who: Collaborator) -> Request:
@@ -92,7 +97,7 @@ def _collaborator(config: RunConfig, who: Collaborator) -> Request:
         f"labeling, {who.name}",
         ("unlabeled",),
         None if asks_endpoint else who.model if who.brings_weights() else config.model.base,
-        **_answers(config.label_how),
+        **_answers(config, config.label_how),
         k=who.k,
         style=who.prompt,
         order=who.order,

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 _BARS = " ▁▂▃▄▅▆▇█"
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 # Control characters in people's text could steer the terminal; their pictures cannot.
-_PICTURES = {n: 0x2400 + n for n in range(32) if chr(n) not in "\n\t"} | {0x7F: 0x2421}
+_PICTURES = (
+    {n: 0x2400 + n for n in range(32) if chr(n) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+)
 
 
 def as_json(preview: Preview) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fastapi import HTTPException
 
 from semievol.config import RunConfig
 from semievol.data import chats
+from semievol.data.tables import BadRow, text_cleaner
 from semievol.method.prompts import Messages, Prompts
 from semievol.serving.backend import CHAT, Backend, Refused, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question, Share
@@ -37,21 +38,30 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
 
 
 def _row(config: RunConfig, place: int, question: Question) -> Row:
-    """Return a question as a row; one that the kind of task cannot take is refused."""
-    fields = {name: question.fields.get(name, "") for name in config.prompt.columns}
-    row, problem = Row(question.question or "", question.options, question.context, None, fields=fields), None
-    if question.messages is not None and not config.task.conversational:
-        problem = f"messages are for task.kind: chat. For {config.task.kind} send question"
-    elif question.messages is not None:
-        try:
-            chat = chats.conversation(
-                [m.model_dump() for m in question.messages], lambda text, _: str(text or "").strip()
-            )
-            row.question, row.history = chat.question, chat.history
-        except chats.NoChat as error:
-            problem = str(error)
-    if problem := problem or config.task.problem(row):
+    """Return a question as a row, its texts as ingest reads them; one that the kind of task cannot take is refused."""
+    try:
+        row = _read(config, question)
+    except (BadRow, chats.NoChat) as error:
+        raise HTTPException(400, f"question {place}: {error}") from None
+    if problem := config.task.problem(row):
         raise HTTPException(400, f"question {place}: {problem}")
+    return row
+
+
+def _read(config: RunConfig, question: Question) -> Row:
+    task, clean = config.task, text_cleaner(config.limits.max_row_bytes)
+    options = [] if "options" in task.ignores else [clean(text, "options") for text in question.options]
+    fields = {name: clean(question.fields.get(name), f"fields.{name}") for name in config.prompt.columns}
+    row = Row("", options, clean(question.context, "context") or None, None, fields=fields)
+    if question.messages is None:
+        row.question = clean(question.question, "question")
+    elif task.conversational:
+        chat = chats.conversation([message.model_dump() for message in question.messages], clean)
+        row.question, row.history = chat.question, chat.history
+    else:
+        raise BadRow(f"messages are for task.kind: chat. For {task.kind} send question")
+    if not row.question or "" in options:
+        raise BadRow("a text of it is empty")
     return row
 
 

@@ -156,8 +156,8 @@ def _labels(ctx: StageContext, notes: Counter[str]) -> Counter[str]:
     for split, counts in found.items():
         for part in summarize(storage.join(ctx.out, split), ["answer"], labels.count, task=task):
             counts.update(part)
-            if len(counts) > labels.MOST:
-                break
+            if task.learns and len(counts) > labels.MOST:
+                break  # no label set: `check` says so
     if task.learns:
         labels.check(task, found["labeled"], storage.count_rows(storage.join(ctx.out, "labeled")))
     task = task.learned(found["labeled"])
@@ -207,8 +207,8 @@ def _carve(ctx: StageContext) -> tuple[dict[str, int], dict[str, int]]:
     """Hold back shares of the labeled rows, in a task on a node: the driver reads no rows."""
     import ray
 
-    task = ctx.config.task
-    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, closed=task.closed or task.sets)
+    closed = carve.by_label(ctx.config.task)
+    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, closed=closed)
     return ray.get(move)
 
 

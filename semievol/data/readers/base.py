@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,17 @@ class Reading:
         """Add a remark once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def distinct(self, header: Iterable[str]) -> list[str]:
+        """Return the names of the columns; one that stands twice gets a number, so that the first one is read."""
+        seen: Counter[str] = Counter()
+        names = []
+        for name in (cell.strip() for cell in header):
+            names.append(f"{name}.{seen[name]}" if seen[name] else name)
+            if seen[name] and name:
+                self.note(f"has the column '{name}' twice; the first one is read")
+            seen[name] += 1
+        return names
 
 
 @dataclass(frozen=True)

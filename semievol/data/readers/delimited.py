@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -208,24 +208,12 @@ def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
     if not best.dialect.quote:
         reading.note("has no quoted fields: its quotes are text")
     given = reading.shared.header
-    header = _distinct(list(given or best.header), reading)
+    header = reading.distinct(given or best.header)
     whole, words = _columns(best.body, _WHOLE, gaps=True), _columns(best.body, _WORD)
     missing = "NA" if best.row_names else ""
     if missing:
         reading.note("has row names without a column name, as R writes them; NA is a missing value")
     return Sheet(best.dialect, skip, header, not given, whole, missing, words)
-
-
-def _distinct(header: list[str], reading: Reading) -> list[str]:
-    """Return the names of the columns; one that stands twice gets a number, so that the first one is read."""
-    seen: Counter[str] = Counter()
-    names = []
-    for name in (cell.strip() for cell in header):
-        names.append(f"{name}.{seen[name]}" if seen[name] else name)
-        if seen[name] and name:
-            reading.note(f"has the column '{name}' twice; the first one is read")
-        seen[name] += 1
-    return names
 
 
 @dataclass(frozen=True)

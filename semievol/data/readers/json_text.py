@@ -81,7 +81,10 @@ def _array(pieces: Iterator[str], reading: Reading) -> Rows:
         while at < len(rest) and rest[at] in _BETWEEN:
             at += 1
         if rest.startswith("]", at):
-            return
+            if (further := _next_array(rest[at + 1 :], pieces)) is None:
+                return
+            rest, at = further, 0
+            continue
         problem: Exception | None = None
         try:
             item, end = decoder.raw_decode(rest, at) if at < len(rest) else (None, at)
@@ -99,6 +102,16 @@ def _array(pieces: Iterator[str], reading: Reading) -> Rows:
             raise ValueError(
                 f"item {number + 1} of the array is not JSON, or has more than {reading.line_bytes:,} characters"
             )
+
+
+def _next_array(rest: str, pieces: Iterator[str]) -> str | None:
+    """Return what follows the bracket of a further array, which files put together have; None at the end of the file."""
+    while not (rest := rest.lstrip()):
+        if not (rest := next(pieces, "")):
+            return None
+    if not rest.startswith("["):
+        raise ValueError(f"text follows the end of the array: {rest[:40]!r}")
+    return rest[1:]
 
 
 def _until(pieces: Iterator[str], size: int) -> Iterator[str]:

@@ -67,4 +67,4 @@ def _sheet(uri: str, reading: Reading) -> tuple[int, list[str], list[list[Any]]]
         reading.note(f"has more sheets; '{filled[0][0]}' is read")
     cells = filled[0][1]
     above = next(i for i, row in enumerate(cells) if not _blank(row))
-    return above + 1, [str(cell).strip() for cell in cells[above]], cells[above + 1 :]
+    return above + 1, reading.distinct(map(str, cells[above])), cells[above + 1 :]

@@ -333,6 +333,12 @@ def test_thinking_is_on_or_off_though_yaml_reads_booleans(path: Path) -> None:
         assert config.loads(config.to_yaml(loaded), [], "again").model.thinking == thinking
     with pytest.raises(UserError, match=r"model\.thinking: must be one of off, on, is 'maybe'"):
         config.load(str(path), ["model.thinking=maybe"])
+    labels = ["task.kind=classification", "task.labels=[a, b]"]
+    for thinks, mode in (("off", "score"), ("on", "sample")):  # what `auto` stands for
+        loaded = config.load(str(path), [*labels, f"model.thinking={thinks}"])
+        assert loaded.label_how["mode"] == loaded.evaluate_how["mode"] == mode
+    with pytest.raises(UserError, match=r"evaluate\.mode: score asks for no thoughts"):
+        config.load(str(path), [*labels, "model.thinking=on", "evaluate.mode=score"])
     with pytest.raises(UserError, match=r"label\.mode: score asks for no thoughts"):
         config.load(str(path), ["model.thinking=on", "label.mode=score"])
     api = ["engine.kind=openai", "trainer.kind=openai"]

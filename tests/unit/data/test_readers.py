@@ -37,6 +37,21 @@ def test_lines_that_are_no_rows_are_broken_and_the_rest_goes_on(tmp_path: Path) 
     assert readers.columns(str(tmp_path / "b.jsonl")) == ["q"]
 
 
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_what_follows_an_array_is_read_or_an_error(form: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.{form}"
+    for between in ("\n", "", " \n\n"):
+        file.write_text(between.join(['[{"q": 1}, {"q": 2}]', "[]", '[\n{"q": 3}]', '[{"q": 4}]']) + "\n")
+        assert rows(file) == [(n, {"q": n}) for n in (1, 2, 3, 4)]
+    padded = f'[{{"q": 1}}{" " * (2 << 20)}]{" " * (2 << 20)}[{{"q": 2}}]'
+    file.write_text(padded.replace(" ", "\n"))
+    assert [row for _, row in rows(file)] == [{"q": 1}, {"q": 2}]
+    for rest, problem in (('{"q": 2}', "text follows the end of the array"), ("[", "is not closed")):
+        file.write_text(f'[{{"q": 1}}]\n{rest}')
+        with pytest.raises(UserError, match=problem):
+            rows(file)
+
+
 def test_damaged_utf8_reaches_the_validator(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("q\nsüß\nschön\n".encode() + b"caf\xe9\n")
     (_, first), _, (_, last) = rows(tmp_path / "a.csv")

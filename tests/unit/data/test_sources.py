@@ -47,6 +47,7 @@ def test_uris_that_only_fsspec_opens() -> None:
         ),
         *(
             "https://user:secret@host/x.csv",
+            "https://secret@host/x.csv",
             "https://host/x.csv?key=secret",
             "https://host/x.csv?secret",
             "ftp://u:secret@host/x",

@@ -90,3 +90,13 @@ def test_what_is_no_workbook_or_too_much_of_one_is_named(tmp_path: Path) -> None
     for name in ("page.xls", "cut.xlsx", "bomb.xlsx"):
         with pytest.raises(UserError, match=rf"{name}: cannot be read to its end: .*Repair"):
             list(readers.read(str(tmp_path / name)))
+
+
+def test_of_two_columns_with_one_name_the_first_is_read(tmp_path: Path) -> None:
+    sheet = [[text("text"), text("label"), text(" text ")], [text("a"), text("x"), text("b")]]
+    (tmp_path / "t.xlsx").write_bytes(workbook(sheet))
+    look = readers.look(str(tmp_path / "t.xlsx"))
+    assert look.columns == ["text", "label", "text.1"] and look.notes == [
+        "has the column 'text' twice; the first one is read"
+    ]
+    assert list(readers.read(str(tmp_path / "t.xlsx"))) == [(2, {"text": "a", "label": "x", "text.1": "b"})]

@@ -194,6 +194,8 @@ THOUGHTS: dict[str, tuple[dict[str, Any], str]] = {
     "in the text": ({"content": "<think>A? No, B.</think>\n\nAnswer: B"}, "Answer: B"),
     "opened by the template": ({"content": "A? No, B.</think>\nAnswer: B"}, "Answer: B"),
     "unfinished": ({"content": "<think>A? No,"}, ""),
+    "of another family": ({"content": "[THINK]A? No, B.[/THINK]\nAnswer: B"}, "Answer: B"),
+    "of another family, unfinished": ({"content": "<seed:think>A? No,"}, ""),
     "in a field": ({"reasoning_content": "A? No, B."}, "Answer: B"),
     "in parts": (
         {"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Answer: B"}]},
@@ -231,10 +233,10 @@ def test_replies_without_an_answer(openai_server: OpenAIServer, choices: Any) ->
     assert isinstance(done, RequestRefused) if not choices else done[0].text == ""
 
 
-@pytest.mark.parametrize("sign", ["max_completion_tokens", "reasoning_content", "<think>", "usage"])
+@pytest.mark.parametrize("sign", ["max_completion_tokens", "reasoning_content", "<think>", "[THINK]", "usage"])
 def test_what_tells_a_cut_thought(openai_server: OpenAIServer, sign: str) -> None:
     message = {"reasoning_content": "A?"} if sign == "reasoning_content" else {}
-    message |= {"role": "assistant", "content": "<think>A?" if sign == "<think>" else None}
+    message |= {"role": "assistant", "content": f"{sign}A?" if sign in ("<think>", "[THINK]") else None}
     choice = {"index": 0, "message": message, "finish_reason": "length"}
     usage = {"completion_tokens_details": {"reasoning_tokens": 16}} if sign == "usage" else None
 

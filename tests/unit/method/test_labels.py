@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 from sklearn.metrics import f1_score
 
@@ -41,3 +43,15 @@ def test_sets_count_label_by_label() -> None:
     assert found["micro_f1"] == pytest.approx(2 * 1 / (2 + 3)) and found["macro_f1"] == pytest.approx(0.3333, abs=1e-4)
     assert {"true": "none", "answered": "sport", "rows": 1} in found["confusions"]
     assert {"true": "sport, arts", "answered": "arts", "rows": 1} in found["confusions"]
+
+
+def test_many_labels_and_rows_fit_in_memory() -> None:
+    task = Classification(labels=[f"label {n}" for n in range(1_000)])
+    names = list(task.labels or ())
+    truths = [names[n % 1_000] for n in range(20_000)]
+    tracemalloc.start()
+    found = by_label(task, truths, truths[1:] + truths[:1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["macro_f1"] == 0 and len(found["labels"]) == 1_000
+    assert peak < 50e6  # a table of rows x labels has 160 MB

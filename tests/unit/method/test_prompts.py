@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -5,6 +7,7 @@ from semievol.config import PromptConfig
 from semievol.errors import UserError
 from semievol.method.prompts import Prompts, shorter
 from semievol.tasks import Row
+from semievol.tasks.classification import Classification
 from semievol.tasks.multiple_choice import MultipleChoice
 
 TASK = MultipleChoice()
@@ -112,3 +115,12 @@ def test_a_long_row_loses_examples_then_turns_then_context_then_question() -> No
     assert steps[4][0].history == row.history[:1] and steps[4][0].context == row.context
     assert (steps[5][0].context, steps[-1][0].context, steps[-1][0].question) == ("abcdefg", None, "8")
     assert row.history[1:] == turns  # the row itself is unchanged
+
+
+def test_an_example_does_not_depend_on_the_labels_that_were_found_for_it() -> None:
+    task = Classification(labels=["a", "b", "c"], show="likeliest")
+    shown = [replace(Row("near", [], None, "a"), candidates=listed) for listed in (None, ["b"])]
+    for template in (None, "{{ question }} {{ labels | join('/') }} {{ instruction }}"):
+        prompts = Prompts(task, PromptConfig(template=template))
+        one, other = (prompts.messages(Row("q", [], None, None), examples=[row]) for row in shown)
+        assert one == other and "near" in one[0]["content"]

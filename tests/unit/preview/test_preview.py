@@ -18,7 +18,10 @@ pytest.importorskip("transformers")
 
 from semievol import config as configuration
 from semievol.cli import main
+from semievol.data import storage
+from semievol.data.tables import LABELED
 from semievol.preview import rows
+from semievol.retrieval.search import build_index
 from tests.support.tokenizer import byte_level
 
 CHAT = (
@@ -192,3 +195,50 @@ def test_parts_are_carved_and_headers_shared_as_in_a_run(project: Path, capsys: 
     _, found = seen(project, capsys, f"data.labeled={folder}", "data.test=0.25", "-n", "1")
     assert (found["rows"]["labeled"]["usable"], found["rows"]["test"]["usable"]) == (30, 10)
     assert found["rows"]["labeled"]["rows"] == 40 and found["labels"] == {"A": 15, "B": 15}
+
+    (folder / "1.csv").unlink()
+    sets = [f"question {n},a{n % 10};b{n % 10}" for n in range(20)]
+    (folder / "0.csv").write_text("\n".join(["question,answer", *sets]))
+    several = ["task.kind=classification", "task.multiple=true", "data.columns.options=null"]
+    (project / "unlabeled.jsonl").write_text('{"question": "new?"}\n')
+    _, found = seen(project, capsys, f"data.labeled={folder}", "data.test=0.5", *several, "-n", "1")
+    assert set(found["labels"].values()) == {1} and len(found["labels"]) == 20  # half of each label is held back
+
+
+def test_prompts_list_the_labels_that_the_run_would_find(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps({"question": f"what of topic{n}?", "answer": f"label{n}"}) + "\n" for n in range(12)]
+    for split, some in (("labeled", [*lines[:10], *lines[:10]]), ("unlabeled", lines[3:5]), ("test", lines[7:8])):
+        texts = [line.replace("what", f"{split}{n}") for n, line in enumerate(some)]
+        (project / f"{split}.jsonl").write_text("".join(texts))
+    shown = ["task.kind=classification", "data.columns.options=null", "task.show=likeliest", "task.show_tokens=8"]
+    _, found = seen(project, capsys, *shown, "-n", "1")
+    [asked] = [prompt["text"] for prompt in found["prompts"] if prompt["row"].startswith("unlabeled")]
+    assert "Answer with one of these labels alone.\nLabels:\n- label3\n" in asked
+    [tested] = [prompt["text"] for prompt in found["prompts"] if prompt["row"].startswith("test")]
+    assert "Labels:\n- label7\n" in tested and "label1" not in tested  # as many as show_tokens says
+    config = configuration.load(f"{project}/c.yaml", shown)
+    splits = rows.read(config, 100)
+    labeled = pa.Table.from_pylist([{n: r.get(n) for n in LABELED.names} for r in splits["labeled"].records], LABELED)
+    storage.write_table(f"{project}/in/0.parquet", labeled)
+    task = config.task.learned({record["answer"]: 1 for record in splits["labeled"].records})
+    build_index(f"{project}/in", f"{project}/out", config.embedding, config.retrieve, task)
+    [trained] = [prompt["text"] for prompt in found["prompts"] if prompt["request"] == "warm-up"]
+    first = next(r for r in storage.read_table(f"{project}/out/rows").to_pylist() if r["question"] in trained)
+    assert "Labels:\n" + "".join(f"- {label}\n" for label in first["candidates"])[:-1] + "<|end|>" in trained
+
+
+def test_a_set_of_labels_may_be_longer_than_max_tokens(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a long name of a label " * 4
+    for split in ("labeled", "unlabeled", "test"):
+        texts = [json.dumps({"question": f"{split} {n}", "answer": [f"{name}{n % 3}"]}) + "\n" for n in range(6)]
+        (project / f"{split}.jsonl").write_text("".join(texts))
+    several = ["task.kind=classification", "task.multiple=true", "data.columns.options=null"]
+    _, found = seen(project, capsys, *several, "-n", "1")
+    assert found["labeling"][0]["output_per_row"] > 100  # as `label` asks for them
+
+
+def test_no_control_character_of_a_row_reaches_the_terminal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"question": "red \x9b31m \x1b[1m", "options": ["x", "y"], "answer": "A"}
+    (project / "unlabeled.jsonl").write_text(json.dumps(row) + "\n")
+    text, _ = seen(project, capsys, "-n", "1")
+    assert "red \ufffd31m" in text and not {"\x9b", "\x1b"} & set(text)

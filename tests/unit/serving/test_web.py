@@ -126,6 +126,32 @@ def test_labels_are_scored_and_no_request_lists_them(
     )
 
 
+def test_a_question_is_read_as_a_row_of_a_file_is(client_of: Callable[..., TestClient], backend: FakeBackend) -> None:
+    template = "prompt.template='{{ subject }}, {{ question }} {{ context }} {{ options | first | default }}'"
+    blanks = {
+        "question": "\n Up? ",
+        "context": " It rose.\n",
+        "fields": {"subject": " Sales\t"},
+        "options": [" x", "y "],
+    }
+    client_of(template).post("/v1/answer", json=blanks)
+    assert backend.seen[-1]["messages"][-1]["content"] == "Sales, Up? It rose. x"
+    labels = client_of(template, "task.kind=classification", "task.labels=[a, b]", "evaluate.mode=sample")
+    labels.post("/v1/answer", json=blanks)
+    assert backend.seen[-1]["messages"][-1]["content"] == "Sales, Up? It rose."  # options of a file are not read
+    for body, says in (
+        (QUESTION | {"question": " \n"}, "question 0: a text of it is empty"),
+        (QUESTION | {"options": ["x", " "]}, "question 0: a text of it is empty"),
+        (QUESTION | {"context": "a\x00b"}, "question 0: column 'context' holds NUL bytes"),
+        (
+            QUESTION | {"question": "long" * 30},
+            "question 0: column 'question' is longer than limits.max_row_bytes = 100",
+        ),
+    ):
+        refused = client_of("limits.max_row_bytes=100").post("/v1/answer", json=body)
+        assert refused.status_code == 400 and says in refused.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
