@@ -27,7 +27,7 @@ class Columns(Section):
 
     question: str = "question"
     options: str | None = "options"
-    """A list, or a JSON list as text: multiple choice needs it, classification ignores it, other kinds show it if there.
+    """A list, also written as text, or a mapping of letters to texts: multiple choice needs it, classification ignores it, other kinds show it if there.
     null: ignore it."""
     answer: str = "answer"
     """Multiple choice: a letter (A is the first option) or the text of one option. Classification: a label."""

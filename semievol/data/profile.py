@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections import Counter
@@ -12,10 +11,10 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from semievol.data import readers, shards, sources
+from semievol.data import column_names, options, readers, shards, sources
 from semievol.data.tables import BadRow, cell_text
 from semievol.errors import UserError
-from semievol.tasks.parsing import decimals
+from semievol.tasks.parsing import decimals, lists
 
 ROWS = 20_000  # of a split that are looked at, from the beginning of each file
 FILES = 20
@@ -38,7 +37,11 @@ class Column:
 
     def add(self, value: Any) -> None:
         """Add the next row's cell."""
-        if isinstance(value, dict):
+        named = re.sub(r"[\W_]+", "", self.name).lower() in column_names.OPTIONS
+        if named and (items := options.read(value)) is not None:
+            self.lists[len(self.cells)] = items
+            value = json.dumps(items, ensure_ascii=False, default=str)
+        elif isinstance(value, dict):
             self.mappings += 1
             value = json.dumps(value, ensure_ascii=False, default=str)
         elif (items := as_list(value)) is not None:
@@ -159,15 +162,5 @@ def _is_number(text: str) -> bool:
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """Return a cell as a list if it is one, or its notation in JSON or Python; else None."""
-    if isinstance(value, list):
-        return value
-    if not isinstance(value, str) or value[:1] != "[" or value[-1:] != "]":
-        return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return found if isinstance(found, list) else None
-    return None
+    """Return a cell as a list if it is one or writes one down; else None."""
+    return value if isinstance(value, list) else lists.as_list(value) if isinstance(value, str) else None

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from semievol.config import Columns
 from semievol.data import chats
+from semievol.data.options import read as _options_of
 from semievol.tasks import Row, Task
 
 _EXACT = 1e15  # whole floats below are printed as whole numbers
@@ -258,14 +259,13 @@ def _printed(value: Any) -> Any:
 def _options(value: Any, column: str, max_bytes: int) -> list[str]:
     if value is None or value == "":
         return []
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise BadRow(f"column '{column}' is not a JSON list: {value[:60]!r}") from None
-    if not isinstance(value, (list, tuple)):
-        raise BadRow(f"column '{column}' is not a list but {type(value).__name__}")
-    options = [_text(option, f"{column}[{i}]", max_bytes) for i, option in enumerate(value)]
+    listed = _options_of(value)
+    if listed is None:
+        what = repr(value[:60]) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise BadRow(
+            f"column '{column}' is no list of options but {what}: write a list, a JSON list, or a mapping of letters to texts"
+        )
+    options = [_text(option, f"{column}[{i}]", max_bytes) for i, option in enumerate(listed)]
     if "" in options:
         raise BadRow(f"option {options.index('') + 1} of {len(options)} is missing or empty")
     return options

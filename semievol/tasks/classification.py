@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from semievol.tasks.base import Row, Task
+from semievol.tasks.parsing.lists import as_list
 from semievol.tasks.parsing.naming import Names, folded
 from semievol.tasks.parsing.reading import without_latex
 
@@ -24,7 +25,7 @@ class Classification(Task):
 
     The canonical answer is the label as the set spells it, and the response is that text alone. With `multiple` the
     canonical answer is a JSON list in the order of the set, the response joins its labels by the separator, and `none`
-    stands for no label. A cell may hold a list, a JSON list or separated labels; `[]` says that the row has no label,
+    stands for no label. A cell may hold a list, a text that writes one down, or separated labels; `[]` says that the row has no label,
     while an empty cell says nothing, and the row cannot be used.
 
     Cells match labels in any case and white space. A number is a label of that name, never a place in the set. Options
@@ -246,7 +247,7 @@ class Classification(Task):
 
     def _separated(self, text: str) -> list[str]:
         if _is_list(text):
-            text = self.separator.join(map(str, json.loads(text)))
+            text = self.separator.join(map(str, as_list(text) or ()))
         return [part.strip() for part in text.split(self.separator) if part.strip()]
 
     def _parts(self, answer: str) -> list[str]:
@@ -254,13 +255,6 @@ class Classification(Task):
 
 
 def _is_list(text: str) -> bool:
-    """Tell whether a text is a JSON list of labels."""
-    if not text.lstrip().startswith("["):
-        return False
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(items, list) and all(
-        isinstance(item, (str, int)) and not isinstance(item, bool) for item in items
-    )
+    """Tell whether a text is a list of labels."""
+    items = as_list(text)
+    return items is not None and all(isinstance(item, (str, int)) and not isinstance(item, bool) for item in items)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from typing import Literal
 
 from semievol.tasks.base import Row, Task
 from semievol.tasks.parsing import decimals
-from semievol.tasks.parsing.reading import refuses, stated, without_latex
+from semievol.tasks.parsing.lists import as_list
+from semievol.tasks.parsing.reading import first_question, refuses, stated, without_latex
 
 _IGNORED = {"a", "an", "the", "percent"}  # "%" goes with the punctuation
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
 _AROUND_A_NUMBER = "$€£¥%()[]{}\"'“”‘’`*,;:!?"
+_FENCED = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
+_KEYED = re.compile(r"\{\s*[\"'](?:final[_ ]?)?answer[\"']\s*:\s*(.*?)\s*\}", re.IGNORECASE | re.DOTALL)
 _QUOTES = ('""', "''", "“”", "‘’", "«»")
 
 
@@ -42,12 +46,14 @@ class FreeText(Task):
         return f"Answer: {_alternatives(answer)[0]}"
 
     def _read(self, response: str, row: Row) -> str | None:
+        response = _FENCED.sub(r"\1", first_question(response).strip())
         said = stated(response, own_line=True)
         if said is None:
             said = stated(without_latex(response))
         if said is None:  # reasoning ends in its result
             said = response.strip().rpartition("\n")[2]
-        return _one(said)
+        keyed = _KEYED.fullmatch(response)
+        return _one(keyed[1] if keyed else said)
 
     def in_words(self, answer: str, row: Row) -> str:
         return " / ".join(_alternatives(answer))
@@ -116,12 +122,9 @@ def _alternatives(answer: str) -> list[str]:
 
 
 def _listed(text: str) -> list[str] | None:
-    """Return the items of a JSON list of texts or numbers; None if the text is not such a list."""
-    if not text.lstrip().startswith("["):
-        return None
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
+    """Return the items of a list of texts or numbers; None if the text is not such a list."""
+    items = as_list(text)
+    if items is None:
         return None
     simple = all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in items)
     return [str(item) for item in items] if simple else None

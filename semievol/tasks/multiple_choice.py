@@ -8,29 +8,30 @@ from functools import lru_cache
 from typing import Literal
 
 from semievol.tasks.base import Row, Task
-from semievol.tasks.parsing.reading import ANSWER, stated, without_latex
+from semievol.tasks.parsing.reading import ANSWER, IS, first_question, stated, without_latex
 
 LETTERS = "ABCDEFGHIJ"
 
 # A letter that only a blank follows must be a capital one or close the line: "the answer is a cat" names no option. An
 # "I" before a small letter is a pronoun.
-_LETTER = r"(?:([A-Ja-j])\s{0,20}(?=[)\].:,;*\n\"`$}>]|$)|([A-HJ])(?=\s)|(I)(?=\s+[^a-z\s]))"
-_OPENING = r"[\s:*(\[\"'`$<]{0,20}"  # bounded: backtracking stays linear
+_LETTER = r"(?:([A-Ja-j])\s{0,20}(?=[)\].:,;*\n\"'`$}<>。、]|$)|([A-HJ])(?=[\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3])|(I)(?=\s+[^a-z\s]))"
+_OPENING = r"[\s:*(\[{\"'`$<]{0,20}"  # bounded: backtracking stays linear
 # In the order in which they are believed.
 _STATEMENTS = (
     # "Answer: B", "The answer is (B).", "answer - b", "#### B", {"answer": "B"}; the last one counts, as models
     # correct themselves.
     re.compile(
-        rf"(?:(?<!wrong )(?<!incorrect )(?i:{ANSWER})[\"*]{{0,4}}\s{{0,4}}(?P<says>(?i:is|:|=|-|–|—|是|은)|)|####)"
-        rf"{_OPENING}(?:(?i:option|choice){_OPENING})?{_LETTER}"
+        rf"(?:(?<!wrong )(?<!incorrect )(?i:{ANSWER}(?: corr[eé]c?t[aoe])?)[\"'*]{{0,4}}\s{{0,4}}(?P<says>(?i:{IS}|[-–—])|)|####)"
+        rf"{_OPENING}(?:(?i:option|choice|letter|opción|opção|opzione|la|die|das|a|选项){_OPENING})?{_LETTER}"
     ),
     re.compile(rf"(?<!wrong )(?<!incorrect )(?i:\b(?:option|choice)\s*(?:is|:|=)){_OPENING}{_LETTER}"),
     re.compile(rf"(?i:\bI(?:'d| would)? (?:choose|chose|pick|select|go with))\s+(?i:option\s+)?{_OPENING}{_LETTER}"),
 )
 # A bare "B", "(B)", "b.", "B) text", "Option B" at the start of the response; "B" as its last line.
 _FIRST = re.compile(
-    r"^[\s*(\[\"`]*(?:(?i:option|choice)[\s*(\[\"]+([A-Ja-j])\b|([A-Ja-j])(?:[)\].:*\"`]|(?=[ \t]*(?:\n|$))))"
+    r"^[\s*(\[\"`]*(?:(?i:option|choice)[\s*(\[\"]+([A-Ja-j])\b|([A-Ja-j])(?:[)\].:*\"`。、]|(?=[ \t]*(?:\n|$))))"
 )
+_BEFORE_ITS_TEXT = re.compile(r"[\s*(\[\"`]*([A-J])[\s)\].:*–—-]+(?=\S)")  # "B - text", "B text"
 _LAST = re.compile(r"\n[ \t*(\[\"`]*([A-J])[)\].*\"`]*\s*$")
 # "B is correct", "Option B seems right"; believed where the response says it of one letter only.
 _IN_PASSING = re.compile(
@@ -41,6 +42,7 @@ _ITEM = re.compile(
     r"(?:(?:^|\n)\s*|[.;,!?:]\s+)(?:[-*(\[\"`]{1,4}\s?)?(?:(?i:option|choice|answer)\s+[*(\[\"]*)?([A-J])(?:[)\].:*]|(?=\s*(?:\n|$)))"
     r"|\b(?i:option|choice)\s+[*(\[\"]*([A-J])\b"
 )
+_MARKED = re.compile(r"[(\[]?([A-Ja-j])(?:[)\].:]{1,2}\s*(.*)|)", re.DOTALL)
 # What says of a letter before it that it is not the answer, or weighs it.
 _DISMISSED = re.compile(
     r"\?|\b(?:no|not|nor|never|cannot|wrong|incorrect|false|unlikely|impossible|implausible|eliminat\w+|rul(?:e|ed|ing) out"
@@ -84,6 +86,8 @@ class MultipleChoice(Task):
         readings = {letter for letter, option in options.items() if option == text}
         if text.upper() in options:
             readings.add(text.upper())
+        if not readings:
+            readings = set(filter(None, [_marked(text, row)]))
         return readings.pop() if len(readings) == 1 else None  # two readings are none: "A" of ["C", "B", "A"]
 
     def expects(self, row: Row) -> str:
@@ -97,7 +101,7 @@ class MultipleChoice(Task):
         return f"{context}{row.question}\n\n{listed}"
 
     def _read(self, response: str, row: Row) -> str | None:
-        text = without_latex(unicodedata.normalize("NFKC", response))
+        text = first_question(without_latex(unicodedata.normalize("NFKC", response)))
         # First, as an option may begin like a letter: "The answer is A gas takes the shape of its container."
         repeated = _option(text, row) or _option(stated(text) or "", row)
         if repeated:
@@ -122,6 +126,15 @@ class MultipleChoice(Task):
         return next((letter for letter, option in _lettered(row).items() if option == text), None)
 
 
+def _marked(text: str, row: Row) -> str | None:
+    """Return the letter that a cell gives in the way of lists, as in "(b)", "B." and "B) text", or by an option in another case."""
+    found = _MARKED.fullmatch(unicodedata.normalize("NFKC", text).strip())
+    letter = found[1].upper() if found else None
+    if found is None or letter not in _lettered(row):
+        return _option(text, row)
+    return letter if not found[2] or _option(found[2], row) == letter else None
+
+
 def _letter(match: re.Match[str]) -> str:
     return next(group.upper() for group in match.groups() if group and group.upper() in LETTERS)
 
@@ -143,7 +156,8 @@ def _first(text: str, row: Row) -> str | None:
     """Return the letter that a response begins with, if that is its answer and does not open a list of the options."""
     match = _FIRST.search(text)
     if match is None:
-        return None
+        named = _BEFORE_ITS_TEXT.match(text)
+        return named[1] if named and _option(text[named.end() :], row) == named[1] else None
     letter = _letter(match)
     return letter if _leads(letter, text[match.end() :], row) and not _ANOTHER.match(text, match.end()) else None
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from semievol.tasks.base import Row, Task
 from semievol.tasks.parsing import decimals
 from semievol.tasks.parsing.decimals import ARITHMETIC
-from semievol.tasks.parsing.reading import refuses, stated, without_latex
+from semievol.tasks.parsing.reading import first_question, refuses, stated, without_latex
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
@@ -51,7 +51,7 @@ class Numeric(Task):
         return "one number, such as -1,234.5, 12% or $3 million, or a solution that ends in #### and the number"
 
     def _read(self, response: str, row: Row) -> str | None:
-        text = without_latex(response)
+        text = first_question(without_latex(response))
         said = stated(text)
         if said is None:
             found = [] if refuses(text) or _UNREAD.search(text.rpartition("=")[2]) else list(decimals.find(text))

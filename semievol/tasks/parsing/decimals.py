@@ -15,7 +15,7 @@ from decimal import Context, Decimal
 ARITHMETIC = Context(prec=28, traps=[])
 
 _PLAIN = str.maketrans(
-    dict.fromkeys("−‒–﹣－", "-") | {"٫": ".", "٬": ",", "％": "%", "٪": "%", "⁄": "/", "＋": "+", "×": "x", "’": "'"}
+    dict.fromkeys("−‒–—﹣－", "-") | {"٫": ".", "٬": ",", "％": "%", "٪": "%", "⁄": "/", "＋": "+", "×": "x", "’": "'"}
 )
 # "2½", "2³⁄₄", "2 and a half": the fraction of a mixed number follows a no-break space.
 _VULGAR = re.compile(r"(?P<whole>\d)?(?(whole)[ \u00a0\u2009\u202f]?)(?P<part>[¼-¾⅐-⅞↉]|[⁰¹²³⁴-⁹]+[⁄/][₀-₉]+)")
@@ -32,14 +32,21 @@ _CURRENCY = r"(?:US\$|[$€£¥₹₩]|(?:USD|EUR|GBP|JPY|CHF|CNY|INR|Rs)\b\.?|(
 _SUFFIX = r"""
     (?:\s*(?P<percent{0}>%|(?:percent(?:age\ points?)?|per\ cent|pct|pp)\b)
       |\s*(?P<basis{0}>(?:bps|basis\ points?)\b)
-      |[\s-]*(?P<word{0}>(?:hundred|thousand|million|billion|trillion|lakh|crore|mn|mln|mio|bn|mrd|tn)(?=s?\b))s?
+      |[\s-]*(?P<word{0}>(?i:hundred|thousand|million|billion|trillion|lakh|crore|mn|mln|mio|bn|mrd|tn)(?=s?\b))s?
       |\s*(?P<han{0}>[万亿億])
       |(?P<letter{0}>[kKMBTmbt])(?!\w)  # a small m may be metres: it counts after a currency only
     )?"""
+_UNSPACED = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]"  # letters that no blank parts from a number
+# How a cell that is one number may be written where it cannot be anything else: blanks between groups, the sign apart or last.
+_GROUPED_BY_BLANKS = re.compile(r"(?<![\w.,/])\d{1,3}(?:[ \u00a0\u202f\u2009]\d{3})+(?:[.,]\d+)?(?![\w/])(?!,\d| ?\d)")
+_SIGN_APART, _SIGN_LAST = re.compile(r"\A([-+])\s+(?=[\d.$€£¥])"), re.compile(r"\A([\d.,]*\d)\s?-\Z")
+_POWER = re.compile(
+    r"(?<![\w.^])(?<![x*])(?<![x*]\s)(?<!times)(?<!times\s)(?<!cdot)(?<!cdot\s)10\s?\^\s?\{?([+-]?\d{1,4})\}?(?![\d.])"
+)
 _GROUPS = r"\d{1,3}(?:,\d{3})+"
 _TERM = rf"(?:{_GROUPS}|\d{{1,9}})(?:\.\d{{1,9}})?"
 _NUMBER = re.compile(
-    rf"""(?<![\w^])(?<!\d\.)
+    rf"""(?:(?<![\w^√])|(?<={_UNSPACED}))(?<!\d\.)
     (?P<open>\(\s*)?
     (?P<sign>(?<![%)])[-+]|(?:minus|negative)\s+)?
     (?P<currency>{_CURRENCY}\s*)?
@@ -78,7 +85,8 @@ def plain(token: str) -> str | None:
 
 def only(text: str) -> str | None:
     """Return the number of a text that holds exactly one, as a decimal string."""
-    text = _normalised(text)
+    text = _SIGN_LAST.sub(r"-\1", _SIGN_APART.sub(r"\1", _normalised(text).strip()))
+    text = _GROUPED_BY_BLANKS.sub(lambda match: re.sub(r"\s", "", match[0]).replace(",", "."), text)
     matches = list(_NUMBER.finditer(text))
     if len(matches) != 1 or re.search(r"\d", text[: matches[0].start()] + text[matches[0].end() :]):
         return None
@@ -99,7 +107,8 @@ def _normalised(text: str) -> str:
     text = _IN_WORDS.sub(lambda match: f"\u00a0{_SHARES[(match[1] or match[2]).lower()]}", text)
     text = text.translate(_PLAIN)
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() and not c.isascii() else c for c in text)
-    return re.sub(r"[⁻⁺]?[⁰¹²³⁴-⁹]+", lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
+    text = re.sub(r"[⁻⁺]?[⁰¹²³⁴-⁹]+", lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
+    return _POWER.sub(r"1e\1", text)
 
 
 def _part(match: re.Match[str]) -> str:

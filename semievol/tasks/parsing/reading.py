@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 
 # The word that models put before an answer, in the languages that benchmarks are translated into most.
-ANSWER = r"(?:answer|antwort|respuesta|réponse|risposta|resposta|ответ|答案|答え|정답)"
+ANSWER = r"(?:answer|\bans\b\.?|antwort|respuesta|réponse|risposta|resposta|ответ|答案|答え|정답|الجواب|الإجابة|उत्तर)"
+# What may stand between that word and the answer, in these languages.
+IS = r"(?:\b(?:(?:would|should|must|will|has to) be|is|ist|est|es|è|é|будет)\b|[:=：]|是|为|は|은|는)"
 # "Answer: x" as a line of its own. Nothing inside a one-line answer can look like it.
 _LINE = re.compile(
-    rf"^[ \t>#*-]*(?:(?:so|thus|hence|therefore),? +)?(?:(?:the|my|final|correct) +)*{ANSWER}(?: +is)?[ *]*[:=：]",
+    rf"^[ \t>#*-]*(?:(?:so|thus|hence|therefore),? +)?(?:(?:the|my|final|correct) +)*{ANSWER}(?: +(?:is|ist|est|es|è|é))?[ *]*[:=：]",
     re.IGNORECASE | re.MULTILINE,
 )
 # "... so the answer is x", "Answer: x", and what GSM8K writes before an answer.
-_ANYWHERE = re.compile(rf"{ANSWER}(?:[ *]*(?:\bis\b|[:=：]))+|####", re.IGNORECASE)
+_ANYWHERE = re.compile(rf"{ANSWER}(?: +corr[eé]c?t[aoe])?(?:[ *]*{IS})+|####", re.IGNORECASE)
+# <answer>x</answer>, as models say it that were trained by rewards.
+_TAGGED = re.compile(r"<((?:final[_ ]?)?answer)>\s*(.*?)\s*(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+# The next question, which a model asks itself that was not stopped.
+_NEXT = re.compile(r"\n\s*(?:#{1,4} *|\*\*)?(?:question|problem|q) *\d{0,3} *[:：]", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\W*(?:(?:i'?m |i am )?(?:sorry|unable|not able|not sure|afraid)\b.*"
     r"|(?:as an ai|unfortunately)\b.*"
@@ -50,11 +56,20 @@ def stated(response: str, *, own_line: bool = False) -> str | None:
     return response[found[-1].end() :].lstrip().partition("\n")[0] if found else None
 
 
+def first_question(response: str) -> str:
+    """Return a response up to the next question that a model asks itself, if it has stated an answer before that."""
+    for match in _NEXT.finditer(response):
+        if _ANYWHERE.search(response, 0, match.start()):
+            return response[: match.start()]
+    return response
+
+
 def without_latex(text: str) -> str:
-    r"""Return the text with the LaTeX around answers made plain: \boxed{x} becomes "#### x", \frac{1}{2} 1/2.
+    r"""Return the text with what is around answers made plain: \boxed{x} and <answer>x</answer> become "#### x", \frac{1}{2} 1/2.
 
     A fraction right behind a digit belongs to a mixed number: 2\frac{1}{2} is 2 1/2, with a no-break space.
     """
+    text = _TAGGED.sub(r"\n#### \2\n", text)
     if "\\" not in text and "{,}" not in text:
         return text
     text = text.replace("{,}", ",")

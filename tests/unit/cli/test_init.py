@@ -82,7 +82,7 @@ def test_what_it_decides(name: str, form: str, tmp_path: Path) -> None:
         (lambda i: {"question": text(i), "options": ["x", "y"], "answer": i % 2}, (), (), r"'answer' \(0, 1, ...\) holds neither letters"),
         (lambda i: {"question": text(i), "answers": {"text": ["x"]}}, ("answers",), (), r"\(answers: mappings, not texts\)"),
         (lambda i: {"card has not come": text(i), "card": LABELS[i % 3]}, ("card",), (), "its first line, card has not come, card, looks"),
-        (lambda i: {"question": text(i), "choices": {"text": ["x"]}, "answer": "A"}, (), (), "column 'choices' holds mappings"),
+        (lambda i: {"question": text(i), "choices": {"first": "x"}, "answer": "A"}, (), (), "column 'choices' holds mappings"),
     ],
 )  # fmt: skip
 def test_where_it_cannot_tell_it_names_the_columns_and_the_flag(

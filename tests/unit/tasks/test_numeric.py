@@ -235,6 +235,57 @@ def test_score(cell: str, response: str, score: float | None) -> None:
         assert (answer is not None and task.score(answer, gold)) == score
 
 
+@pytest.mark.parametrize(
+    ("cell", "answer"),
+    [
+        ("1 234,56", "1234.56"),
+        ("1\u202f234,5 €", "1234.5"),
+        ("12 345", "12345"),
+        ("1 000 000", "1000000"),
+        ("-1 000", "-1000"),
+        ("- 5", "-5"),
+        ("\u2014 5", "-5"),
+        ("1,200.50-", "-1200.5"),  # as SAP exports them
+        ("3 Mio. €", "3000000"),
+        ("1.2 Mrd. EUR", "1200000000"),
+        ("$3 Million", "3000000"),
+        ("10^3", "1000"),
+        ("10^{-2}", "0.01"),
+        ("2 x 10^3", "2000"),
+        ("<answer>42</answer>", "42"),
+        ("√2", None),
+        ("3 - 5", None),
+        ("12 34", None),
+        ("1 2345", None),
+        ("5 1/2", "5.5"),
+    ],
+)
+def test_cells_as_people_and_programs_write_them(cell: str, answer: str | None) -> None:
+    assert task.gold(cell, ROW) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("答案是42。", "42"),
+        ("所以一共有42个苹果", "42"),
+        ("答えは42です", "42"),
+        ("정답은 42입니다", "42"),
+        ("الجواب: ٤٢", "42"),
+        ("La respuesta correcta es 42, porque 40 + 2 = 42", "42"),
+        ("<think>40 + 3?</think>\n<answer>42</answer>", "42"),
+        ("The answer is 42.\n\nQuestion: What is 3 + 4?\nAnswer: 7", "42"),
+        ("#### 42\n\nQ: What is 3 + 4?\nA: 3 + 4 = 7\n#### 7", "42"),
+        ("Question: What is 40 + 2?\nAnswer: 42", "42"),
+        ("First, a question: what is 40 + 2?\nThe answer would be 42", "42"),
+        ("Answer: 10^3", "1000"),
+        ("abc42", None),
+    ],
+)
+def test_responses_in_other_languages_and_formats(response: str, answer: str | None) -> None:
+    assert task.parse(response, ROW) == answer
+
+
 def test_same_is_within_the_tolerance_of_the_larger() -> None:
     assert task.same("100", "101")
     assert not task.same("100", "102")
