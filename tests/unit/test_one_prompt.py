@@ -76,7 +76,7 @@ ROWS: dict[str, tuple[dict[str, Any], list[Row]]] = {
         [
             Row("What does the price do?", OPTIONS, "Prices were 3 % up. 价格上涨", "it rises"),
             Row("And the rate?", OPTIONS[:2], None, "B"),
-            Row("And the cost?", OPTIONS, "Nothing changed. " * 40, "C"),
+            Row("And the cost?", OPTIONS, "Nothing changed. " * 40 + "Nothing.", "C"),
         ],
     ),
     "numeric": (
