@@ -37,6 +37,7 @@ class Classification(Task):
 
     transfers = True
     ignores = ("options",)
+    unread = frozenset({"show", "show_tokens"})
 
     kind: Literal["classification"] = "classification"
     labels: list[str] | dict[str, str] | None = None
@@ -109,9 +110,7 @@ class Classification(Task):
 
     @property
     def cell_settings(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"show", "show_tokens", "labels"}) | {
-            "labels": self.labels and list(self.labels)
-        }
+        return super().cell_settings | {"labels": self.labels and list(self.labels)}  # without their descriptions
 
     def learned(self, labels: dict[str, int]) -> Classification:
         if not self.learns or not labels:
