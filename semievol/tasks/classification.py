@@ -124,7 +124,7 @@ class Classification(Task):
     def gold(self, text: str, row: Row) -> str | None:
         if not self.multiple:
             return self._known(text)
-        found = [self._known(part) for part in self._separated(text)]
+        found = [None if self.separator in part else self._known(part) for part in self._separated(text)]
         return None if None in found or not (found or _is_list(text)) else self.joined(filter(None, found))
 
     def expects(self, row: Row) -> str:
@@ -139,6 +139,8 @@ class Classification(Task):
         wrong = [part for part in self._separated(text) if self._known(part) is None] if self.multiple else [text]
         if not self.multiple and _is_list(text):
             return "a list of labels needs task.multiple: true"
+        if self.multiple and (torn := next((part for part in self._separated(text) if self.separator in part), None)):
+            return f"'{torn[:60]}' holds the separator '{self.separator}'; set task.separator to a sign that no label holds"
         at = {folded(name): name for name in self.labels or ()}
         nearest = difflib.get_close_matches(folded(wrong[0]), at, n=1, cutoff=0.0) if wrong and at else []
         near = f"; the nearest is '{at[nearest[0]]}'" if nearest else ""
@@ -244,9 +246,8 @@ class Classification(Task):
         return (text.strip() or None) if self.labels is None else self._names.exactly(text)
 
     def _separated(self, text: str) -> list[str]:
-        if _is_list(text):
-            text = self.separator.join(map(str, json.loads(text)))
-        return [part.strip() for part in text.split(self.separator) if part.strip()]
+        parts = map(str, json.loads(text)) if _is_list(text) else text.split(self.separator)
+        return [part.strip() for part in parts if part.strip()]
 
     def _parts(self, answer: str) -> list[str]:
         return self._separated(answer) if self.multiple else [answer]
