@@ -72,7 +72,7 @@ def init(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
     for line in _said(found, given_labeled, given_unlabeled, given_test):
-        typer.echo(line)
+        typer.echo(_line(line))
     typer.echo(f"wrote {path}. Read it, then:")
     named = "" if model else " model.base=..."
     for command in ("plan", "preview", "run"):
@@ -100,7 +100,7 @@ def render(
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"yaml": as_yaml, "shown": _shown}
+    environment.filters |= {"yaml": as_yaml, "line": _line, "shown": _shown}
     gpus = _gpus()
     template = environment.from_string(files("semievol").joinpath("cli", "init.yaml.jinja").read_text("utf-8"))
     return template.render(
@@ -219,6 +219,11 @@ def as_yaml(value: str) -> str:
         if with_type == value and escaped.lower() not in ("y", "n"):
             return escaped
     return str(yaml.dump(escaped, default_style='"', allow_unicode=True, width=math.inf)).strip()
+
+
+def _line(text: str) -> str:
+    """Return a text on one line: names of columns hold line breaks, and what else steers a terminal or ends a comment."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
 
 
 def _shown(column: str, found: Guess) -> str:

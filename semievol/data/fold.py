@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from semievol.config import RunConfig
 from semievol.data import storage
-from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED
+from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED, fill
 
 SPLITS = (
     "test",
@@ -39,6 +39,18 @@ PARSED = pa.schema(
 def printable(text: str) -> str:
     """Return the beginning of a quarantined row's text, made valid UTF-8."""
     return text[:_RAW_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+
+
+def kind(reason: str) -> str:
+    """Return the reason without the value that differs from row to row."""
+    return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
+
+
+def known_rows(uri: str, split: str, buckets: int) -> pa.Table:
+    """Return the ids of one file of rows that an earlier round has kept."""
+    ids = storage.read_table(uri, ["row_id"])["row_id"].to_numpy()
+    same = {name: [value] * len(ids) for name, value in {"split": split, "source": uri, "known": True}.items()}
+    return fill({"row_id": ids, "position": np.arange(len(ids)), "bucket": ids % buckets} | same, PARSED)
 
 
 def fold(group: pa.Table, config: RunConfig, out: str, stage: str) -> pa.Table:

@@ -104,13 +104,13 @@ def check(shards: Sequence[Shard], required: Sequence[str], optional: Sequence[s
         raise wrong[0]
     for column in optional:
         if not any(column in shard.columns for shard in filled) and not any(_has(shard, column) for shard in filled):
-            raise _lacking(filled[0], column)
+            raise _missing(filled[0], column)
 
 
 def _problem(shard: Shard, required: Sequence[str]) -> UserError | None:
     if not shard.columns:
         return UserError(f"{shard.uri} has no columns: its first lines are not rows")
-    return next((_lacking(shard, column) for column in required if not _has(shard, column)), None)
+    return next((_missing(shard, column) for column in required if not _has(shard, column)), None)
 
 
 def _has(shard: Shard, column: str) -> bool:
@@ -122,7 +122,7 @@ def _has(shard: Shard, column: str) -> bool:
     return False
 
 
-def _lacking(shard: Shard, column: str) -> UserError:
+def _missing(shard: Shard, column: str) -> UserError:
     has = f"{shard.uri} has no column '{column}'; it has {', '.join(shard.columns)}"
     if first_line_is_a_row(shard.look):
         way_out = "That looks like a row: put a line with the names of the columns above it"

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from semievol.config import RunConfig
 from semievol.data import carve, readers, shards, storage
-from semievol.data.fold import PARSED, fates
+from semievol.data.fold import PARSED, fates, kind
+from semievol.data.inputs import inputs, wanted
 from semievol.stages import ingest
 
 _WHOLE_BYTES = 16 << 20  # 2 s on one core
@@ -59,7 +60,7 @@ class Split:
 
 def read(config: RunConfig, size: int) -> dict[str, Split]:
     """Return the splits of a config that have files, with at most `size` usable rows of each."""
-    files = {split: found for split, found in ingest.inputs(config).items() if found}
+    files = {split: found for split, found in inputs(config).items() if found}
     parts = {split: _read(found, split, config, size) for split, found in files.items()}
     table = pa.Table.from_pylist([record for records, _ in parts.values() for record in records], schema=PARSED)
     decided = iter(zip(*fates(table, config), strict=True))
@@ -75,7 +76,7 @@ def _split(records: list[Record], decided: list[tuple[str, str | None]], counted
     """Return a split of rows whose fates, with reasons, are decided."""
     total, how = counted or (len(records), "counted")
     kept = [record for record, (fate, _) in zip(records, decided, strict=True) if fate == "kept"]
-    reasons = Counter(ingest.kind(why) for fate, why in decided if fate == "quarantined" and why)
+    reasons = Counter(kind(why) for fate, why in decided if fate == "quarantined" and why)
     known = Counter(fate for fate, _ in decided)
     return Split([], kept, len(records), total, how, dict(known), dict(reasons.most_common(5)))
 
@@ -104,7 +105,7 @@ def _read(
     files: list[storage.FileEntry], split: str, config: RunConfig, size: int
 ) -> tuple[list[Record], tuple[int, str] | None]:
     """Return rows of a split, and how many there are if not all were read."""
-    shared = {shard.uri: shard.shared for shard in shards.look_at(files, ingest.wanted(config))}
+    shared = {shard.uri: shard.shared for shard in shards.look_at(files, wanted(config))}
     if sum(file.size for file in files) <= _WHOLE_BYTES:
         parts = (ingest.rows_of(file.uri, split, config, shared[file.uri]) for file in files)
         return list(chain.from_iterable(parts)), None

@@ -11,6 +11,7 @@ from typing import Any
 from semievol import trainers
 from semievol.config import RunConfig
 from semievol.data import paths, storage
+from semievol.data.inputs import inputs
 from semievol.engines import endpoint
 from semievol.errors import UserError
 from semievol.inference.pool import EnginePool
@@ -21,7 +22,7 @@ from semievol.runs.folder import Manifest, RunFolder
 from semievol.runs.rounds import Files, Round, Step
 from semievol.runs.runner import Echo, LoadTrainer, PlannedStep, Runner
 from semievol.runtime import cluster
-from semievol.stages import compare, ingest, label, select
+from semievol.stages import compare, label, select
 from semievol.stages.base import Key
 
 
@@ -58,7 +59,7 @@ class Pipeline:
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
         self.remarks: list[str] = []  # what is unusual about the input files
-        files = ingest.inputs(self.config, begun=bool(self.folder.records()), notes=self.remarks)
+        files = inputs(self.config, begun=bool(self.folder.records()), notes=self.remarks)
         self._listing: Files = tuple(files["unlabeled"])
         self._checksums = Checksums(self.folder)
         self._fingerprints = Fingerprints(self.config, files)

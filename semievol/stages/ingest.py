@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from semievol.config import RunConfig
-from semievol.data import carve, chats, labels, readers, shards, sources, storage
-from semievol.data.fold import PARSED, SPLITS, fold, printable
+from semievol.data import carve, chats, labels, readers, shards, storage
+from semievol.data.fold import PARSED, SPLITS, fold, kind, known_rows, printable
+from semievol.data.inputs import inputs, wanted
 from semievol.data.row_checks import RowChecks
-from semievol.data.tables import BadRow, cell_text, fill, text_cleaner, to_record, validate
+from semievol.data.tables import BadRow, cell_text, text_cleaner, to_record, validate
 from semievol.errors import UserError
 from semievol.runtime.rows import summarize
 from semievol.stages.base import LABELS, Rows, Scope, Stage, StageContext, StageResult
@@ -29,61 +29,6 @@ from semievol.stages.base import LABELS, Rows, Scope, Stage, StageContext, Stage
 _BUCKET_BYTES = 64 << 20  # input bytes per shuffle bucket; one task folds one bucket in memory
 _WAITS_S = (1.0, 10.0)  # before a file in a store is read again
 Source = tuple[str, storage.FileEntry]  # a split and a file of it
-
-
-def inputs(
-    config: RunConfig, *, begun: bool = False, notes: list[str] | None = None
-) -> dict[str, list[storage.FileEntry]]:
-    """Check the input files of each split that has files (presence, format, columns) and return them.
-
-    Args:
-        begun: the run already has rows, so the unlabeled files may be gone.
-        notes: gets what is unusual about the files.
-    """
-    found: dict[str, list[storage.FileEntry]] = {}
-    for split in SPLITS:
-        pattern = getattr(config.data, split)
-        if not isinstance(pattern, str):
-            continue  # there are none, or they are carved off the labeled rows
-        found[split] = files = sources.find(pattern)
-        if files:
-            try:
-                remarks = _check(files, split, config)
-            except UserError as error:
-                raise UserError(f"data.{split}: {error}") from None
-            notes = [] if notes is None else notes
-            notes += [f"data.{split}: {remark}" for remark in remarks]
-        elif split != "unlabeled" or not begun:
-            raise UserError(f"data.{split}: no file at '{pattern}' (a file, a folder, a glob or a URI)")
-    return found
-
-
-def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) -> list[str]:
-    """Raise if a format is unknown, or if a file does not have the config's columns; return what is unusual."""
-    columns = config.data.columns
-    for file in files:
-        readers.format_of(file.uri)
-    required = list(config.prompt.columns)
-    if not config.task.conversational:
-        required += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
-        required += [columns.answer] if split != "unlabeled" else []
-    optional = [columns.context, columns.stratum, columns.oracle if split == "unlabeled" else None]
-    found = shards.look_at(files, wanted(config))
-    skip_broken = config.limits.bad_shards == "quarantine"
-    shards.check(found, [*filter(None, required)], [*filter(None, optional)], skip_broken=skip_broken)
-    if config.task.conversational:
-        for shard in found:
-            if shard.columns:
-                chats.check(shard.uri, shard.columns, columns, answered=split != "unlabeled")
-    return shards.remarks(found)
-
-
-def wanted(config: RunConfig) -> list[str]:
-    """Return the columns that are read, that of the question first."""
-    chat = config.task.conversational
-    named = config.data.columns.model_dump(exclude=set() if chat else {"messages"})
-    more = [*config.prompt.columns, *(chats.COLUMNS if chat else ())]
-    return list(dict.fromkeys([*filter(None, named.values()), *more]))
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -101,11 +46,8 @@ def run(ctx: StageContext) -> StageResult:
             notes[f"{record['split']}: {record['note']}"] += record["rows"]
     data = ctx.config.data
     splits = ("unlabeled",) if ctx.inputs else tuple(s for s in SPLITS if getattr(data, s) is not None)
-    needed = (
-        () if ctx.inputs else [split for split in splits if split not in data.carved]
-    )  # later files may be old news
-    for split in needed:
-        if not counts[split, "kept"]:
+    for split in splits:  # files of later rounds may be old news
+        if not (ctx.inputs or split in data.carved or counts[split, "kept"]):
             shown = "".join(f"\n  {example}" for example in examples[:5])
             raise UserError(f"data.{split}: no usable row in '{getattr(data, split)}'{shown}")
     if data.carved and not ctx.inputs:
@@ -230,16 +172,11 @@ def _count_file(out: str, number: int) -> str:
     return storage.join(out, "_read", f"{number:06d}.json")
 
 
-def kind(reason: str) -> str:
-    """Return the reason without the value that differs from row to row."""
-    return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
-
-
 def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> Iterator[pa.Table]:
     """Yield the rows of an input file as tables of `PARSED`, and write their number to a separate file."""
     split, uri = str(batch["split"][0]), str(batch["uri"][0])
     if batch["known"][0]:
-        yield _known(uri, split, buckets)
+        yield known_rows(uri, split, buckets)
         return
     records: list[dict[str, Any]] = []
     rows = 0
@@ -297,13 +234,6 @@ def _readable(
             storage.sha256(uri)  # raises if the store fails: then the shard is not broken
             yield position + 1, readers.Broken("the shard cannot be read to its end", f"after row {given}: {error}")
             return
-
-
-def _known(uri: str, split: str, buckets: int) -> pa.Table:
-    """Return the ids of one file of rows that an earlier round has kept."""
-    ids = storage.read_table(uri, ["row_id"])["row_id"].to_numpy()
-    same = {name: [value] * len(ids) for name, value in {"split": split, "source": uri, "known": True}.items()}
-    return fill({"row_id": ids, "position": np.arange(len(ids)), "bucket": ids % buckets} | same, PARSED)
 
 
 def _record(raw: dict[str, Any] | readers.Broken, split: str, config: RunConfig) -> dict[str, Any]:

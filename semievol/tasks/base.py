@@ -42,6 +42,7 @@ class Task(BaseModel, ABC):
         needs: Keys of `data.columns` without which rows cannot be asked.
         ignores: Keys of `data.columns` whose cells are not read.
         transfers: The answer of a solved row can mean something for another row.
+        unread: Settings that the reading of input files does not depend on.
         conversational: Rows are chats, in the layouts of `semievol.data.chats`.
         instruction: The last paragraph of the user message. It says how to answer.
         decision: What self-justification asks for, below the proposed answers.
@@ -53,6 +54,7 @@ class Task(BaseModel, ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     ignores: ClassVar[tuple[str, ...]] = ()
+    unread: ClassVar[frozenset[str]] = frozenset()
     transfers: ClassVar[bool] = False
     conversational: ClassVar[bool] = False
     instruction: ClassVar[str] = ""
@@ -111,7 +113,7 @@ class Task(BaseModel, ABC):
     @property
     def cell_settings(self) -> dict[str, Any]:
         """Return the settings that the reading of input files depends on."""
-        return self.model_dump()
+        return self.model_dump(exclude=set(self.unread))
 
     def learned(self, labels: dict[str, int]) -> Task:
         """Return the task that knows the answers of the labeled rows, given with their counts; others need no such thing."""

@@ -15,6 +15,7 @@ class Chat(OpenEnded):
     chat ends with the user's turn. Answers are compared as those of open_ended.
     """
 
+    unread: ClassVar = OpenEnded.unread | {"loss"}
     conversational: ClassVar[bool] = True
     instruction: ClassVar[str] = ""  # the conversation says what to do
     decision: ClassVar[str] = "Write the best reply: one of these, or a better one. Write the reply alone."

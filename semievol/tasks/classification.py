@@ -38,6 +38,7 @@ class Classification(Task):
 
     transfers = True
     ignores = ("options",)
+    unread = frozenset({"show", "show_tokens"})
 
     kind: Literal["classification"] = "classification"
     labels: list[str] | dict[str, str] | None = None
@@ -110,9 +111,7 @@ class Classification(Task):
 
     @property
     def cell_settings(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"show", "show_tokens", "labels"}) | {
-            "labels": self.labels and list(self.labels)
-        }
+        return super().cell_settings | {"labels": self.labels and list(self.labels)}  # without their descriptions
 
     def learned(self, labels: dict[str, int]) -> Classification:
         if not self.learns or not labels:
@@ -126,7 +125,7 @@ class Classification(Task):
     def gold(self, text: str, row: Row) -> str | None:
         if not self.multiple:
             return self._known(text)
-        found = [self._known(part) for part in self._separated(text)]
+        found = [None if self.separator in part else self._known(part) for part in self._separated(text)]
         return None if None in found or not (found or _is_list(text)) else self.joined(filter(None, found))
 
     def expects(self, row: Row) -> str:
@@ -141,6 +140,8 @@ class Classification(Task):
         wrong = [part for part in self._separated(text) if self._known(part) is None] if self.multiple else [text]
         if not self.multiple and _is_list(text):
             return "a list of labels needs task.multiple: true"
+        if self.multiple and (torn := next((part for part in self._separated(text) if self.separator in part), None)):
+            return f"'{torn[:60]}' holds the separator '{self.separator}'; set task.separator to a sign that no label holds"
         at = {folded(name): name for name in self.labels or ()}
         nearest = difflib.get_close_matches(folded(wrong[0]), at, n=1, cutoff=0.0) if wrong and at else []
         near = f"; the nearest is '{at[nearest[0]]}'" if nearest else ""
@@ -246,9 +247,8 @@ class Classification(Task):
         return (text.strip() or None) if self.labels is None else self._names.exactly(text)
 
     def _separated(self, text: str) -> list[str]:
-        if _is_list(text):
-            text = self.separator.join(map(str, as_list(text) or ()))
-        return [part.strip() for part in text.split(self.separator) if part.strip()]
+        parts = map(str, as_list(text) or ()) if _is_list(text) else text.split(self.separator)
+        return [part.strip() for part in parts if part.strip()]
 
     def _parts(self, answer: str) -> list[str]:
         return self._separated(answer) if self.multiple else [answer]

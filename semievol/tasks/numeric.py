@@ -35,6 +35,7 @@ class Numeric(Task):
     after the last "=" counts, without a reason that follows; where it states none, the last of the response.
     """
 
+    unread = frozenset({"tolerance"})
     instruction = "Answer with a number alone, in the unit that the question asks for."
 
     kind: Literal["numeric"] = "numeric"

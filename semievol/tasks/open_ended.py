@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ _HAN = r"[\u3040-\u30ff\u3400-\u9fff]"
 class OpenEnded(Task):
     """Open-ended responses. The canonical answer is the response itself, without the white space around it."""
 
+    unread: ClassVar = frozenset({"similarity"})
     instruction = "Write the response alone."
 
     kind: Literal["open_ended"] = "open_ended"

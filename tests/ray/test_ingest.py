@@ -9,6 +9,7 @@ from ray.exceptions import RayTaskError
 
 from semievol.config import RunConfig
 from semievol.data import storage
+from semievol.data.inputs import inputs
 from semievol.data.row_checks import RowChecks
 from semievol.data.tables import LABELED, ORACLE, QUARANTINE, UNLABELED, row_id
 from semievol.errors import UserError
@@ -110,7 +111,7 @@ def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp
     (tmp_path / "labeled.csv").write_text(labeled)
     (tmp_path / "unlabeled" / "0.jsonl").unlink()
     with pytest.raises(UserError, match=r"data.unlabeled: no file at"):
-        ingest.inputs(run_config)
+        inputs(run_config)
 
 
 def test_a_hundred_malformed_shards_are_accounted_for(run_config: RunConfig, tmp_path: Path) -> None:

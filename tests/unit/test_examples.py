@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from semievol.config import load
+from semievol.data.inputs import inputs
 from semievol.stages import ingest
 from semievol.tasks import Row
 
@@ -54,7 +55,7 @@ def test_a_config_of_the_paper_fits_the_files_that_it_is_for(name: str, tmp_path
             writer.writerow(PAPER[name])
     path = ROOT / "configs" / f"{name}.yaml"
     config = load(str(path), [f"data.{split}={tmp_path}/{split}.csv" for split in ("labeled", "unlabeled", "test")])
-    assert [len(files) for files in ingest.inputs(config).values()] == [1, 1, 1]  # no column is missing
+    assert [len(files) for files in inputs(config).values()] == [1, 1, 1]  # no column is missing
     for split in ("labeled", "unlabeled"):
         record = ingest._record(PAPER[name], split, config)
         assert record.get("reason") is None and record["question"].endswith("q")

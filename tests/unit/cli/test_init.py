@@ -222,3 +222,23 @@ def test_any_label_is_read_back_as_it_is(value: str) -> None:
     written = f"labels:\n  - {as_yaml(value)} # 3\n  - key: {as_yaml(value)} # why\n"
     read_back = OmegaConf.to_container(OmegaConf.create(written), resolve=True)
     assert read_back == {"labels": [value, {"key": value}]}
+
+
+def test_what_people_call_a_column_ends_no_comment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked, said = "Customer\ncomment", "Final\r\nlabel\u2028name: evil\x1b[31m"
+
+    def make(i: int) -> Row:
+        return {asked: text(i), said: LABELS[i % 3]}
+
+    for flags in ((), ("--question", asked, "--answer", said)):
+        given = read(init(tmp_path, make, 60, (said,), "jsonl", *flags))
+        assert given["name"] == "tickets" and given["task"]["kind"] == "classification"
+        assert given["data"]["columns"] == {"question": asked, "answer": said}
+    assert not {"\r", "\u2028", "\x1b"} & set(capsys.readouterr().out)
+    chat = read(
+        init(
+            tmp_path,
+            lambda i: {"talk\nhere": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        )
+    )
+    assert chat["task"]["kind"] == "chat" and chat["data"]["columns"] == {"messages": "talk\nhere"}

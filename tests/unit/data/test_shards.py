@@ -7,6 +7,7 @@ import pytest
 from semievol import config
 from semievol.config import RunConfig
 from semievol.data import storage
+from semievol.data.inputs import inputs
 from semievol.errors import UserError
 from semievol.stages import ingest
 
@@ -49,12 +50,12 @@ def test_empty_files_are_files_of_no_rows(run_config: RunConfig, tmp_path: Path)
     for name in ("0.csv", "b.csv", "c.jsonl", "d.json", "e.csv"):
         (tmp_path / "l" / name).write_text("text,other\n" if name == "e.csv" else "")
     (tmp_path / "l" / "f.jsonl").write_text("\n\n")
-    ingest.inputs(run_config)
+    inputs(run_config)
     assert read(run_config, "labeled") == [("x", "pos"), ("y", "neg")]
     (tmp_path / "l" / "a.csv").write_text("")
     (tmp_path / "l" / "e.csv").unlink()
     with pytest.raises(UserError, match=r"data.labeled: .*0.csv has no columns: it is empty"):
-        ingest.inputs(run_config)
+        inputs(run_config)
 
 
 @pytest.mark.parametrize("name", ["0.csv", "b.csv"])
@@ -64,7 +65,7 @@ def test_a_part_without_a_header_takes_that_of_another(
 ) -> None:
     (tmp_path / "l" / name).write_text(f"{first}\nx,neg\nq,pos\n")
     notes: list[str] = []
-    ingest.inputs(run_config, notes=notes)
+    inputs(run_config, notes=notes)
     assert notes == [
         f"data.labeled: {tmp_path}/l/{name} has no header line; its columns are those of another file: text, label"
     ]
@@ -86,7 +87,7 @@ def test_a_part_that_lacks_a_column_is_named(
 ) -> None:
     (tmp_path / "l" / "part-1.csv").write_text(content)
     with pytest.raises(UserError, match=rf"data.labeled: .*part-1.csv has no column '{column}'; it has .*{way_out}"):
-        ingest.inputs(run_config)
+        inputs(run_config)
 
 
 def test_no_file_has_a_header(run_config: RunConfig, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_no_file_has_a_header(run_config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"a.csv has no column 'text'; it has It works., pos. That looks like a row: put a line"
     ):
-        ingest.inputs(run_config)
+        inputs(run_config)
 
 
 def test_json_leaves_out_keys_that_have_no_value(run_config: RunConfig, tmp_path: Path) -> None:
@@ -104,11 +105,11 @@ def test_json_leaves_out_keys_that_have_no_value(run_config: RunConfig, tmp_path
         (tmp_path / name / "a.jsonl").write_text('{"text": "x", "label": "pos"}\n' * 300)
         (tmp_path / name / "b.json").write_text('[{"label": "pos", "text": "y"}]')
     with pytest.raises(UserError, match=r"a.jsonl has no column 'passage'; it has text, label"):
-        ingest.inputs(run_config)
+        inputs(run_config)
     for name in "lut":
         with open(tmp_path / name / "a.jsonl", "a") as file:
             file.write('{"text": "z", "label": "pos", "passage": "p"}\n')
-    ingest.inputs(run_config)
+    inputs(run_config)
     assert len(read(run_config, "labeled")) == 302
 
 
@@ -117,11 +118,11 @@ def test_texts_alone_are_unlabeled_rows(run_config: RunConfig, tmp_path: Path) -
         (tmp_path / name / "a.csv").unlink()
         (tmp_path / name / "texts.TXT").write_text("one, with a comma\n\n two \n", encoding="utf-16")
     with pytest.raises(UserError, match=r"data.labeled: .*no column 'label'.*A .txt file holds texts and nothing else"):
-        ingest.inputs(run_config)
+        inputs(run_config)
     (tmp_path / "l" / "texts.TXT").unlink()
     (tmp_path / "l" / "a.csv").write_text("text,label\nx,pos\n")
     notes: list[str] = []
-    ingest.inputs(run_config, notes=notes)
+    inputs(run_config, notes=notes)
     assert notes == [f"data.unlabeled: {tmp_path}/u/texts.TXT is not UTF-8; read as UTF-16"]
     assert [question for question, _ in read(run_config, "unlabeled")] == ["one, with a comma", "two"]
 
@@ -131,8 +132,8 @@ def test_a_file_that_cannot_be_read_stops_a_run_unless_it_may_be_left_out(
 ) -> None:
     (tmp_path / "l" / "0.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=r"data.labeled: .*0.parquet: cannot be read"):
-        ingest.inputs(run_config)
+        inputs(run_config)
     (tmp_path / "l" / "b.csv").write_text("other,columns\nx,pos\n")
     run_config.limits.bad_shards = "quarantine"
-    ingest.inputs(run_config)
+    inputs(run_config)
     assert ("x", "pos") in read(run_config, "labeled") and len(read(run_config, "labeled")) == 5

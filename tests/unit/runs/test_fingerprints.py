@@ -1,6 +1,7 @@
 """Which steps run again after a change of how a model is spoken to."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,14 +12,15 @@ from semievol.runs import rounds
 from semievol.runs.fingerprints import Fingerprints
 from semievol.runs.rounds import Round
 from semievol.stages.base import Key
+from semievol.tasks import KINDS
 from tests.support.configs import run_config
 
 FILE = FileEntry("/u/a", 10, 1)
 ASKS = {"warmup", "label", "finetune", "evaluate/base", "evaluate/warm", "evaluate/evolved"}
 
 
-def prints(model: ModelConfig) -> dict[Key, str]:
-    config = run_config(model=model)
+def prints(model: ModelConfig, **more: Any) -> dict[Key, str]:
+    config = run_config(model=model, **more)
     files = {"labeled": [FILE], "test": [FILE]}
     return Fingerprints(config, files).of(rounds.steps([Round(0, (FILE,))], config))
 
@@ -45,3 +47,24 @@ def test_template_and_thinking_count_and_the_name_of_a_file_does_not(tmp_path: P
         assert not changed(before, after) & {"ingest", "index", "retrieve"}
     with pytest.raises(UserError, match=r"model\.chat_template: 'none\.jinja' is neither a readable file"):
         prints(ModelConfig(base=str(base), chat_template="none.jinja"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after", "reads"),
+    [
+        ("numeric", {}, {"tolerance": 0.1}, False),
+        ("open_ended", {}, {"similarity": 0.9}, False),
+        ("chat", {}, {"similarity": 0.9, "loss": "all"}, False),
+        ("classification", {"labels": ["a", "b"]}, {"labels": {"a": "", "b": "bad"}, "show": "none"}, False),
+        ("classification", {"labels": ["a", "b"]}, {"labels": ["a", "b", "c"]}, True),
+        ("classification", {"multiple": True}, {"multiple": True, "separator": "|"}, True),
+    ],
+)
+def test_files_are_read_again_only_where_cells_mean_something_else(
+    tmp_path: Path, kind: str, before: dict[str, Any], after: dict[str, Any], reads: bool
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    base = ModelConfig(base=str(tmp_path))
+    one, other = (prints(base, task=KINDS[kind](**settings)) for settings in (before, after))
+    assert ("ingest" in changed(one, other)) == reads
+    assert "label" in changed(one, other)

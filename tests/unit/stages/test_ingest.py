@@ -13,6 +13,7 @@ import pytest
 
 from semievol import config
 from semievol.data import readers, storage
+from semievol.data.inputs import inputs
 from semievol.errors import UserError
 from semievol.stages import ingest
 from tests.support.conversations import chats
@@ -55,7 +56,7 @@ def test_chats_come_from_files_of_every_format(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([row | {"far": 1 << 40} for row in rows]), tmp_path / "t.parquet")
     found = chats_in(tmp_path, labeled="l.jsonl", unlabeled="u.csv", test="t.parquet")
     records = {}
-    for split, [file] in ingest.inputs(found).items():
+    for split, [file] in inputs(found).items():
         records[split] = [ingest._record(raw, split, found) for _, raw in ingest._readable(file.uri, found)]
     for i, row in enumerate(rows):
         system, user, assistant, asked, answer = row["messages"]
@@ -76,7 +77,7 @@ def test_files_without_chats_are_told_the_way_out(tmp_path: Path) -> None:
         "l.csv has no column with the answers to 'prompt'. It has prompt, label. Name yours with data.columns.messages"
     )
     with pytest.raises(UserError, match=re.escape(says)):
-        ingest.inputs(found)
+        inputs(found)
 
 
 def test_a_store_that_fails_for_a_moment_does_not_break_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,3 +274,12 @@ def test_any_labels(names: set[str], one: Row, other: Row, text: str) -> None:
         assert task.gold(label, one) == label == task.parse(task.respond(label), one)
     if len(task.labels or ()) > 1:
         check(task, one, other, text, next(iter(names)))
+
+
+def test_a_label_that_holds_the_separator_is_refused_and_not_torn() -> None:
+    for task in (Classification(multiple=True), learned("a", "b", multiple=True), TOPICS):
+        assert task.gold('["a; b", "c"]', ROW) is None
+        assert task.refusal('["a; b", "c"]', ROW).startswith("'a; b' holds the separator ';'; set task.separator")
+    bars = Classification(multiple=True, separator="|")
+    assert bars.gold('["a; b", "c"]', ROW) == '["a; b", "c"]' == bars.gold("c | a; b", ROW)
+    assert bars.parts('["a; b", "c"]') == ["a; b", "c"] and bars.respond('["a; b", "c"]') == "a; b| c"
