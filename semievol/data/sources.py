@@ -12,6 +12,13 @@ from semievol.errors import UserError
 
 _HUB = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(@(?P<revision>refs/(convert|pr)/[^/]+|[^/]+))?(?P<inside>/.*)?")
 
+# Never the data of a folder, unless it is named by itself.
+_BESIDE = re.compile(
+    r"(readme|licen[cs]e|changelog|citation|contributing)(\.(md|txt|rst|cff|html))?|thumbs\.db|desktop\.ini|~\$.*|#.*#|.*~"
+    r"|.*\.(crc|md5|sha256|lock|tmp|bak|swp|md|py|ipynb|log)|(.*_)?_?success|dataset_infos?\.json|datapackage\.json",
+    re.IGNORECASE,
+)
+
 _NO_SUCH = "has no subset or split"
 
 
@@ -27,7 +34,7 @@ def find(pattern: str) -> list[FileEntry]:
 
 
 def _saved(pattern: str, files: list[FileEntry]) -> list[FileEntry]:
-    """Leave out what `datasets` writes beside the data when it saves to a disk."""
+    """Leave out what stands beside the data: readme files, those of systems and editors, and what `datasets` saves."""
     names = {file.uri for file in files}
     for file in files:
         folder, name = posixpath.split(file.uri)
@@ -39,7 +46,7 @@ def _saved(pattern: str, files: list[FileEntry]) -> list[FileEntry]:
             parts = json.loads(storage.read_text(file.uri)).get("_data_files", [])
             kept = {storage.join(folder, part["filename"]) for part in parts}
             files = [each for each in files if posixpath.dirname(each.uri) != folder or each.uri in kept]
-    return files
+    return [file for file in files if file.uri == pattern or not _BESIDE.fullmatch(posixpath.basename(file.uri))]
 
 
 def _on_hub(uri: str) -> list[FileEntry]:

@@ -145,4 +145,4 @@ def _further_files(base: str) -> list[Path]:
 
 
 def _ids(given: int | list[int] | None) -> list[int]:
-    return [] if given is None else [given] if isinstance(given, int) else list(given)
+    return [each for each in (given if isinstance(given, list) else [given]) if isinstance(each, int)]

@@ -161,4 +161,5 @@ LINE_BYTES = 8 << 20  # for `readers._LINE_BYTES`, so that bombs may be small
 UNREADABLE = {
     *("cut_off.jsonl.gz", "cut_off.csv.bz2", "cut_off.parquet", "flipped.parquet", "no_gzip.csv.gz", "empty.parquet"),
     *("jsonl_as.parquet", "random.parquet", "bomb.jsonl.gz", "bomb_of_lines.jsonl.gz"),
+    *("gzip_unsaid.csv", "parquet_as.jsonl", "parquet_as.csv"),
 }

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from semievol.data import storage
 from semievol.data.readers import columnar, delimited, json_text, spreadsheet, text
 from semievol.data.readers.base import LINE_BYTES, PACKED, Broken, Look, Reading, Rows, Shared
 from semievol.errors import UserError
@@ -69,7 +70,7 @@ def look(uri: str, wanted: Collection[str] = ()) -> Look:
     try:
         found = _look(uri, form, reading)
     except _UNREADABLE as error:
-        raise UserError(f"{uri}: cannot be read: {_problem(error)}") from None
+        raise UserError(f"{uri}: cannot be read: {_not_data(uri) or _problem(error)}") from None
     return replace(found, columns=[*found.columns, *(key for key in _keys(uri) if key not in found.columns)])
 
 
@@ -147,6 +148,18 @@ def _keys(uri: str) -> dict[str, str | None]:
     """Return the columns in the names of a file's folders: `.../label=pos/part-0.parquet`."""
     pairs = (part.split("=", 1) for part in uri.split("/")[:-1] if "=" in part)
     return {name: None if value == _NO_VALUE else unquote(value) for name, value in pairs if name}
+
+
+def _not_data(uri: str) -> str | None:
+    """Return what a file is that its name does not say."""
+    with suppress(*_UNREADABLE):
+        filesystem, path = storage.resolve(uri)
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            head = stream.read(100)
+        packed = uri.lower().endswith(tuple(PACKED))
+        plain = packed and head.isascii() and head.decode("ascii").isprintable() | (b"\n" in head)
+        return "it is not packed: take the last ending off its name" if plain else text.not_data(head)
+    return None
 
 
 def _problem(error: Exception) -> str:

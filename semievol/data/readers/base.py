@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # the end of a name, and what Arrow calls it
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u2060"  # characters that names of columns must not differ by
 LINE_BYTES = 64 << 20  # a longer line would fill the memory
 
 
@@ -54,7 +55,7 @@ class Reading:
         """Return the names of the columns; one that stands twice gets a number, so that the first one is read."""
         seen: Counter[str] = Counter()
         names = []
-        for name in (cell.strip() for cell in header):
+        for name in (cell.strip().strip(_INVISIBLE).strip() for cell in header):
             names.append(f"{name}.{seen[name]}" if seen[name] else name)
             if seen[name] and name:
                 self.note(f"has the column '{name}' twice; the first one is read")

@@ -59,8 +59,13 @@ def _arrow(file: pa.NativeFile) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 def _chosen(batch: pa.RecordBatch, reading: Reading) -> pa.RecordBatch:
     """Return the wanted columns of a batch, those of numbers and dates as text."""
-    kept = [name for name in batch.schema.names if not reading.wanted or name in reading.wanted]
-    return pa.RecordBatch.from_arrays([_printable(batch.column(name)) for name in kept], names=kept)
+    kept = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if (not reading.wanted or name in reading.wanted) and name not in kept:
+            kept[name] = _printable(column)
+    if len(set(batch.schema.names)) < len(batch.schema.names):
+        reading.note("has columns of the same name; the first one is read")
+    return pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
 
 
 def _printable(column: pa.Array) -> pa.Array:

@@ -17,6 +17,7 @@ from semievol.data.readers.base import Broken, Look, Reading, Rows
 
 _RECORD_CHARACTERS = 8 << 20  # of a row over several lines; a quote that is open for longer was never closed
 _SAMPLE_LINES, _SAMPLE_CHARACTERS = 5_000, 1 << 20
+_NULL = "\\N"  # how MySQL, PostgreSQL and Hive write a value that is missing
 _NONE = "\x1f"  # separates nothing in a text file: one column
 _SEPARATORS = (",", ";", "\t", "|", _NONE)
 _NAMES = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks", _NONE: "nothing (one column)", ",": "commas"}
@@ -37,15 +38,17 @@ class Dialect:
     separator: str
     quote: bool = True  # "..." holds separators and line ends
     backslash: bool = False  # \\" is a quote inside of quotes; else "" is
+    blank: bool = False  # a blank may stand between a separator and a quote
 
     def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
         if not self.quote:
             return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE, strict=True)
         if not self.backslash:
-            return csv.reader(lines, delimiter=self.separator, strict=True)
+            return csv.reader(lines, delimiter=self.separator, skipinitialspace=self.blank, strict=True)
         # The csv module drops each backslash; those that escape nothing are part of the text.
         kept = (_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", line) for line in lines)
-        return csv.reader(kept, delimiter=self.separator, escapechar="\\", strict=True)
+        blank = self.blank
+        return csv.reader(kept, delimiter=self.separator, skipinitialspace=blank, escapechar="\\", strict=True)
 
     def fields(self, line: str) -> list[str] | None:
         """Return the fields of one line by itself; None if its quotes do not fit."""
@@ -78,7 +81,8 @@ def look(lines: Iterable[str], reading: Reading, separator: str = "") -> Look:
     """Return the columns and first rows of a file from its first lines."""
     begun = list(lines)
     sheet = _sheet(begun, reading, separator)
-    found = [row for _, row in islice(_rows(iter(begun), sheet, reading), 100)]
+    reads_all = replace(reading, wanted=())  # the first line may be a row, of which there may be more
+    found = [row for _, row in islice(_rows(iter(begun), sheet, reads_all), 100)]
     first = [row for row in found if not isinstance(row, Broken)]
     names = [name for name in sheet.header if name]
     return Look(
@@ -164,6 +168,7 @@ def _reason(error: csv.Error) -> str:
 
 def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
     header, whole, width = sheet.header, sheet.whole, len(sheet.header)
+    again = width > 1 and bool(set(reading.wanted) & set(header))
     literal = replace(sheet.dialect, quote=False)
     found = records(islice(lines, sheet.skip, None), sheet.dialect, sheet.skip + 1, sheet.is_row)
     if sheet.in_file and (first := next(found, None)) and reading.wanted and not set(reading.wanted) & set(header):
@@ -179,6 +184,11 @@ def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
         if len(fields) != width:
             yield number, Broken(f"{len(fields)} fields, the header has {width}", _raw(taken))
             continue
+        if again and all(cell.strip() == name for cell, name in zip(fields, header, strict=True)):
+            yield number, Broken("repeats the header, as where files were joined", _raw(taken))
+            continue
+        if _NULL in fields:
+            fields = ["" if cell == _NULL else cell for cell in fields]
         if sheet.missing:
             fields = ["" if cell == sheet.missing else cell for cell in fields]
         for column in whole:
@@ -231,7 +241,12 @@ def _judged(sample: list[str], separator: str, reading: Reading) -> _Judged:
     text = "".join(sample)
     tried = [backslash] if reading.shared.backslash else [plain, backslash] if '\\"' in text else [plain]
     read = {dialect: list(_sampled(sample, dialect)) for dialect in tried}
-    dialect = min(tried, key=lambda each: sum(bool(problem) for *_, problem in read[each]))
+    dialect = min(tried, key=lambda each: _problems(read[each]))
+    quoted = re.compile(r' +".*"\s*', re.DOTALL)
+    if any(quoted.fullmatch(cell) for fields, *_ in read[dialect] for cell in fields[1:]):
+        blank = replace(dialect, blank=True)
+        read[blank] = list(_sampled(sample, blank))
+        dialect = min(blank, dialect, key=lambda each: _problems(read[each]))
     if '"' in text and _quotes_are_text(sample, read[dialect], plain):
         dialect = replace(plain, quote=False)
         read[dialect] = list(_sampled(sample, dialect))
@@ -245,6 +260,10 @@ def _judged(sample: list[str], separator: str, reading: Reading) -> _Judged:
     headerlike = len(header) > 1 and all(map(_HEADERLIKE.fullmatch, names - {""}))
     score = (len(names & set(reading.wanted)), headerlike, len(header) > 1 and fits >= 0.5, fits, len(header))
     return _Judged(dialect, header, fitting, row_names, score)
+
+
+def _problems(read: Sequence[Record]) -> int:
+    return sum(bool(problem) for *_, problem in read)
 
 
 def _sampled(sample: list[str], dialect: Dialect) -> Iterator[Record]:

@@ -14,6 +14,7 @@ from semievol.data.readers.text import lines
 _BLOCK = 1 << 20
 _DOCUMENT = 256 << 20  # characters of a file that has to be read as a whole
 _BETWEEN = " \t\r\n,"
+_DECODER = json.JSONDecoder(strict=False)  # tabs and line ends inside of strings are text
 
 
 def rows(text: io.TextIOWrapper, reading: Reading, *, of_lines: bool) -> Rows:
@@ -27,7 +28,11 @@ def rows(text: io.TextIOWrapper, reading: Reading, *, of_lines: bool) -> Rows:
     first = begun[-1].strip() if begun else ""
     if first.startswith("[") and (not of_lines or _opens_array(first)):
         return _array(chain(begun, iter(lambda: text.read(_BLOCK), "")), reading)
-    if of_lines or not first.startswith("{") or (_loaded(first) is not None and _goes_on(source, begun)):
+    if (
+        (of_lines and first != "{")
+        or not first.startswith("{")
+        or (_loaded(first) is not None and _goes_on(source, begun))
+    ):
         return _lines(chain(begun, source))
     return _document("".join(begun) + text.read(_DOCUMENT), text.read(1), reading)
 
@@ -39,7 +44,7 @@ def _opens_array(line: str) -> bool:
 
 def _loaded(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
@@ -54,12 +59,11 @@ def _goes_on(source: Iterator[str], begun: list[str]) -> bool:
 
 
 def _lines(source: Iterator[str]) -> Rows:
-    loads = json.JSONDecoder().decode
     for number, line in enumerate(source, start=1):
         if line.isspace():
             continue
         try:
-            row = loads(line)
+            row = _DECODER.decode(line.rstrip().removesuffix(","))  # as the lines of an array
         except (ValueError, RecursionError) as error:
             yield number, Broken(f"no JSON: {error}", line.rstrip("\n"))
             continue
@@ -73,13 +77,15 @@ def _row(row: Any, text: str | None = None) -> dict[str, Any] | Broken:
 
 
 def _array(pieces: Iterator[str], reading: Reading) -> Rows:
-    """Yield the items of an array, in pieces: only one item need fit in memory."""
-    decoder = json.JSONDecoder()
-    rest = next(pieces).lstrip().removeprefix("[")
+    """Yield the items of an array, or objects one after the other, in pieces: only one item need fit in memory."""
+    rest = next(pieces).lstrip()
+    bare, rest = not rest.startswith("["), rest.removeprefix("[")
     number, ended, at = 0, False, 0
     while True:
         while at < len(rest) and rest[at] in _BETWEEN:
             at += 1
+        if bare and ended and at == len(rest):
+            return
         if rest.startswith("]", at):
             if (further := _next_array(rest[at + 1 :], pieces)) is None:
                 return
@@ -87,7 +93,7 @@ def _array(pieces: Iterator[str], reading: Reading) -> Rows:
             continue
         problem: Exception | None = None
         try:
-            item, end = decoder.raw_decode(rest, at) if at < len(rest) else (None, at)
+            item, end = _DECODER.raw_decode(rest, at) if at < len(rest) else (None, at)
         except (ValueError, RecursionError) as error:
             problem, end = error, len(rest)
         if end < len(rest) or (ended and not problem and end > at):
@@ -129,9 +135,14 @@ def _document(text: str, more: str, reading: Reading) -> Rows:
             f"it is one JSON object of more than {_DOCUMENT:,} characters. Save it as JSON lines, one object a line"
         )
     try:
-        found = json.loads(text)
+        found = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        if "Extra data" not in error.msg:
+            raise
+        yield from _array(iter([text]), reading)  # several objects, as jq writes them
+        return
     for number, row in enumerate(_in_object(found, reading.wanted), start=1):
         yield number, _row(row)
 

@@ -27,6 +27,17 @@ _MARKS = {  # the longer ones first
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_OTHERS = {
+    b"\x1f\x8b": "a .gz file",
+    b"\x28\xb5\x2f\xfd": "a .zst file",
+    b"BZh": "a .bz2 file",
+    b"PK\x03\x04": "an .xlsx, .ods or .zip file",
+    b"\xd0\xcf\x11\xe0": "an .xls file",
+    b"PAR1": "a .parquet file",
+    b"ARROW1": "an .arrow file",
+    b"SQLite format 3": "a database of SQLite",
+    b"%PDF-": "a .pdf file",
+}
 _LEGACY = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r"),
     *("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr"),
@@ -60,6 +71,14 @@ def opened(uri: str, reading: Reading, *, beginning: int = 0) -> Iterator[io.Tex
         )
         yield text
         text.detach()
+
+
+def not_data(head: bytes) -> str | None:
+    """Return what a file is by its first bytes, where it is not what it is named."""
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS and not the data: run git lfs pull"
+    found = next((kind for begin, kind in _OTHERS.items() if head.startswith(begin)), None)
+    return f"by its first bytes it is {found}: rename it, or unpack it" if found else None
 
 
 def _shown(encoding: str) -> str:
@@ -101,6 +120,8 @@ def _bytes(uri: str, reading: Reading, beginning: int) -> Iterator[IO[bytes]]:
 def _encoding(raw: IO[bytes]) -> str:
     """Find the encoding: by its mark, by the zeros of UTF-16, UTF-8 if (nearly) all bytes are, else by the text."""
     head = raw.read(_HEAD)
+    if other := not_data(head):
+        raise ValueError(other)
     for mark, name in _MARKS.items():
         if head.startswith(mark):
             return name
