@@ -35,7 +35,9 @@ _KIND = "If the guess is wrong: classification, multiple_choice, numeric, free_t
 def init(
     labeled: Annotated[str, typer.Argument(metavar="LABELED", help="Rows with answers: a file, folder, glob or URI.")],
     unlabeled: Annotated[str, typer.Argument(metavar="UNLABELED", help="Rows without answers.")],
-    test: Annotated[str | None, typer.Argument(metavar="[TEST]", help="Rows to measure on. Default: a fifth of LABELED.")] = None,
+    test: Annotated[
+        str | None, typer.Argument(metavar="[TEST]", help="Rows to measure on. Default: a fifth of LABELED.")
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE.yaml", help=_WHERE)] = None,
     model: Annotated[str | None, typer.Option(metavar="BASE", help="The model to fine-tune.")] = None,
     kind: Annotated[str | None, typer.Option(metavar="KIND", help=_KIND)] = None,

@@ -69,7 +69,9 @@ class DataConfig(Section):
             if getattr(self, split) == "":
                 raise ValueError(f"{split}: the path is empty")
         if (total := sum(self.carved.values())) >= 1:
-            raise ValueError(f"test and data.validation hold back {total:g} of the labeled rows; they must leave some to learn from")
+            raise ValueError(
+                f"test and data.validation hold back {total:g} of the labeled rows; they must leave some to learn from"
+            )
         return self
 
     @property

@@ -70,7 +70,7 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
         {getattr(columns, key): f"data.columns.{key}" for key in keys if getattr(columns, key)}
         for keys in (required, optional)
     )
-    shown = {column: "a template of `prompt`" for column in config.prompt.columns}
+    shown = dict.fromkeys(config.prompt.columns, "a template of `prompt`")
     found = shards.look_at(files, wanted(config))
     skip_broken = config.limits.bad_shards == "quarantine"
     shards.check(found, shown | needed, known, skip_broken=skip_broken)

@@ -139,6 +139,17 @@ def test_it_says_what_it_saw_and_writes_over_nothing(tmp_path: Path, capsys: pyt
     assert "other.csv' sentence. The texts must be in columns of the same name" in capsys.readouterr().err
 
 
+def test_it_says_which_rows_will_not_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "15 labeled rows have no tags, and will not be used"
+    for tags, more in (("", ": write [] where"), ([], None), (None, ": write"), ("", "\n")):
+        cells = [["card", "fee"], ["fee"], tags, ["fee", "loan"]] if more != "\n" else ["card", "fee", tags, "loan"]
+        written = init(tmp_path, lambda i, cells=cells: {"": i, "text": text(i), "tags": cells[i % 4]})  # type: ignore[misc]
+        assert ("multiple" in read(written)["task"]) == (more != "\n")
+        printed = capsys.readouterr().out
+        assert "60 rows: (no name), text, tags" in printed
+        assert said + more in printed if more else said not in printed
+
+
 def test_a_config_without_a_path_is_named_by_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my bank").mkdir()
