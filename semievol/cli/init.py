@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,25 +27,28 @@ _BYTES_PER_TOKEN = 3  # few for any language, so that lengths are rather too lon
 _LISTED_BYTES = 1_024  # a longer list of labels is not in the prompts
 _AROUND = 80  # tokens of the instruction and the chat template
 _GENERIC = {"labeled", "labelled", "train", "training", "data", "dataset", "label", "labels", "part", "rows"}
-Files = Annotated[str, typer.Argument(help="A file, a folder, a glob or a URI.")]
+_WHERE = "Where to write. Default: the name of the labeled file, in this folder."
+_KIND = "If the guess is wrong: classification, multiple_choice, numeric, free_text, open_ended or chat."
 
 
 @app.command()
 def init(
     labeled: Annotated[str, typer.Argument(metavar="LABELED", help="Rows with answers: a file, folder, glob or URI.")],
-    unlabeled: Annotated[str, typer.Argument(metavar="UNLABELED", help="Rows without.")],
-    test: Annotated[str | None, typer.Argument(metavar="[TEST]", help="Default: a fifth of the labeled rows.")] = None,
-    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE.yaml", help="Where to write.")] = None,
+    unlabeled: Annotated[str, typer.Argument(metavar="UNLABELED", help="Rows without answers.")],
+    test: Annotated[
+        str | None, typer.Argument(metavar="[TEST]", help="Rows to measure on. Default: a fifth of LABELED.")
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE.yaml", help=_WHERE)] = None,
     model: Annotated[str | None, typer.Option(metavar="BASE", help="The model to fine-tune.")] = None,
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="The kind of task, if the guess is wrong.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="KIND", help=_KIND)] = None,
     question: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column with the texts.")] = None,
     answer: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column with the labels or answers.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
 ) -> None:
     """Look at your files and write a config for them, with comments.
 
-    Reads the first rows of each file, and says what it saw and why it chose so. Asks nothing: flags and the file itself are
-    where to change it.
+    Reads the first rows of each file, and says what it saw and why it chose so. It asks nothing: where a choice is wrong,
+    run it again with the flag that stands behind the choice and with --force, or edit the config.
 
     **Example:** `semievol init train.csv new.csv --model Qwen/Qwen2.5-0.5B-Instruct`
     """
@@ -62,7 +66,7 @@ def init(
     looked = []
     for what, pattern in (("LABELED", labeled), ("UNLABELED", unlabeled), ("TEST", test)):
         try:
-            looked.append(profile(pattern) if pattern else None)
+            looked.append(profile(pattern) if pattern is not None else None)
         except UserError as error:
             raise UserError(f"{what}: {error}") from None
     given_labeled, given_unlabeled, given_test = looked
@@ -73,10 +77,9 @@ def init(
     path.write_text(text, "utf-8")
     for line in _said(found, given_labeled, given_unlabeled, given_test):
         typer.echo(_line(line))
-    typer.echo(f"wrote {path}. Read it, then:")
-    named = "" if model else " model.base=..."
+    typer.echo(f"wrote {path}. {'Read it' if model else 'Read it, set model.base in it'}, then:")
     for command in ("plan", "preview", "run"):
-        typer.echo(f"  semievol {command} {path}{named}")
+        typer.echo(f"  semievol {command} {shlex.quote(str(path))}")
 
 
 def _name(labeled: str) -> str:

@@ -214,12 +214,14 @@ def main(arguments: list[str] | None = None) -> None:
         # Like Ctrl-C: Slurm and Kubernetes end jobs with it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="semievol", standalone_mode=False)
     except UserError as error:
         fail(str(error), code=2)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong flag or argument
-            fail(error.format_message(), code=error.exit_code)
+            said, context = error.format_message(), getattr(error, "ctx", None)
+            more = f"{'' if said[-1] in '.?' else '.'} See `{context.command_path} --help`" if context else ""
+            fail(f"{said}{more}", code=error.exit_code)
         if os.environ.get("SEMIEVOL_DEBUG"):
             raise
         from semievol.runtime import cluster

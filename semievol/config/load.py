@@ -20,7 +20,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML config, apply `key=value` overrides, and check it. A UserError has a line for each problem."""
     if not Path(path).is_file():
-        raise UserError(f"config file not found: {path}")
+        raise UserError(f"config file not found: {path}. `semievol init LABELED UNLABELED` writes one for your files")
     return loads(Path(path).read_text("utf-8"), overrides, path)
 
 
@@ -49,14 +49,17 @@ def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: s
     """Return a YAML text with `key=value` overrides as a model of this kind."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    from yaml import YAMLError, safe_load
 
     try:
         given: Any = OmegaConf.create(text)
+        bare = isinstance(safe_load(text), str)  # which OmegaConf takes as a key
     except (YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not a readable YAML mapping: {error}") from None
-    if not OmegaConf.is_dict(given):
-        raise UserError(f"{path}: a config is a mapping of keys to values")
+    if bare or not OmegaConf.is_dict(given):
+        raise UserError(
+            f"{path}: a config is a mapping of keys to values in YAML. For a file with rows, `semievol init` writes one"
+        )
     read = []
     for override in overrides or []:
         if "=" not in override:
@@ -65,7 +68,10 @@ def structured(kind: type[Kind], text: str, overrides: list[str] | None, path: s
             read.append((override, OmegaConf.from_dotlist([override])))
             given = OmegaConf.merge(given, read[-1][1])
         except (YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{override}: not a value in YAML's notation: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"{override}: not a value in YAML's notation: {str(error).splitlines()[0]}. A text with signs needs quotes "
+                f"of its own: 'KEY=\"...\"'"
+            ) from None
         except TypeError as error:
             raise UserError(f"{override}: {error}. A list is only replaced as a whole: KEY=[..]") from None
     try:

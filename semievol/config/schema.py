@@ -65,8 +65,13 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
+        for split in ("labeled", "unlabeled", "test", "validation"):
+            if getattr(self, split) == "":
+                raise ValueError(f"{split}: the path is empty")
         if (total := sum(self.carved.values())) >= 1:
-            raise ValueError(f"test: with validation it takes {total:g} of the labeled rows, and must leave some")
+            raise ValueError(
+                f"test and data.validation hold back {total:g} of the labeled rows; they must leave some to learn from"
+            )
         return self
 
     @property

@@ -42,6 +42,7 @@ PAIRS = [
         "claim": "evidence",
         "question": "sentence",
         "name": "description",
+        "instruction": "input",
     }.items()
     for second in others.split()
 ]

@@ -125,9 +125,9 @@ def answer_column(labeled: Profile, names: set[str], unlabeled: Profile, given: 
     useless = {n: "the same in all rows" for n in ordered if len(columns[n].counts) == 1}
     useless |= {n: "mappings, not texts" for n in ordered if columns[n].mappings}
     aside = "".join(f" ({name}: {why})" for name, why in useless.items())
+    way_out = "Name it: --answer COLUMN" if names else "The first file is that of rows with answers, the second without"
     raise UserError(
-        f"cannot tell which column holds the answers: '{labeled.pattern}' has {', '.join(columns)}{aside}. "
-        f"Name it: --answer COLUMN"
+        f"cannot tell which column holds the answers: '{labeled.pattern}' has {', '.join(columns)}{aside}. {way_out}"
     )
 
 

@@ -79,6 +79,9 @@ def guess(labeled: Profile, unlabeled: Profile, test: Profile | None, given: Giv
     _more_text(found, labeled, shared)
     column = unlabeled.columns.get(found.answer)
     found.oracle = column is not None and column.filled > 0.5 * unlabeled.rows
+    if empty := labeled.rows - labeled.columns[found.answer].filled:
+        none = ": write [] where a row has no label" * found.multiple
+        found.notes.append(f"{empty:,} labeled rows have no {found.answer}, and will not be used{none}")
     shown = {found.answer, found.context, *(found.together or ())}
     if more := sorted(name for name in others - shown if is_label(labeled.columns[name], labeled.rows)):
         found.notes.append(f"{_listed(more)} might be labels too: --answer COLUMN takes another column")
@@ -114,8 +117,11 @@ def _chat(labeled: Profile, unlabeled: Profile, given: Given) -> Guess | None:
     asked = next((n for n in labeled.columns if plain(n) in known.ASKED and everywhere(n, unlabeled, None)), None)
     said = next((n for n in labeled.columns if plain(n) in known.SAID), None)
     if asked and said:
-        answers = labeled.columns[said]
-        if given.kind or not (is_label(answers, labeled.rows) or answers.numeric or answers.mean <= SHORT):
+        answers, more = labeled.columns[said], next((n for n in labeled.columns if plain(n) == "input"), None)
+        label = is_label(answers, labeled.rows) or answers.numeric
+        # Requests that differ and come with an input are shown as a whole by a chat only.
+        alpaca = more is not None and labeled.columns[more].filled > 0 and len(labeled.columns[asked].counts) > 1
+        if given.kind or not (label or (answers.mean <= SHORT and not alpaca)):
             return Guess(
                 "chat", asked, said, why={"task": f"columns {asked} and {said} are a request and its response"}
             )
@@ -198,8 +204,9 @@ def _more_text(found: Guess, labeled: Profile, shared: set[str]) -> None:
     able = shared - {found.answer, found.options}
     able = {n for n in able if columns[n].prose > 0.3 and columns[n].filled > 0.3 * labeled.rows}
     texts = {plain(n): n for n in columns if n in able}
+    varied = {name for name, column in texts.items() if len(columns[column].counts) > 1}
     for first, second in known.PAIRS:
-        if found.question in (texts.get(first), texts.get(second)) and {first, second} <= texts.keys():
+        if found.question in (texts.get(first), texts.get(second)) and {first, second} <= varied:
             found.together = (texts[first], texts[second])
             found.why["question"] += f"; the prompt shows {texts[first]} and {texts[second]}"
             return

@@ -24,12 +24,12 @@ def inputs(
         pattern = getattr(config.data, split)
         if not isinstance(pattern, str):
             continue  # there are none, or they are carved off the labeled rows
-        found[split] = files = sources.find(pattern)
+        try:
+            found[split] = files = sources.find(pattern)
+            remarks = _check(files, split, config) if files else []
+        except UserError as error:
+            raise UserError(f"data.{split}: {error}") from None
         if files:
-            try:
-                remarks = _check(files, split, config)
-            except UserError as error:
-                raise UserError(f"data.{split}: {error}") from None
             notes = [] if notes is None else notes
             notes += [f"data.{split}: {remark}" for remark in remarks]
         elif split != "unlabeled" or not begun:
@@ -42,14 +42,17 @@ def _check(files: Sequence[storage.FileEntry], split: str, config: RunConfig) ->
     columns = config.data.columns
     for file in files:
         readers.format_of(file.uri)
-    required = list(config.prompt.columns)
-    if not config.task.conversational:
-        required += [columns.question, *(getattr(columns, key) for key in config.task.needs)]
-        required += [columns.answer] if split != "unlabeled" else []
-    optional = [columns.context, columns.stratum, columns.oracle if split == "unlabeled" else None]
+    required = [] if config.task.conversational else ["question", *config.task.needs]
+    required += ["answer"] if required and split != "unlabeled" else []
+    optional = ["context", "stratum", *(["oracle"] if split == "unlabeled" else [])]
+    needed, known = (
+        {getattr(columns, key): f"data.columns.{key}" for key in keys if getattr(columns, key)}
+        for keys in (required, optional)
+    )
+    shown = dict.fromkeys(config.prompt.columns, "a template of `prompt`")
     found = shards.look_at(files, wanted(config))
     skip_broken = config.limits.bad_shards == "quarantine"
-    shards.check(found, [*filter(None, required)], [*filter(None, optional)], skip_broken=skip_broken)
+    shards.check(found, shown | needed, known, skip_broken=skip_broken)
     if config.task.conversational:
         for shard in found:
             if shard.columns:

@@ -121,12 +121,12 @@ class Profile:
         """Say what was looked at."""
         files = f"{self.rows_seen} of {self.files:,} files" if self.files > 1 else self.rows_seen
         broken = f" (and {self.broken:,} lines that are no rows)" if self.broken else ""
-        return f"{files}{broken}: {', '.join(self.columns)}"
+        return f"{files}{broken}: {', '.join(name or '(no name)' for name in self.columns)}"
 
 
 def profile(pattern: str) -> Profile:
     """Look at the files of a path, folder, glob or URI."""
-    files = sources.find(pattern)
+    files = sources.find(pattern) if pattern.strip() else []
     if not files:
         raise UserError(f"no file at '{pattern}' (a file, a folder, a glob or a URI)")
     found = Profile(pattern, len(files), 0, {}, more=len(files) > FILES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -85,10 +85,13 @@ def remarks(shards: Sequence[Shard]) -> list[str]:
     ]
 
 
-def check(shards: Sequence[Shard], required: Sequence[str], optional: Sequence[str], *, skip_broken: bool) -> None:
+def check(
+    shards: Sequence[Shard], required: Mapping[str, str], optional: Mapping[str, str], *, skip_broken: bool
+) -> None:
     """Raise if a file lacks a column, naming both, or if no file has one of the `optional` ones.
 
     Args:
+        required: the columns, and the keys of the config that name them.
         skip_broken: a file that cannot be read, or lacks a column, is not an error as long as there is a better one.
     """
     readable = [shard for shard in shards if not shard.problem]
@@ -104,13 +107,13 @@ def check(shards: Sequence[Shard], required: Sequence[str], optional: Sequence[s
         raise wrong[0]
     for column in optional:
         if not any(column in shard.columns for shard in filled) and not any(_has(shard, column) for shard in filled):
-            raise _missing(filled[0], column)
+            raise _lacking(filled[0], column, optional[column])
 
 
-def _problem(shard: Shard, required: Sequence[str]) -> UserError | None:
+def _problem(shard: Shard, required: Mapping[str, str]) -> UserError | None:
     if not shard.columns:
         return UserError(f"{shard.uri} has no columns: its first lines are not rows")
-    return next((_missing(shard, column) for column in required if not _has(shard, column)), None)
+    return next((_lacking(shard, column, key) for column, key in required.items() if not _has(shard, column)), None)
 
 
 def _has(shard: Shard, column: str) -> bool:
@@ -122,12 +125,14 @@ def _has(shard: Shard, column: str) -> bool:
     return False
 
 
-def _missing(shard: Shard, column: str) -> UserError:
+def _lacking(shard: Shard, column: str, key: str) -> UserError:
     has = f"{shard.uri} has no column '{column}'; it has {', '.join(shard.columns)}"
     if first_line_is_a_row(shard.look):
         way_out = "That looks like a row: put a line with the names of the columns above it"
     elif readers.format_of(shard.uri) == ".txt":
         way_out = "A .txt file holds texts and nothing else, one a line, so it fits data.unlabeled only"
     else:
-        way_out = "Map yours with data.columns.*"
+        way_out = f"Name yours in {key}"
+        if key == "data.columns.options":
+            way_out += ", or set task.kind: only multiple_choice, the default, needs options"
     return UserError(f"{has}. {way_out}")

@@ -156,7 +156,7 @@ def _print_rows(console: Console, preview: Preview) -> None:
         for reason, n in split.reasons.items():
             console.print(f"  {name}: {n:,} quarantined: {reason}", markup=False)
     answers = [f"{label!r} {n:,}" for label, n in preview.labels.items()]
-    if preview.config.task.closed or len(answers) <= 20:
+    if preview.config.task.closed or (len(answers) <= 20 and max(preview.labels.values(), default=0) > 1):
         more = f" and {len(answers) - 20:,} more" if len(answers) > 20 else ""
         console.print(f"Answers of the labeled rows ({len(answers):,}): {', '.join(answers[:20])}{more}", markup=False)
 

@@ -39,7 +39,9 @@ def open_run(run: str, overrides: list[str] | None = None) -> tuple[RunFolder, R
     folder = RunFolder(path, name)
     file = storage.join(folder.uri, "config.yaml")
     if not storage.exists(file):
-        raise UserError(f"no run at '{run}' (no config.yaml in it). Name the folder <storage>/<name> of a run")
+        raise UserError(
+            f"no run at '{run}' (no config.yaml in it). Name the folder <storage>/<name> of a run, not its config"
+        )
     return folder, of_run(storage.read_text(file), overrides, file)
 
 

@@ -203,6 +203,17 @@ CASES: dict[str, tuple[Make, tuple[str, ...], Row]] = {
         ("output",),
         {"kind": "chat"},
     ),
+    "Alpaca, short": (
+        lambda i: {"instruction": f"Translate word {i}", "input": "" if i % 2 else "Haus", "output": f"house {i}"},
+        ("output",),
+        {"kind": "chat"},
+    ),
+    "requests that differ, and labels": (
+        lambda i: {"instruction": f"Is it about {i} cards?", "input": text(i), "output": ("yes", "no")[i % 2]},
+        ("output",),
+        {"kind": "classification", "question": "input", "answer": "output"}
+        | {"template": ["instruction: {{ instruction }}", "input: {{ question }}"]},
+    ),
     "prompt and completion": (
         lambda i: {"prompt": text(i), "completion": f"{text(i)} is no concern. " * 4},
         ("completion",),

@@ -72,6 +72,7 @@ def test_what_it_decides(name: str, form: str, tmp_path: Path) -> None:
     ("make", "hidden", "flags", "message"),
     [
         (lambda i: {"a": text(i), "b": text(i + 1)}, (), (), "cannot tell which column holds the answers: .* has a, b. Name it: --answer"),
+        (lambda i: {"text": text(i)}, (), (), "which column holds the answers: .* has text. The first file is that of rows with answers, the sec"),
         (lambda i: {"text": text(i), "label": "same"}, ("label",), (), r"answers: .* \(label: the same in all rows\). Name it: --answer"),
         (lambda i: {"text": text(i), "id": i, "day": f"2024-01-{i % 28:02}"}, (), (), "which column holds the answers"),
         (lambda i: {"id": i, "label": "xy"[i % 2]}, ("label",), (), "which column holds the texts: .* has id, label. Name it: --question"),
@@ -117,23 +118,36 @@ def test_it_says_what_it_saw_and_writes_over_nothing(tmp_path: Path, capsys: pyt
         "labels     3: card 14",
     ):
         assert part in said
-    assert f"semievol plan {out}\n" in said and "--kind" in said
+    assert f"Read it, then:\n  semievol plan {out}\n" in said and "--kind" in said
     given = read(out.read_text())
     assert given["data"]["test"] == test and given["model"]["base"] == "Qwen/Qwen2.5-0.5B"
     assert call("init", labeled, unlabeled, "-o", str(out)) == 2
     assert f"{out} exists already" in capsys.readouterr().err and read(out.read_text()) == given
     assert call("init", labeled, unlabeled, "-o", str(out), "--force") == 0
     assert read(out.read_text())["data"]["test"] == 0.2 and "???" in out.read_text()
+    assert f"set model.base in it, then:\n  semievol plan {out}\n" in capsys.readouterr().out
     assert call("plan", str(out)) == 2
     assert "model.base" in capsys.readouterr().err
-    assert call("init", labeled, f"{tmp_path}/none.csv", "-o", f"{tmp_path}/d.yaml") == 2
-    assert "UNLABELED: no file at" in capsys.readouterr().err
+    for path in (f"{tmp_path}/none.csv", ""):
+        assert call("init", labeled, path, "-o", f"{tmp_path}/d.yaml") == 2
+        assert f"UNLABELED: no file at '{path}'" in capsys.readouterr().err
     blind = save(tmp_path / "blind.csv", [{"text": text(i)} for i in range(9)])
     assert call("init", labeled, unlabeled, blind, "-o", f"{tmp_path}/d.yaml") == 2
     assert "blind.csv' has no column 'label' with the answers; it has text" in capsys.readouterr().err
     other = save(tmp_path / "other.csv", [{"sentence": text(i)} for i in range(9)])
     assert call("init", labeled, other, "-o", f"{tmp_path}/d.yaml") == 2
     assert "other.csv' sentence. The texts must be in columns of the same name" in capsys.readouterr().err
+
+
+def test_it_says_which_rows_will_not_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "15 labeled rows have no tags, and will not be used"
+    for tags, more in (("", ": write [] where"), ([], None), (None, ": write"), ("", "\n")):
+        cells = [["card", "fee"], ["fee"], tags, ["fee", "loan"]] if more != "\n" else ["card", "fee", tags, "loan"]
+        written = init(tmp_path, lambda i, cells=cells: {"": i, "text": text(i), "tags": cells[i % 4]})  # type: ignore[misc]
+        assert ("multiple" in read(written)["task"]) == (more != "\n")
+        printed = capsys.readouterr().out
+        assert "60 rows: (no name), text, tags" in printed
+        assert said + more in printed if more else said not in printed
 
 
 def test_a_config_without_a_path_is_named_by_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

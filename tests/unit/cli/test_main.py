@@ -109,12 +109,16 @@ def test_plan_starts_nothing_and_shows_every_stage(project: Path) -> None:
         (["data.unlabeled=./nowhere/*.csv"], "data.unlabeled: no file at"),
         (["data.columns.question=query"], "test.csv has no column 'query'; it has question, options, answer"),
         (["data.columns.oracle=truth"], "0.csv has no column 'truth'"),
+        (["data.columns.options=choices"], "Name yours in data.columns.options, or set task.kind: only multiple_choice"),
+        (["prompt.template='{{ subject }}: {{ question }}'"], "no column 'subject'; it has question, options, answer. Name yours in a template"),
+        (["data.labeled=''"], "data.labeled: the path is empty"),
         (["embedding.model=package:nothing_here"], "no Python package 'nothing_here'"),
         (["storage=nope://bucket"], "nope://bucket"),
         (["--until", "lable"], "no stage 'lable'; the stages are ingest, index, warmup"),
-        (["--untill", "label"], "No such option"),
+        (["--untill", "label"], "No such option: --untill"),
+        (["--untill", "label"], "See `semievol run --help`"),
     ],
-)
+)  # fmt: skip
 def test_one_clear_message_exit_code_2_and_nothing_written(
     project: Path, breaks: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,7 +100,12 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("data.test=0", "data.test: must be a file, .*, is 0"),
         ("data.test=null", "data.test: must be a file, .*, is nothing"),
         ("data.validation=1", "data.validation: must be .* a fraction such as 0.2, is 1"),
-        ("data={test: 0.6, validation: 0.4}", "data.test: with validation it takes 1 of the labeled rows"),
+        (
+            "prompt.instruction={{ x }}",
+            "not a value in YAML's notation: .* A text with signs needs quotes of its own: 'KEY=",
+        ),
+        ("data.unlabeled=''", "data.unlabeled: the path is empty"),
+        ("data={test: 0.6, validation: 0.4}", "data.test and data.validation hold back 1 of the labeled rows"),
     ],
 )
 def test_what_is_wrong_is_named(path: Path, override: str, message: str) -> None:
@@ -200,7 +205,9 @@ def test_gpus_of_an_engine_are_those_that_its_model_is_split_over(path: Path) ->
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="config file not found"):
+    with pytest.raises(
+        UserError, match=r"config file not found: .*none.yaml. `semievol init LABELED UNLABELED` writes one"
+    ):
         config.load(str(tmp_path / "none.yaml"))
     file = tmp_path / "c.yaml"
     file.write_text("name: x\n")
@@ -212,9 +219,10 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
         UserError, match=r"missing .* data.test, .*; data.test=0.2 holds back a fifth of the labeled rows"
     ):
         config.load(str(file))
-    file.write_text("- a list")
-    with pytest.raises(UserError, match="mapping"):
-        config.load(str(file))
+    for content in ("- a list", "text,label\nAt 10:30 my card was gone,card\n"):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"c.yaml: a config is a mapping .* For a file with rows, `semievol init`"):
+            config.load(str(file))
     file.write_text("a: [")
     with pytest.raises(UserError, match="YAML"):
         config.load(str(file))

@@ -77,8 +77,8 @@ def test_a_part_without_a_header_takes_that_of_another(
 @pytest.mark.parametrize(
     ("content", "column", "way_out"),
     [
-        ("sentence,label\nx,pos\n", "text", "Map yours"),
-        ("text,class\nx,pos\n", "label", "Map yours"),
+        ("sentence,label\nx,pos\n", "text", "Name yours in data.columns.question"),
+        ("text,class\nx,pos\n", "label", "Name yours in data.columns.answer"),
         ("A sentence.,pos,more\nx,neg,more\n", "text", "looks like a row: put a line with the names"),
     ],
 )
