@@ -76,7 +76,7 @@ ROWS: dict[str, tuple[dict[str, Any], list[Row]]] = {
         [
             Row("What does the price do?", OPTIONS, "Prices were 3 % up. 价格上涨", "it rises"),
             Row("And the rate?", OPTIONS[:2], None, "B"),
-            Row("And the cost?", OPTIONS, "Nothing changed. " * 40, "C"),
+            Row("And the cost?", OPTIONS, "Nothing changed. " * 40 + "Or did it?", "C"),
         ],
     ),
     "numeric": (
@@ -95,7 +95,13 @@ ROWS: dict[str, tuple[dict[str, Any], list[Row]]] = {
         {},
         [
             Row("Hello?", [], None, "Hi, how can I help?"),
-            Row("And now?", [], None, "Wait. " * 3, [{"role": "system", "content": "Be kind."}, *turns("Why?", "So.")]),
+            Row(
+                "And now?",
+                [],
+                None,
+                "Wait. " * 3 + "Wait.",
+                [{"role": "system", "content": "Be kind."}, *turns("Why?", "So.")],
+            ),
             Row("Then?", [], None, "Go.", turns("One <|end|>?", "1", "Two?", "2")),
         ],
     ),
