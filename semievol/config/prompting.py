@@ -44,7 +44,7 @@ class PromptConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> PromptConfig:
-        if self.template is not None and "answer" in _names(self.template)[0]:
+        if self.template is not None and "answer" in frozenset.union(*_names(self.template)):
             raise ValueError("template: must not show the answer; only example_template may")
         if self.styles.get("plain") != "":
             raise ValueError("styles: must keep plain, with an empty text")

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from semievol.tasks.base import Row, Task
+from semievol.tasks.parsing.thoughts import without_end, without_thought
 
 _SAME_ROUGE_L = 0.7  # from which responses agree where there is no embedding model
 _HAN = r"[\u3040-\u30ff\u3400-\u9fff]"
@@ -26,6 +27,11 @@ class OpenEnded(Task):
     @property
     def cosine(self) -> float | None:
         return self.similarity  # `same` is the fallback where no embedding model is at hand
+
+    def gold(self, text: str, row: Row) -> str | None:
+        # A dialogue that people give as the answer is whole, and not a response that went on.
+        answered = self.parse(text, row) is not None
+        return self._read(without_thought(without_end(text)) or "", row) if answered else None
 
     def respond(self, answer: str) -> str:
         return answer

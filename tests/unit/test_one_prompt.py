@@ -95,7 +95,13 @@ ROWS: dict[str, tuple[dict[str, Any], list[Row]]] = {
         {},
         [
             Row("Hello?", [], None, "Hi, how can I help?"),
-            Row("And now?", [], None, "Wait. " * 3, [{"role": "system", "content": "Be kind."}, *turns("Why?", "So.")]),
+            Row(
+                "And now?",
+                [],
+                None,
+                "Wait. " * 3 + "Wait.",
+                [{"role": "system", "content": "Be kind."}, *turns("Why?", "So.")],
+            ),
             Row("Then?", [], None, "Go.", turns("One <|end|>?", "1", "Two?", "2")),
         ],
     ),

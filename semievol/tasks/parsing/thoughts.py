@@ -66,15 +66,19 @@ def own_turn(response: str) -> str:
     """Return a response up to the first turn that it invents: a line that only names the user, and a reply after it.
 
     A model that was not stopped at the end of its turn goes on, and its last answer is one to a question of its own. Tokens
-    that end a turn are left out where an endpoint returns them as text.
+    that end a turn are left out.
     """
     lines = response.splitlines(keepends=True) if "\n" in response else []
     roles = [_TAG.sub("", line[:200]).strip(" \t\r\n:#*[]|").lower() for line in lines]
     replies = [place for place, role in enumerate(roles) if role in ("assistant", "model")]
     asks = [place for place, role in enumerate(roles) if role in ("user", "human") and replies and place < replies[-1]]
     before = "".join(lines[: asks[0]]) if asks else ""
-    said = before if before.strip() else response  # a list of words may begin with "user"
-    end = len(said)
-    while found := _END.search(said[max(0, end - _LONGEST_END) : end]):
+    return without_end(before if before.strip() else response)  # a list of words may begin with "user"
+
+
+def without_end(text: str) -> str:
+    """Return a text without the tokens that end a turn, which some endpoints and files have behind it."""
+    end = len(text)
+    while found := _END.search(text[max(0, end - _LONGEST_END) : end]):
         end -= len(found[0])
-    return said[:end]
+    return text[:end]

@@ -78,7 +78,7 @@ def test_columns_of_one_name(tmp_path: Path) -> None:
     [
         ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n", "git lfs pull"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n", "git lfs pull"),
-        ("a.jsonl", gzip.compress(b"{}"), "a .gz file"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "a .gz file"),
         ("a.csv", b"PK\x03\x04abc", "an .xlsx"),
         ("a.json", b"PAR1abc", "a .parquet file"),
         ("a.csv.gz", b"text,label\na,pos\n", "not packed"),

@@ -76,6 +76,8 @@ def test_templates_see_the_row_and_columns_of_the_file() -> None:
         ({"template": "{{ question"}, "template.*not a Jinja2 template: line 1"),
         ({"template": "{% for x in %}"}, "not a Jinja2 template"),
         ({"template": "{{ question }} {{ answer }}"}, "must not show the answer"),
+        ({"template": "{{ question }} {{ row.answer }}"}, "must not show the answer"),
+        ({"template": "{{ question }} {{ row['answer'] }}"}, "must not show the answer"),
         ({"styles": {"brief": "Be brief."}}, "must keep plain"),
     ],
 )

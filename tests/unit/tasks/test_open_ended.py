@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 
 from semievol.tasks import Row
+from semievol.tasks.chat import Chat
 from semievol.tasks.open_ended import OpenEnded
 from tests.support.task_contract import ROWS, TEXTS, check
 
@@ -119,3 +120,11 @@ def test_no_options_no_choices_no_transfer() -> None:
 @given(ROWS, ROWS, TEXTS, TEXTS)
 def test_any_text(one: Row, other: Row, text: str, second: str) -> None:
     check(task, one, other, text, second)
+
+
+@pytest.mark.parametrize("task", [OpenEnded(), Chat()])
+def test_a_dialogue_that_people_wrote_is_not_cut(task: OpenEnded) -> None:
+    scene = "A scene:\n\nUser:\nHello?\n\nAssistant:\nHi.\n\nThe end."
+    assert task.gold(scene, ROW) == scene and task.parse(scene, ROW) == "A scene:"
+    assert task.gold(f"<think>Hm.</think>\n{scene}<|im_end|>\n", ROW) == scene
+    assert task.gold("<think>Hm.", ROW) is None and task.gold("<|im_end|>", ROW) is None
