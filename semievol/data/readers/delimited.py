@@ -20,8 +20,17 @@ _SAMPLE_LINES, _SAMPLE_CHARACTERS = 5_000, 1 << 20
 _NULL = "\\N"  # how MySQL, PostgreSQL and Hive write a value that is missing
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u2060"
 _NONE = "\x1f"  # separates nothing in a text file: one column
-_SEPARATORS = (",", ";", "\t", "|", _NONE)
-_NAMES = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks", _NONE: "nothing (one column)", ",": "commas"}
+_LINES_OF_HEADER = 20
+_SEPARATORS = (",", ";", "\t", "|", "\x01", "^", "~", _NONE)  # \x01: Hive's
+_NAMES = {
+    "\t": "tabs",
+    ";": "semicolons",
+    "|": "bars",
+    "\x01": "control-A",
+    " ": "blanks",
+    _NONE: "nothing (one column)",
+    ",": "commas",
+}
 _HEADERLIKE = re.compile(r"[^\W\d][\w .:/()-]{0,40}")
 _BLANKS_BETWEEN_QUOTES = re.compile(r'"[^"]*"( "[^"]*")+\s*')  # as R's write.table does by default
 _ESCAPE = re.compile(r'\\(["\\]?)')
@@ -207,7 +216,7 @@ def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
     if begun and (said := re.fullmatch(r'"?sep=(.)"?', begun[0].strip(), re.IGNORECASE)):  # of Excel
         skip, separator = 1, said[1]
     sample = begun[skip:]
-    first = next((line for line in sample if line.strip()), "")
+    first = _first(sample)
     among = [separator] if separator else [sign for sign in _SEPARATORS if sign in first or sign == _NONE]
     among += [" "] if not separator and _BLANKS_BETWEEN_QUOTES.fullmatch(first) else []
     best = max((_judged(sample, sign, reading) for sign in among or [","]), key=lambda judged: judged.score)
@@ -225,6 +234,18 @@ def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
     if missing:
         reading.note("has row names without a column name, as R writes them; NA is a missing value")
     return Sheet(best.dialect, skip, header, not given, whole, missing, words)
+
+
+def _first(sample: list[str]) -> str:
+    """Return the first line that is not blank, with those after it as long as a quote is open: names may hold line ends."""
+    filled = (line for line in sample if line.strip())
+    first = next(filled, "")
+    whole = first
+    for line in islice(filled, _LINES_OF_HEADER):
+        if whole.count('"') % 2 == 0:
+            return whole
+        whole += line
+    return whole if whole.count('"') % 2 == 0 else first
 
 
 def _distinct(header: list[str], reading: Reading) -> list[str]:

@@ -249,7 +249,7 @@ def test_errors_in_the_body_of_a_200(
     openai_server.fault = lambda path, body: next(answers, None)
     with monkeypatch.context() as patch:
         patch.setattr("semievol.engines.openai.sleep", sleep)
-        [done] = ask(openai_server, 1)
+        [done] = ask(openai_server, 1, retries=2)
     assert len(waits) == (2 if passes else 0)
     assert done[0].text if passes else isinstance(done, RequestRefused) and "Provider returned an error" in str(done)
 
