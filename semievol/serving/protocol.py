@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from semievol.data import options
 
 _MAX_STOPS, _MAX_MESSAGES, MAX_QUESTIONS = 64, 256, 64
 MAX_PROMPTS = 64  # LangChain sends 20 at a time, lm-eval its batch size
@@ -205,6 +207,11 @@ class Question(_Body):
     min_confidence: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Abstain below this; default: the endpoint's threshold."
     )
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _as_list(cls, given: Any) -> Any:
+        return options.read(given) or given
 
     @model_validator(mode="after")
     def _check(self) -> Question:

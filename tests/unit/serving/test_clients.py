@@ -241,3 +241,12 @@ def test_addresses_as_clients_put_them_together(caplog: pytest.LogCaptureFixture
     assert client.head(CHAT).status_code == 405 and client.head("/v1/nothing").status_code == 404
     untyped = client.post(CHAT, content=json.dumps(ask), headers={"content-type": "application/x-www-form-urlencoded"})
     assert untyped.status_code == 400 and "Content-Type: application/json" in untyped.text  # curl -d without a header
+
+
+def test_options_of_a_question_come_as_in_files() -> None:
+    for given in (["a", "b"], {"A": "a", "B": "b"}, ["A. a", "B. b"], {"text": ["a", "b"], "label": ["A", "B"]}):
+        answered = Asked().post("/v1/answer", json={"question": "q", "options": given})
+        assert (answered.json()["answer"], answered.json()["text"]) == ("B", "b"), answered.text
+    refused = Asked().post("/v1/answer", json={"question": "q", "options": {"x": "a"}})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == "options: Input should be a valid list"
