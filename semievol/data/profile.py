@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from semievol.data import column_names, options, readers, shards, sources
-from semievol.data.tables import BadRow, cell_text
+from semievol.data.tables import BadRow, cell_text, without_places
 from semievol.errors import UserError
 from semievol.tasks.parsing import decimals, lists
 
@@ -23,6 +23,7 @@ _ALL = 1 << 62  # bytes: no cell is too long to be looked at
 _UNITS = re.compile(r"(?<=[\d\s])(?:thousand|million|billion|trillion|percent|e[+-]?(?=\d))", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d]")
 _NOTHING = frozenset({"", "null", "none", "nan", "n/a", "na"})
+_SHORT = 60  # bytes of a label
 
 
 @dataclass
@@ -33,10 +34,12 @@ class Column:
     cells: list[str | None] = field(default_factory=list)  # the beginning of each, None where there is nothing
     sizes: list[int] = field(default_factory=list)  # bytes of the filled cells
     lists: dict[int, list[Any]] = field(default_factory=dict)  # the cells that are lists, by row
+    words: dict[int, str] = field(default_factory=dict)  # "none" and the like, by row: a value, or nothing
     mappings: int = 0  # cells that are mappings
 
     def add(self, value: Any) -> None:
         """Add the next row's cell."""
+        value = without_places(value)
         named = re.sub(r"[\W_]+", "", self.name).lower() in column_names.OPTIONS
         if named and (items := options.read(value)) is not None:
             self.lists[len(self.cells)] = items
@@ -50,9 +53,21 @@ class Column:
             text = cell_text({"cell": value}, "cell", _ALL)
         except BadRow:
             text = ""
-        self.cells.append(text[:_KEPT] if text.lower() not in _NOTHING else None)
+        nothing = text.lower() in _NOTHING
+        if nothing and text and text.lower() != "nan":
+            self.words[len(self.cells)] = text
+        self.cells.append(None if nothing else text[:_KEPT])
         if self.cells[-1] is not None:
             self.sizes.append(len(text.encode()))
+
+    def settle(self) -> None:
+        """Count words such as "none" among short texts as values, after all rows: they are labels, and the run reads them so."""
+        found = Counter(cell for cell in self.cells if cell is not None)
+        numbers = sum(rows for value, rows in found.items() if _is_number(value))
+        if self.words and self.mean <= _SHORT and numbers < 0.5 * max(self.filled, 1):
+            for row, word in self.words.items():
+                self.cells[row] = word
+                self.sizes.append(len(word.encode()))
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -136,6 +151,8 @@ def profile(pattern: str) -> Profile:
         rows = readers.read(shard.uri, shared=shard.shared)
         _add(found, (row for _, row in islice(rows, ROWS // min(len(files), FILES))))
         found.more = found.more or next(rows, None) is not None
+    for column in found.columns.values():
+        column.settle()
     if not found.rows:
         raise UserError(
             f"'{pattern}' holds no row" + (f", and {found.broken:,} lines that are none" * bool(found.broken))

@@ -210,10 +210,15 @@ def text_cleaner(max_bytes: int) -> chats.Clean:
 
 def cell_text(raw: dict[str, Any], column: str | None, max_bytes: int) -> str:
     """Return a cell as text, "" if there is none; a list (several right answers) becomes a JSON list."""
-    value = raw.get(column) if column else None
+    value = without_places(raw.get(column)) if column else None
     if isinstance(value, list):
         value = json.dumps([_printed(each) for each in value], ensure_ascii=False, default=str)
     return _text(value, column or "", max_bytes)
+
+
+def without_places(value: Any) -> Any:
+    """Return the texts of answers that come with their places in the context, as SQuAD and its kin have them."""
+    return value.get("text") if isinstance(value, dict) and "answer_start" in value else value
 
 
 def _text(value: Any, column: str, max_bytes: int) -> str:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from asyncio import sleep
 from typing import TYPE_CHECKING, Any
 
 from semievol.config import EngineConfig
 from semievol.engines.base import Completion, PromptTooLong, RequestRefused
 from semievol.engines.endpoint import ApiEndpoint
 from semievol.engines.openai_parameters import Parameters, Request
-from semievol.engines.openai_reply import completions, ends_in_thought
+from semievol.engines.openai_reply import completions, ends_in_thought, error_inside
 from semievol.errors import UserError
 from semievol.method.prompts import Messages
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 _MAY_BE_PARAMETERS = (400, 403, 404, 405, 422, 500, 501)  # or the row, by the habits of endpoints
 _TOO_LONG = re.compile(
-    r"context.?(length|window|size)|maximum (context|input)|(prompt|input|request) is too long|reduce the length|too many tokens",
+    r"context.?(length|window|size)|maximum (context|input)|(prompt|input|request) is too long|reduce the length|too many tokens"
+    r"|input token count|(prompt|inputs?|messages|request)\b[^.]{0,40}\b(exceed|must have less than)"
+    r"|exceeded model token limit|maximum (prompt|(supported )?sequence) length|range of input length",
     re.IGNORECASE,
 )
 _OVER_LIMIT = re.compile(r"could not finish the message|output limit was reached", re.IGNORECASE)  # in a thought
@@ -167,7 +170,17 @@ class OpenAIEngine:
         return reply
 
     async def _send(self, options: Request) -> ChatCompletion:
-        return self._checked(await self._client.chat.completions.create(model=self._model, **options))
+        """Send a request. Some endpoints say 200 and put the error into the body; it is retried as others are."""
+        for attempt in range(self._client.max_retries + 1):
+            reply = self._checked(await self._client.chat.completions.create(model=self._model, **options))
+            if not (problem := error_inside(reply)):
+                return reply
+            if not problem.may_pass or attempt == self._client.max_retries:
+                break
+            await sleep(min(0.5 * 2**attempt, 8))
+        if _TOO_LONG.search(problem.message):
+            raise PromptTooLong(problem.message)
+        raise RequestRefused(f"{self._endpoint.url} answers with an error: {problem.message}")
 
     async def _accepts(self, options: Request, retries: int) -> bool:
         """Tell whether the endpoint answers a request, whatever the answer."""
@@ -199,7 +212,7 @@ class OpenAIEngine:
                 f"address, for example http://host:8000/v1"
             )
             raise self._unusable
-        if not (reply and reply.choices):
+        if not reply or not (reply.choices or error_inside(reply)):
             raise RequestRefused(f"{self._endpoint.url} answers without a choice")
         return reply
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from semievol.engines.base import Completion
@@ -12,6 +14,27 @@ from semievol.tasks.parsing import thoughts
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
     from openai.types.chat.chat_completion import Choice
+
+
+@dataclass(frozen=True)
+class ErrorInside:
+    """An error in the body of a reply that says 200."""
+
+    message: str
+    may_pass: bool  # if the request is sent again
+
+
+def error_inside(reply: ChatCompletion) -> ErrorInside | None:
+    """Return the error in a reply, as OpenRouter and other routers give those of their providers; None if there is none."""
+    found: Any = (reply.model_extra or {}).get("error")
+    for choice in reply.choices or []:
+        found = found or (choice.model_extra or {}).get("error")
+    if not found:
+        return None
+    given = found if isinstance(found, dict) else {"message": found}
+    code = str(given.get("code") or given.get("status") or "")
+    message = " ".join(str(given.get("message") or given).split())[:300]
+    return ErrorInside(message, code in ("408", "409", "429") or bool(re.fullmatch(r"5\d\d", code)))
 
 
 def completions(reply: ChatCompletion) -> list[Completion]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from semievol.data import options
 
 _MAX_STOPS, _MAX_MESSAGES, MAX_QUESTIONS = 64, 256, 64
 MAX_PROMPTS = 64  # LangChain sends 20 at a time, lm-eval its batch size
@@ -27,6 +29,8 @@ class _Body(BaseModel):
 
     notes: ClassVar[frozenset[str]] = frozenset()
     """Further fields that no response depends on."""
+    unset: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """Known fields, each with the values by which clients say nothing."""
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """Further fields, each with the values that ask for nothing."""
 
@@ -35,7 +39,9 @@ class _Body(BaseModel):
     def _drop_what_asks_for_nothing(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        given = {name: value for name, value in body.items() if value is not None}
+        given = {
+            name: value for name, value in body.items() if value is not None and value not in cls.unset.get(name, ())
+        }
         return {
             name: value for name, value in given.items() if name in cls.model_fields or not cls._dropped(name, value)
         }
@@ -57,6 +63,8 @@ class _Generation(_Body):
         {"metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "request_id", "cache_salt"}
         | {"parallel_tool_calls"}  # there are no tools
     )
+    # Of clients that were made for llama.cpp and LM Studio.
+    unset: ClassVar = {"max_tokens": (-1,), "max_completion_tokens": (-1,), "seed": (-1,), "stop": ("", [""])}
     neutral: ClassVar = {
         # OpenAI's defaults
         "tools": ([],),
@@ -123,7 +131,10 @@ class TextPart(_Body):
 class Message(_Body):
     """A message. Assistants' messages come back with the fields of the response that they were taken from."""
 
-    notes = frozenset({"reasoning", "reasoning_content", "reasoning_details", "id", "index", "cache_control"})
+    notes = frozenset(
+        {"reasoning", "reasoning_content", "reasoning_details", "id", "index", "cache_control"}
+        | {"provider_specific_fields", "thinking_blocks", "finish_reason", "parsed"}
+    )
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=_MAX_MESSAGES)]
@@ -196,6 +207,11 @@ class Question(_Body):
     min_confidence: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Abstain below this; default: the endpoint's threshold."
     )
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _as_list(cls, given: Any) -> Any:
+        return options.read(given) or given
 
     @model_validator(mode="after")
     def _check(self) -> Question:

@@ -221,7 +221,8 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
     if first["loc"] == ("body",) and "json" not in kind:
         message = "body: is not sent as JSON; set the header 'Content-Type: application/json'."
         return error_response(400, message, "invalid_request_error")
-    place = ".".join(str(part)[:64] for part in first["loc"] if part != "body")
+    inside = (str(part)[:64] for part in first["loc"] if part != "body")
+    place = ".".join(part for part in inside if not part.startswith("function-"))  # of our own checks
     place, message = (text.encode("ascii", "replace").decode() for text in (place, first["msg"][:200]))
     return error_response(400, f"{place or 'body'}: {message}", "invalid_request_error", param=place or None)
 

@@ -40,6 +40,35 @@ CASES: dict[str, tuple[Make, tuple[str, ...], Row]] = {
         ("label",),
         {"kind": "classification", "question": "text", "answer": "label", "labels": ["address", "card", "charge"]},
     ),
+    "stances": (
+        lambda i: {"text": text(i), "stance": ("favor", "against", "None", "NA")[i % 4]},
+        ("stance",),
+        {"kind": "classification", "answer": "stance", "labels": ["NA", "None", "against", "favor"]},
+    ),
+    "numbers, some of them missing": (
+        lambda i: {"text": text(i), "answer": "None" if i % 9 == 0 else str(i * 7.5)},
+        ("answer",),
+        {"kind": "numeric", "answer": "answer"},
+    ),
+    "SQuAD": (
+        lambda i: {
+            "question": f"What of {i}?",
+            "context": text(i),
+            "answers": {"text": [f"A{i}"], "answer_start": [0]},
+        },
+        ("answers",),
+        {"kind": "free_text", "question": "question", "answer": "answers", "context": "context"},
+    ),
+    "MedQA": (
+        lambda i: {"question": text(i), "options": {"A": "x", "B": "y"}, "answer_idx": "AB"[i % 2]},
+        ("answer_idx",),
+        {"kind": "multiple_choice", "question": "question", "options": "options", "answer": "answer_idx"},
+    ),
+    "ARC": (
+        lambda i: {"question": text(i), "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "AB"[i % 2]},
+        ("answerKey",),
+        {"kind": "multiple_choice", "question": "question", "options": "choices", "answer": "answerKey"},
+    ),
     "Kaggle's spam": (
         lambda i: {"v1": ("ham", "ham", "spam")[i % 3], "v2": text(i), "Unnamed: 2": None, "Unnamed: 3": None},
         ("v1",),

@@ -8,54 +8,31 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from semievol.data.readers.base import Broken, Look, Reading, Rows
+from semievol.data.readers.records import EARLY, Dialect, Record, records
 
-_RECORD_CHARACTERS = 8 << 20  # of a row over several lines; a quote that is open for longer was never closed
 _SAMPLE_LINES, _SAMPLE_CHARACTERS = 5_000, 1 << 20
 _NULL = "\\N"  # how MySQL, PostgreSQL and Hive write a value that is missing
 _NONE = "\x1f"  # separates nothing in a text file: one column
-_SEPARATORS = (",", ";", "\t", "|", _NONE)
-_NAMES = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks", _NONE: "nothing (one column)", ",": "commas"}
+_LINES_OF_HEADER = 20
+_SEPARATORS = (",", ";", "\t", "|", "\x01", "^", "~", _NONE)  # \x01: Hive's
+_NAMES = {
+    "\t": "tabs",
+    ";": "semicolons",
+    "|": "bars",
+    "\x01": "control-A",
+    " ": "blanks",
+    _NONE: "nothing (one column)",
+    ",": "commas",
+}
 _HEADERLIKE = re.compile(r"[^\W\d][\w .:/()-]{0,40}")
 _BLANKS_BETWEEN_QUOTES = re.compile(r'"[^"]*"( "[^"]*")+\s*')  # as R's write.table does by default
-_ESCAPE = re.compile(r'\\(["\\]?)')
 _WHOLE = re.compile(r"-?\d+\.0")  # how pandas writes whole numbers of a column in which some are missing
-_OPEN, _EARLY = "a quote is opened and never closed", "text follows a closing quote"
 _WORD = re.compile(r"[^\s\"]{1,40}")
-Test = Callable[[list[str] | None], bool]
-Record = tuple[list[str], int, list[str], str]  # fields, number of the last line, lines, and why there are no fields
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How a file separates and quotes its fields."""
-
-    separator: str
-    quote: bool = True  # "..." holds separators and line ends
-    backslash: bool = False  # \\" is a quote inside of quotes; else "" is
-    blank: bool = False  # a blank may stand between a separator and a quote
-
-    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        if not self.quote:
-            return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE, strict=True)
-        if not self.backslash:
-            return csv.reader(lines, delimiter=self.separator, skipinitialspace=self.blank, strict=True)
-        # The csv module drops each backslash; those that escape nothing are part of the text.
-        kept = (_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", line) for line in lines)
-        blank = self.blank
-        return csv.reader(kept, delimiter=self.separator, skipinitialspace=blank, escapechar="\\", strict=True)
-
-    def fields(self, line: str) -> list[str] | None:
-        """Return the fields of one line by itself; None if its quotes do not fit."""
-        try:
-            return next(self.reader([line]), [])
-        except csv.Error:
-            return None
 
 
 @dataclass(frozen=True)
@@ -115,57 +92,6 @@ def beginning(lines: Iterable[str]) -> list[str]:
     return taken
 
 
-def records(lines: Iterable[str], dialect: Dialect, first: int = 1, is_row: Test | None = None) -> Iterator[Record]:
-    """Yield the fields of each record, the number of its last line, and its lines. Blank lines are skipped.
-
-    A line whose quotes do not fit yields the reason instead of fields, and reading goes on with the next line: a stray quote
-    costs one line. The same is done where a quoted field spans lines that by themselves pass `is_row`.
-    """
-    source = iter(lines)
-    again: deque[str] = deque()  # lines that were taken for a part of a quoted field
-    taken: list[str] = []
-
-    def feed() -> Iterator[str]:
-        size = 0
-        while (line := again.popleft() if again else next(source, None)) is not None:
-            size = size + len(line) if taken else 0
-            taken.append(line)
-            if size > _RECORD_CHARACTERS:
-                raise csv.Error("unexpected end of data")
-            yield line
-
-    literal = replace(dialect, quote=False)
-    reader, number = dialect.reader(feed()), first - 1
-    while True:
-        taken.clear()
-        problem = ""
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            fields, problem = [], _OPEN if len(taken) > 1 or "unexpected end" in str(error) else _reason(error)
-        else:
-            if is_row and len(taken) > 1 and all(is_row(literal.fields(line)) for line in taken):
-                problem = _OPEN
-        if problem:
-            again.extendleft(reversed(taken[1:]))
-            number += 1
-            yield [], number, taken[:1], f"no CSV: {problem}"
-            reader = dialect.reader(feed())
-            continue
-        number += len(taken)
-        # Of a line with nothing but blanks or separators there is nothing to keep.
-        if any(fields) if len(fields) > 1 else len(taken) > 1 or taken[0].strip():
-            yield fields, number, taken, ""
-
-
-def _reason(error: csv.Error) -> str:
-    if "expected after" in str(error):
-        return _EARLY
-    return "a stray carriage return" if "new-line" in str(error) else str(error)
-
-
 def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
     header, whole, width = sheet.header, sheet.whole, len(sheet.header)
     again = width > 1 and bool(set(reading.wanted) & set(header))
@@ -175,7 +101,7 @@ def _rows(lines: Iterable[str], sheet: Sheet, reading: Reading) -> Rows:
         yield first[1], Broken("the first line has the name of no column that is read", _raw(first[2]))
     for fields, number, taken, problem in found:
         if problem:
-            fields = (literal.fields(taken[0]) if _EARLY in problem else None) or []
+            fields = (literal.fields(taken[0]) if EARLY in problem else None) or []
             if len(fields) != width:
                 yield number, Broken(problem, _raw(taken))
                 continue  # else `"Hello" she said,pos`: its quotes are text
@@ -206,7 +132,7 @@ def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
     if begun and (said := re.fullmatch(r'"?sep=(.)"?', begun[0].strip(), re.IGNORECASE)):  # of Excel
         skip, separator = 1, said[1]
     sample = begun[skip:]
-    first = next((line for line in sample if line.strip()), "")
+    first = _first(sample)
     among = [separator] if separator else [sign for sign in _SEPARATORS if sign in first or sign == _NONE]
     among += [" "] if not separator and _BLANKS_BETWEEN_QUOTES.fullmatch(first) else []
     best = max((_judged(sample, sign, reading) for sign in among or [","]), key=lambda judged: judged.score)
@@ -224,6 +150,18 @@ def _sheet(begun: list[str], reading: Reading, separator: str) -> Sheet:
     if missing:
         reading.note("has row names without a column name, as R writes them; NA is a missing value")
     return Sheet(best.dialect, skip, header, not given, whole, missing, words)
+
+
+def _first(sample: list[str]) -> str:
+    """Return the first line that is not blank, with those after it as long as a quote is open: names may hold line ends."""
+    filled = (line for line in sample if line.strip())
+    first = next(filled, "")
+    whole = first
+    for line in islice(filled, _LINES_OF_HEADER):
+        if whole.count('"') % 2 == 0:
+            return whole
+        whole += line
+    return whole if whole.count('"') % 2 == 0 else first
 
 
 @dataclass(frozen=True)

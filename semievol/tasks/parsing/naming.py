@@ -22,13 +22,14 @@ _DENIED = re.compile(
 # Writing without blanks between words.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
+_WHOLE = re.compile(r"\A(-?\d+)\.0+\Z")
 _SIGNS = 20  # around a label, at most
 _AROUND = " \t\r\n*`\"'“”‘’«».:,;!-–—()[]{}<>#"
 
 
 def folded(text: str) -> str:
-    """Return what stays of a label if case and white space do not count."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    """Return what stays of a label if case and white space do not count, nor whether a program wrote 1 as 1.0."""
+    return _WHOLE.sub(r"\1", " ".join(unicodedata.normalize("NFC", text).casefold().split()))
 
 
 def _loose(text: str) -> str:

@@ -30,6 +30,22 @@ def test_a_blank_may_follow_a_separator(tmp_path: Path) -> None:
     assert rows(tmp_path, "d.csv", 'text,label\na, the "best"\nc, x\n') == kept
 
 
+def test_names_of_columns_over_several_lines(tmp_path: Path) -> None:
+    for sep in ",;":
+        (tmp_path / "a.csv").write_text(
+            f'id{sep}"text\n(in English)"{sep}label\n1{sep}"a\nb"{sep}pos\n2{sep}c{sep}neg\n'
+        )
+        found = [row for _, row in readers.read(str(tmp_path / "a.csv"), ("label",))]
+        assert found[0] == {"id": "1", "text\n(in English)": "a\nb", "label": "pos"} and len(found) == 2
+    (tmp_path / "b.csv").write_text('"text\n(in English)",label\na,pos\n')
+    assert readers.columns(str(tmp_path / "b.csv")) == ["text\n(in English)", "label"]
+
+
+@pytest.mark.parametrize("sep", ["\x01", "^", "~"])
+def test_rare_separators(sep: str, tmp_path: Path) -> None:
+    assert rows(tmp_path, "a.csv", f"text{sep}label\na, b{sep}pos\nc{sep}neg\n") == ROWS
+
+
 def test_a_header_that_stands_again_is_no_row(tmp_path: Path) -> None:
     part = 'text,label\n"a, b",pos\nc,neg\n'
     first, second, broken, *rest = rows(tmp_path, "a.csv", part + part)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from semievol.data import readers
-from semievol.data.readers import Broken, delimited
+from semievol.data.readers import Broken
 
 OPEN = "no CSV: a quote is opened and never closed"
 # The lines below the header `question,answer`, and for each row or broken line its number and question, or the reason.
@@ -59,7 +59,7 @@ def test_a_stray_quote_costs_one_line(name: str, tmp_path: Path) -> None:
 
 
 def test_a_quote_that_stays_open_is_not_looked_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "_RECORD_CHARACTERS", 1_000)
+    monkeypatch.setattr(records, "_RECORD_CHARACTERS", 1_000)
     body = "".join(f"row {i} of many,{i}\n" for i in range(10_000))
     (tmp_path / "a.csv").write_text(f'q,a\n"a, b",0\n{body}"never,1\n{body}')
     rows = [row for _, row in readers.read(str(tmp_path / "a.csv"))]

@@ -167,6 +167,13 @@ def test_a_refusal_of_the_row_costs_no_parameter(openai_server: OpenAIServer, fa
         "Please reduce the length of the messages or completion.",
         "Input validation error: too many tokens",
         "prompt is too long: 9000 tokens > 8192 maximum",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+        "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000",
+        "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+        "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]",
+        "Prompt exceeds max length",
+        "Invalid request: Your request exceeded model token limit: 8192",
+        "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
     ],
 )
 def test_a_long_row_is_not_taken_for_a_refused_parameter(openai_server: OpenAIServer, message: str) -> None:
@@ -224,6 +231,29 @@ def test_replies_without_figures(openai_server: OpenAIServer, change: dict[str, 
     openai_server.fault = lambda path, body: JSONResponse({"id": "c", "choices": [choice]} | change)
     [[done]] = ask(openai_server, 1)
     assert (done.text, done.tokens, done.prompt_tokens, done.nll) == ("Answer: B", 0, 0, None)
+
+
+@pytest.mark.parametrize("inside", ["the body", "the choice"])
+@pytest.mark.parametrize(("code", "passes"), [(429, True), (502, True), ("503", True), (400, False), (None, False)])
+def test_errors_in_the_body_of_a_200(
+    openai_server: OpenAIServer, inside: str, code: Any, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    error = {"error": {"code": code, "message": "Provider returned\nan error"}}
+    message = {"role": "assistant", "content": ""}
+    choice = {"index": 0, "message": message, "finish_reason": "error"} | error
+    body = {"id": "c"} | ({"choices": [choice]} if inside == "the choice" else error)
+    answers = iter([JSONResponse(body), JSONResponse(body)])
+    openai_server.fault = lambda path, body: next(answers, None)
+    with monkeypatch.context() as patch:
+        patch.setattr("semievol.engines.openai.sleep", sleep)
+        [done] = ask(openai_server, 1, retries=2)
+    assert len(waits) == (2 if passes else 0)
+    assert done[0].text if passes else isinstance(done, RequestRefused) and "Provider returned an error" in str(done)
 
 
 @pytest.mark.parametrize("choices", [None, [], [{"index": 0, "message": None, "finish_reason": "content_filter"}]])

@@ -60,6 +60,8 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "garak, promptfoo": {"n": 1, "presence_penalty": 0.0, "top_p": 1.0, "stop": []},
     "clients made for vLLM": {"top_k": 0, "repetition_penalty": 1.0, "ignore_eos": False, "skip_special_tokens": True}
     | {"add_generation_prompt": True, "guided_json": None, "chat_template_kwargs": {}, "stop_token_ids": []},
+    "LM Studio's examples, SillyTavern": {"max_tokens": -1, "seed": -1, "stop": [""], "temperature": 0.7},
+    "llama.cpp's clients": {"max_completion_tokens": -1, "stop": "", "seed": -1},
     "LM Studio's and Ollama's clients": {"options": None, "keep_alive": None, "logprobs": False, "top_logprobs": 0},
 }
 
@@ -121,6 +123,8 @@ RETURNED: dict[str, dict[str, Any]] = {
     "litellm": SAID | {"provider_specific_fields": {}, "thinking_blocks": None, "tool_calls": None},
     "streamed and put together": SAID | {"tool_calls": [], "function_call": {}, "refusal": "", "index": 0},
     "in parts": {"role": "assistant", "content": [{"type": "text", "text": "Good.", "annotations": []}]},
+    "litellm, of a provider": SAID | {"provider_specific_fields": {"citations": ["x"]}, "thinking_blocks": [{"a": 1}]},
+    "OpenAI's parse": SAID | {"parsed": {"label": "good"}, "finish_reason": "stop"},
     "CodeCompanion": SAID | {"id": 1947269257, "opts": None},
 }
 
@@ -237,3 +241,12 @@ def test_addresses_as_clients_put_them_together(caplog: pytest.LogCaptureFixture
     assert client.head(CHAT).status_code == 405 and client.head("/v1/nothing").status_code == 404
     untyped = client.post(CHAT, content=json.dumps(ask), headers={"content-type": "application/x-www-form-urlencoded"})
     assert untyped.status_code == 400 and "Content-Type: application/json" in untyped.text  # curl -d without a header
+
+
+def test_options_of_a_question_come_as_in_files() -> None:
+    for given in (["a", "b"], {"A": "a", "B": "b"}, ["A. a", "B. b"], {"text": ["a", "b"], "label": ["A", "B"]}):
+        answered = Asked().post("/v1/answer", json={"question": "q", "options": given})
+        assert (answered.json()["answer"], answered.json()["text"]) == ("B", "b"), answered.text
+    refused = Asked().post("/v1/answer", json={"question": "q", "options": {"x": "a"}})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == "options: Input should be a valid list"

@@ -137,6 +137,19 @@ def test_cells_match_in_any_case_and_white_space_and_never_by_place() -> None:
     assert Classification().gold(" Any text ", ROW) == "Any text" and Classification().gold(" ", ROW) is None
 
 
+def test_whole_numbers_match_as_other_programs_write_them() -> None:
+    row = Row("q", [], None, None)
+    for labels in (["0", "1", "2.5"], ["0.0", "1.0", "2.5"]):
+        task = Classification(labels=labels)
+        assert [task.gold(cell, row) for cell in ("0", "0.0", "1.00", "2.5", "2", "0.5")] == [
+            *(labels[0], labels[0], labels[1], "2.5"),
+            *(None, None),
+        ]
+        assert task.parse("1.0", row) == task.parse("1", row) == labels[1]
+    learned = Classification().learned({"1.0": 5, "1": 3, "2": 4})
+    assert learned.labels == ["1.0", "2"] and learned.gold("2.0", row) == "2"
+
+
 def test_labels_that_are_found_in_the_labeled_rows() -> None:
     counts = {"Positive": 2, "positive ": 1, "negative": 7, "positive": 5}
     found = Classification().learned(counts)
