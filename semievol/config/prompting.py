@@ -38,8 +38,8 @@ class PromptConfig(Section):
     @field_validator("template", "example_template")
     @classmethod
     def _compiles(cls, text: str | None) -> str | None:
-        if text is not None:
-            columns_of(text)
+        if text is not None and not (set().union(*_names(text)) - {"instruction", "labels", "answer"}):
+            raise ValueError("shows nothing of a row; name {{ question }} or a column of your files in it")
         return text
 
     @model_validator(mode="after")

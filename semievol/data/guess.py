@@ -87,7 +87,8 @@ def guess(labeled: Profile, unlabeled: Profile, test: Profile | None, given: Giv
         found.notes.append(f"{_listed(more)} might be labels too: --answer COLUMN takes another column")
     if labeled.pattern == unlabeled.pattern:
         found.notes.append(
-            "LABELED and UNLABELED are the same files: a row that is labeled is not labeled again, so none is left"
+            "LABELED and UNLABELED are the same files: a row that is labeled is not labeled again, so none is left. "
+            "Give other rows as UNLABELED"
         )
     return found
 

@@ -104,6 +104,11 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
             "prompt.instruction={{ x }}",
             "not a value in YAML's notation: .* A text with signs needs quotes of its own: 'KEY=",
         ),
+        (
+            "prompt.template='{{ instruction }}'",
+            "prompt.template: shows nothing of a row; name {{ question }} or a column",
+        ),
+        ("prompt.example_template='Q: A: {{ answer }}'", "prompt.example_template: shows nothing of a row"),
         ("data.unlabeled=''", "data.unlabeled: the path is empty"),
         ("data={test: 0.6, validation: 0.4}", "data.test and data.validation hold back 1 of the labeled rows"),
     ],
