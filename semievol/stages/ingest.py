@@ -235,7 +235,7 @@ def _count_file(out: str, number: int) -> str:
 
 def kind(reason: str) -> str:
     """Return the reason without the value that differs from row to row."""
-    return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
+    return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "a value")) else reason
 
 
 def _parse(batch: dict[str, Any], config: RunConfig, buckets: int, out: str) -> Iterator[pa.Table]:
