@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 def kind(reason: str) -> str:
     """Return the reason without the value that differs from row to row."""
-    return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "no CSV", "a value")) else reason
+    return reason.split(":")[0] if reason.startswith(("column '", "no JSON", "a value")) else reason
 
 
 def known_rows(uri: str, split: str, buckets: int) -> pa.Table:

@@ -81,7 +81,8 @@ def guess(labeled: Profile, unlabeled: Profile, test: Profile | None, given: Giv
     found.oracle = column is not None and column.filled > 0.5 * unlabeled.rows
     if empty := labeled.rows - labeled.columns[found.answer].filled:
         none = ": write [] where a row has no label" * found.multiple
-        found.notes.append(f"{empty:,} labeled rows have no {found.answer}, and will not be used{none}")
+        rows = "1 labeled row has" if empty == 1 else f"{empty:,} labeled rows have"
+        found.notes.append(f"{rows} no {found.answer}, and will not be used{none}")
     shown = {found.answer, found.context, *(found.together or ())}
     if more := sorted(name for name in others - shown if is_label(labeled.columns[name], labeled.rows)):
         found.notes.append(f"{_listed(more)} might be labels too: --answer COLUMN takes another column")

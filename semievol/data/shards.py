@@ -104,7 +104,10 @@ def check(
         raise UserError(f"{readable[0].uri} has no columns: it is empty")
     wrong = list(filter(None, (_problem(shard, required) for shard in filled)))
     if wrong and not (skip_broken and len(wrong) < len(filled)):
-        raise wrong[0]
+        others = (
+            "" if len(wrong) == len(filled) else ". Other files have it, so this one may lack the line with the names"
+        )
+        raise UserError(f"{wrong[0]}{others}")
     for column in optional:
         if not any(column in shard.columns for shard in filled) and not any(_has(shard, column) for shard in filled):
             raise _lacking(filled[0], column, optional[column])

@@ -86,7 +86,13 @@ def test_a_part_that_lacks_a_column_is_named(
     content: str, column: str, way_out: str, run_config: RunConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "l" / "part-1.csv").write_text(content)
-    with pytest.raises(UserError, match=rf"data.labeled: .*part-1.csv has no column '{column}'; it has .*{way_out}"):
+    with pytest.raises(
+        UserError,
+        match=rf"data.labeled: .*part-1.csv has no column '{column}'; it has .*{way_out}.*. Other files have it",
+    ):
+        inputs(run_config)
+    (tmp_path / "l" / "a.csv").unlink()
+    with pytest.raises(UserError, match=rf"has no column '{column}'.*{way_out}[^.]*$"):
         inputs(run_config)
 
 
