@@ -171,13 +171,15 @@ class OpenAIEngine:
 
     async def _send(self, options: Request) -> ChatCompletion:
         """Send a request. Some endpoints say 200 and put the error into the body; it is retried as others are."""
-        for attempt in range(self._client.max_retries + 1):
+        attempt = 0
+        while True:
             reply = self._checked(await self._client.chat.completions.create(model=self._model, **options))
             if not (problem := error_inside(reply)):
                 return reply
             if not problem.may_pass or attempt == self._client.max_retries:
                 break
             await sleep(min(0.5 * 2**attempt, 8))
+            attempt += 1
         if _TOO_LONG.search(problem.message):
             raise PromptTooLong(problem.message)
         raise RequestRefused(f"{self._endpoint.url} answers with an error: {problem.message}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from semievol.data import readers
-from semievol.data.readers import Broken
+from semievol.data.readers import Broken, records
 
 OPEN = "no CSV: a quote is opened and never closed"
 # The lines below the header `question,answer`, and for each row or broken line its number and question, or the reason.
