@@ -90,6 +90,7 @@ def test_a_merged_model_ends_its_turns_and_knows_its_template(tmp_path: Path, fa
     [
         {"generation_config.json": None},
         {"generation_config.json": {"eos_token_id": [256, 258]}},
+        {"generation_config.json": {"eos_token_id": "</s>"}},  # a text: engines take ids
         {"generation_config.json": {"eos_token_id": None}, "config.json": {"eos_token_id": [256]}},
         {"generation_config.json": None, "config.json": {"eos_token_id": None}},
     ],
