@@ -120,10 +120,12 @@ def _greeting(config: RunConfig, key_count: int) -> str:
     serving = config.serving
     url = f"http://{serving.host}:{serving.port}"
     key = " -H 'Authorization: Bearer YOUR_KEY'" if key_count else ""
-    body = '{"model": "evolved", "messages": [{"role": "user", "content": "Hello"}]}'
+    path, body = "chat/completions", '{"model": "evolved", "messages": [{"role": "user", "content": "Hello"}]}'
+    if config.task.names_labels and "evolved" in serving.models:
+        path, body = "answer", '{"question": "A text to find the label of"}'
     return (
         f"serving {', '.join(serving.models)} at {url}/v1 (web page: {url}/)\n"
         f"keys: {key_count or 'none, this machine only'}. Try:\n"
-        f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n"
+        f"  curl {url}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'\n"
         f"Ctrl-C stops it."
     )

@@ -214,16 +214,19 @@ async def _refused(request: Request, error: Any) -> JSONResponse:
     return await refused(request, error)
 
 
+_FORMS = re.compile(r"(list|[\w-]*union|function-\w+)\[")  # pydantic's names for the forms that a body may have
+
+
 async def _invalid(request: Request, error: Any) -> JSONResponse:
-    """Return the place and message of the first problem, without the input, which may be a prompt."""
-    first = error.errors()[0]
+    """Return the place and message of the innermost problem, without the input, which may be a prompt."""
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
     kind = request.headers.get("content-type", "")
     if first["loc"] == ("body",) and "json" not in kind:
         message = "body: is not sent as JSON; set the header 'Content-Type: application/json'."
         return error_response(400, message, "invalid_request_error")
-    inside = (str(part)[:64] for part in first["loc"] if part != "body")
-    place = ".".join(part for part in inside if not part.startswith("function-"))  # of our own checks
-    place, message = (text.encode("ascii", "replace").decode() for text in (place, first["msg"][:200]))
+    place = ".".join(str(part)[:64] for part in first["loc"] if part != "body" and not _FORMS.match(str(part)))
+    way_out = "; leave it out" if first["type"] == "extra_forbidden" else ""
+    place, message = (text.encode("ascii", "replace").decode() for text in (place, first["msg"][:200] + way_out))
     return error_response(400, f"{place or 'body'}: {message}", "invalid_request_error", param=place or None)
 
 

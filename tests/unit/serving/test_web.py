@@ -218,6 +218,23 @@ def test_failures_of_the_engine_are_told_apart(
     assert bad.status_code == 400 and bad.json()["error"]["message"].startswith("question 1: 1 options")
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"text": "x"}, "text: Extra inputs are not permitted; leave it out"),
+        ({"question": ["x", "y"]}, "question: Input should be a valid string"),
+        ([QUESTION, {"question": "x", "label": "y"}], "1.label: Extra inputs are not permitted; leave it out"),
+        (QUESTION | {"fields": {"a[0]": 1}}, "fields.a[0]: Input should be"),
+        ({}, "body: Value error, send either question or messages"),
+    ],
+)
+def test_a_question_that_does_not_fit_is_told_without_the_names_of_classes(
+    client_of: Callable[..., TestClient], body: Any, says: str
+) -> None:
+    refused = client_of().post("/v1/answer", json=body)
+    assert refused.status_code == 400 and refused.json()["error"]["message"].startswith(says)
+
+
 def test_keys_open_the_door_and_nothing_else_does(client_of: Callable[..., TestClient], tmp_path: Any) -> None:
     file = f"{tmp_path}/keys.txt"
     key = add("alice", file)
