@@ -51,7 +51,7 @@ def test_every_row_has_a_fate(run_config: RunConfig, tmp_path: Path) -> None:
         [row("u1", truth="A"), row("u2", truth="2"), row(" u1 "), {"options": OPTIONS}],
         [row("u3"), row("u1"), row("l2"), row("t1"), row("u4", truth="C")],
     ]
-    test = [row("t1", answer="B"), row("t1", answer="B"), row("t2", answer="Z"), row("t3", answer="C")]
+    test = [row("t1", answer="B"), row("t1", answer="B"), row("t2", answer="W"), row("t3", answer="C")]
     write(tmp_path, labeled, unlabeled, test)
     result = ingest.run(context(run_config, tmp_path))
     result.rows.check("ingest")
@@ -98,11 +98,11 @@ def test_ids_do_not_depend_on_file_or_order(run_config: RunConfig, tmp_path: Pat
 
 
 def test_what_is_wrong_with_the_files_is_said_by_name(run_config: RunConfig, tmp_path: Path) -> None:
-    labeled, test = 'question,options,answer\nl,"[""x"", ""y""]",A\n', [row("t", answer="Z")]
+    labeled, test = 'question,options,answer\nl,"[""x"", ""y""]",A\n', [row("t", answer="W")]
     write(tmp_path, labeled, [[row("u", truth="A")]], test)
     with pytest.raises(
         UserError,
-        match=r"data.test: no usable row .*\n  .*test.jsonl:1: column 'answer' is not an answer to the row: 'Z'",
+        match=r"data.test: no usable row .*\n  .*test.jsonl:1: column 'answer' is not an answer to the row: 'W'",
     ):
         ingest.run(context(run_config, tmp_path))
     (tmp_path / "labeled.csv").write_text("query,options,answer\n")
