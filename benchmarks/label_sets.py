@@ -5,6 +5,7 @@
 77           the categories of banking77, and prompts that list them, as those of a classification task do
 77 unlisted  the same with short prompts, which leave little to share
 1000         "CATEGORY, WORD", where WORD is one of the 12 most frequent first words of the questions, or "other"; unlisted
+1000 shown   the same behind three solved examples, as those of a collaborator with k = 3
 
 Two models are asked: the small one as it is, and one trained on these tasks for minutes, as after a warm-up.
 
@@ -45,8 +46,13 @@ from semievol.engines.vllm import VLLMEngine
 from semievol.method.prompts import Messages
 
 SHARED = Path(__file__).parents[2] / "shared"
-ROWS = {"77": (24, 2), "77 unlisted": (24, 6), "1000": (24, 2)}  # of a repeat: for us, for the peer
-BATCH = {"77": 2, "77 unlisted": 16, "1000": 16}  # rows of a training step
+ROWS = {
+    "77": (24, 2),
+    "77 unlisted": (24, 6),
+    "1000": (24, 2),
+    "1000 shown": (24, 1),
+}  # of a repeat: for us, for the peer
+BATCH = {"77": 2, "77 unlisted": 16, "1000": 16, "1000 shown": 8}  # rows of a training step
 
 Task = list[tuple[Messages, str]]  # prompts with their labels
 
@@ -72,7 +78,19 @@ def tasks(split: str) -> dict[str, tuple[Task, list[str]]]:
         "77": (task(listed, lambda _, category: category), categories),
         "77 unlisted": (task("Category?", lambda _, category: category), categories),
         "1000": (task("Category, word?", with_word), pairs),
+        "1000 shown": (behind_examples(task("Category, word?", with_word)), pairs),
     }
+
+
+def behind_examples(task: Task) -> Task:
+    """Return the prompts, each behind three other rows with their labels."""
+    rng, shown = random.Random(2), []
+    for prompt, label in task:
+        others = [other for other in rng.sample(task, 4) if other[0] is not prompt][:3]
+        solved = [f"{asked[-1]['content'].rpartition(chr(10))[0]}\n{answer}" for asked, answer in others]
+        text = "\n\n".join(["Here are solved examples.", *solved])
+        shown.append(([{"role": "system", "content": text}, *prompt], label))
+    return shown
 
 
 def read(split: str) -> list[tuple[str, str]]:
@@ -91,7 +109,7 @@ def train(model: str, out: Path, steps: int) -> None:
     batches = [
         task[step * BATCH[name] : (step + 1) * BATCH[name]]
         for name, (task, _) in tasks("train").items()
-        for step in range(steps // 3)
+        for step in range(steps // len(BATCH))
     ]
     random.Random(1).shuffle(batches)
     net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
