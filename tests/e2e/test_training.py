@@ -72,7 +72,7 @@ def test_arguments_of_trl_and_peft_reach_a_training(tmp_path: Path) -> None:
     def train(name: str, *overrides: str) -> dict[str, Any]:
         run = configured(*overrides)
         spec = TrainSpec(str(MODEL), f"{tmp_path}/{name}", run.warmup, seed=1)
-        rendered = render([Source(f"{tmp_path}/labeled")], spec, run.task, tokens=True)
+        rendered = render([Source(f"{tmp_path}/labeled")], spec, Prompts(run.task), tokens=True)
         assert (rendered.came_in, rendered.usable, rendered.quarantined) == (16, 16, 0)
         return trainers.load(run).train("warmup", spec, rendered.usable, lambda *_: None)
 

@@ -64,7 +64,7 @@ def test_responses_with_entropies_tokens_and_seeds(
 def test_requests_in_flight_are_bounded(openai_server: OpenAIServer) -> None:
     answers = ask(openai_server, *(say("A", row) for row in range(40)), concurrency=3)
     assert [answer[0].text for answer in answers] == ["Answer: A"] * 40
-    assert openai_server.most_in_flight == 3
+    assert 1 < openai_server.most_in_flight <= 3
 
 
 def test_only_what_may_pass_is_asked_again(openai_server: OpenAIServer) -> None:
