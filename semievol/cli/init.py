@@ -1,4 +1,4 @@
-"""The command `init`: look at people's files, and write a config for them."""
+"""Look at people's files and write a config for them: the command `init`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that look and start nothing: plan, preview, verify, schema."""
+"""Define the commands that look and start nothing: plan, preview, verify, schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `prompt` section: what a model reads before and around a row."""
+"""Define the `prompt` section: what a model reads before and around a row."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -233,6 +234,14 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(
         pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None) for filesystem, path in files
     )
+
+
+def first_rows(uri: str, count: int) -> list[dict[str, Any]]:
+    """Return the first rows of a Parquet file, without reading the rest."""
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_file(path) as file:
+        batch = next(pq.ParquetFile(file).iter_batches(batch_size=count), None)
+    return [] if batch is None else batch.to_pylist()
 
 
 def count_rows(uri: str) -> int:

@@ -12,6 +12,7 @@ from fastapi import HTTPException
 from semievol.config import RunConfig
 from semievol.data import chats
 from semievol.data.tables import BadRow, text_cleaner
+from semievol.method.confidence import from_distribution
 from semievol.method.prompts import Messages, Prompts
 from semievol.serving.backend import CHAT, Backend, Refused, Unavailable
 from semievol.serving.protocol import Answer, Neighbor, Question, Share
@@ -81,9 +82,9 @@ async def _answer(
     if choices is not None:
         responses = list(map(task.respond, choices))
         shares = dict(zip(choices, await _scores(backend, model, messages, responses), strict=True))
-        likeliest = max(shares, key=lambda label: shares[label])
-        response, entropy = task.respond(likeliest), -math.log(shares[likeliest])
-        parsed: str | None = likeliest
+        said = from_distribution(model, shares)
+        parsed, entropy = said.answer, said.nll or 0.0
+        response = task.respond(parsed or "")
     else:
         response, entropy = await _respond(backend, config, model, messages)
         parsed = task.parse(response, row)

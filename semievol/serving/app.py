@@ -54,13 +54,14 @@ def build(args: dict[str, Any]) -> Any:
         pool = config.resources.embed.model_dump(include={"num_cpus", "num_gpus"})
         neighbors = serve.deployment(Neighbors, num_replicas=replicas, ray_actor_options=pool).bind(folder, config)
     web = serve.deployment(num_replicas=replicas, max_ongoing_requests=2048, ray_actor_options=light)
-    return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors, _example(folder))
+    example = _example(folder) if config.serving.neighbors else None  # 0: no labeled row is shown to callers
+    return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors, example)
 
 
 def _example(folder: RunFolder) -> Row | None:
-    """Return a labeled row of middle length, for people to try."""
-    found = storage.find(storage.join(folder.stage("index"), "rows"))
-    rows = storage.read_table(storage.join(folder.stage("index"), "rows")).to_pylist() if found else []
+    """Return a labeled row of middle length among the first hundred, for people to try."""
+    files = storage.find(storage.join(folder.stage("ingest"), "labeled"))
+    rows = storage.first_rows(files[0].uri, 100) if files else []
     ordered = sorted(rows, key=lambda record: (len(record["question"]), record["row_id"]))
     return to_row(ordered[len(ordered) // 2]) if ordered else None
 
@@ -131,6 +132,8 @@ class Endpoint:
             shares, refusal = await self._handles[model].score.remote(messages, responses)
         if refusal:
             raise Refused(refusal)
+        if shares is None:
+            raise Unavailable
         return list(shares)
 
     async def stream(self, model: str, path: str, body: bytes) -> AsyncIterator[int | bytes]:

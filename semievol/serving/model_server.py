@@ -10,7 +10,8 @@ import asyncio
 import json
 import tempfile
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
@@ -18,6 +19,7 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from semievol.config import EngineConfig
 from semievol.data import storage
@@ -55,6 +57,7 @@ class ModelServer(LLMServer):
         """Fetch the weights (a folder, a URI or a Hugging Face id) to this node, then start the engine."""
         path = await asyncio.to_thread(storage.local_copy, weights) if "://" in weights else weights
         tokenizer = await asyncio.to_thread(load_tokenizer, path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._tokenizer, self._template = tokenizer, ChatTemplate(tokenizer, chat.template, chat.thinking)
         # Build a new LLMConfig, because it caches values that are derived from its fields.
         local_config = LLMConfig(
@@ -90,14 +93,20 @@ class ModelServer(LLMServer):
         whole = b"".join(parts)  # type: ignore[arg-type]
         return status, self._template.answered(whole) if path == CHAT and status == 200 else whole  # type: ignore[return-value]
 
-    async def score(self, messages: Messages, responses: list[str]) -> tuple[list[float], str]:
-        """Return the probabilities of responses relative to each other, or why the model refuses."""
+    async def score(self, messages: Messages, responses: list[str]) -> tuple[list[float] | None, str]:
+        """Return the probabilities of responses relative to each other; None if the engine is dead, or why it refuses."""
         try:
-            [prompt] = await asyncio.to_thread(self._template.prompts, [messages])
+            [prompt] = await self._tokenizing(self._template.prompts, [messages])
             tree = await self._scorer.tree(responses)
             return await self._scorer.score(prompt, tree), ""
         except RequestRefused as refusal:
             return [], str(refusal)
+        except EngineDeadError:
+            return None, ""
+
+    async def _tokenizing(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in the thread of the tokenizer, which no two threads may use at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def _generate(self, prompt: list[int], **sampling: Any) -> Any:
         """Send a prompt of tokens to the engine and return its vllm.RequestOutput."""
@@ -122,7 +131,7 @@ class ModelServer(LLMServer):
         if path == CHAT:
             body = json.dumps(self._template.request(json.loads(body))).encode()
         if path == COMPLETIONS:
-            body = await asyncio.to_thread(self._limited, body)
+            body = await self._tokenizing(self._limited, body)
         sent: asyncio.Queue[Any] = asyncio.Queue()
         requests = [{"type": "http.request", "body": body, "more_body": False}]
         gone = asyncio.Event()
