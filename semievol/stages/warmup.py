@@ -79,14 +79,17 @@ def _member(ctx: StageContext, m: int, name: str, seed: int) -> dict[str, Any]:
     record = storage.join(out, _RECORD)
     if storage.exists(record):
         return dict(json.loads(storage.read_text(record)))
-    ctx.emit(ctx.name, m, config.warmup.members, f"training {name}")
     source = replace(_labeled(ctx), style=config.member_styles[m], folds=_folds(ctx), fold=m)
     spec = TrainSpec(config.model.base, out, config.warmup, seed, ctx.chat)
     if ctx.trainer(config).needs_tokens:  # else an endpoint trains, and measures nothing
         held_out = replace(spec, out=storage.join(out, "held_out"))
         render([replace(source, held_out=True)], held_out, ctx.prompts, tokens=True)
         spec = replace(spec, held_out=held_out.rows)
-    rows, metrics = fit(ctx, spec, [source])
+
+    def emit(stage: str, done: int, total: int, note: str) -> None:
+        ctx.emit(stage, done, total, f"{name}, {note}" if note else name)
+
+    rows, metrics = fit(replace(ctx, emit=emit), spec, [source])
     made = {"rows": asdict(rows), "metrics": metrics}
     storage.write_text(record, json.dumps(made))
     return made
