@@ -83,8 +83,8 @@ def _member(ctx: StageContext, m: int, name: str, seed: int) -> dict[str, Any]:
     spec = TrainSpec(config.model.base, out, config.warmup, seed, ctx.chat)
     if ctx.trainer(config).needs_tokens:  # else an endpoint trains, and measures nothing
         held_out = replace(spec, out=storage.join(out, "held_out"))
-        render([replace(source, held_out=True)], held_out, ctx.prompts, tokens=True)
-        spec = replace(spec, held_out=held_out.rows)
+        left = render([replace(source, held_out=True)], held_out, ctx.prompts, tokens=True)
+        spec = replace(spec, held_out=held_out.rows if left.usable else None)
 
     def emit(stage: str, done: int, total: int, note: str) -> None:
         ctx.emit(stage, done, total, f"{name}, {note}" if note else name)
