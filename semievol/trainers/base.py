@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from semievol.config import TrainConfig
@@ -11,7 +11,9 @@ from semievol.data import storage
 from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.runtime.progress import Emit
 
+_ROWS_SEEN, _FEWEST, _MOST = 1280, 2, 20  # 160 steps of 8 rows; passes
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
+MEMBERS = "members.json"  # of a committee: {"folders": those of the members, "best": the number of one}
 NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint}
 
 
@@ -22,6 +24,8 @@ class TrainSpec:
     Attributes:
         base: URI, folder or hub id of the weights to start from, or a name at an endpoint.
         out: URI of the stage's folder. The rows to train on are there, and the trained model is written there.
+        held_out: URI of a folder of such rows that are not trained on. Their loss is measured after the training.
+        steps: train exactly so many steps of the optimizer, in place of `config.epochs`.
     """
 
     base: str
@@ -29,6 +33,14 @@ class TrainSpec:
     config: TrainConfig
     seed: int
     chat: ChatSettings = OWN_TEMPLATE
+    held_out: str | None = None
+    steps: int | None = None
+
+    def settled(self, row_count: int) -> TrainSpec:
+        """Return the training over so many rows, with a number of passes in place of `epochs: auto`."""
+        if self.config.epochs != "auto":
+            return self
+        return replace(self, config=self.config.model_copy(update={"epochs": float(passes(row_count))}))
 
     @property
     def rows(self) -> str:
@@ -53,8 +65,26 @@ class Trainer(Protocol):
         """Fine-tune on the usable rows, `row_count` of them, and return the metrics: at least steps and loss."""
 
 
-def trained(folder: str) -> str:
-    """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint."""
+def passes(row_count: int) -> int:
+    """Return how often to train on each row: few rows need many steps, and many rows are learned in two passes."""
+    return min(_MOST, max(_FEWEST, round(_ROWS_SEEN / max(1, row_count))))
+
+
+def members(folder: str) -> list[str]:
+    """Return the folders of the members of a committee; none where one model was trained."""
+    found = storage.join(folder, MEMBERS)
+    names = json.loads(storage.read_text(found))["folders"] if storage.exists(found) else []
+    return [storage.join(folder, name) for name in names]
+
+
+def trained(folder: str, member: int | None = None) -> str:
+    """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint.
+
+    Of a committee it is that of a member, by default the best one.
+    """
+    if storage.exists(members := storage.join(folder, MEMBERS)):
+        found = json.loads(storage.read_text(members))
+        folder = storage.join(folder, found["folders"][found["best"] if member is None else member])
     named = storage.join(folder, NAMED)
     return str(json.loads(storage.read_text(named))["model"]) if storage.exists(named) else storage.join(folder, MODEL)
 
