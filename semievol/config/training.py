@@ -10,7 +10,7 @@ from semievol.config.section import BaseURL, Options, Section, ShareBelowOne, ad
 
 
 def _epochs(given: Any) -> Any:
-    if given == "auto" or (isinstance(given, int | float) and given > 0):
+    if given == "auto" or (isinstance(given, int | float) and not isinstance(given, bool) and given > 0):
         return given
     raise ValueError(f"must be auto or a number of passes above 0, is {given}")
 
