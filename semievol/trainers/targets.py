@@ -9,7 +9,7 @@ from typing import Any
 
 
 def soft_targets(
-    answer: str, shares: Mapping[str | None, float], spelled: Mapping[str, Sequence[int]]
+    answer: str, shares: Mapping[Any, float], spelled: Mapping[str, Sequence[int]]
 ) -> list[dict[str, Any]]:
     """Return the places in an answer's tokens where other tokens may stand too, or that not all answers lead to.
 

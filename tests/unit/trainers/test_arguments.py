@@ -10,6 +10,7 @@ import pytest
 from semievol import config
 from semievol.config import RunConfig
 from semievol.errors import UserError
+from semievol.runtime import processor
 from semievol.trainers import arguments, worker
 from semievol.trainers.base import TrainSpec, passes
 from tests.support import bases
@@ -114,16 +115,25 @@ def test_upper_layers_are_those_of_the_language_model(tmp_path: Path) -> None:
 
 def test_the_precision_is_what_the_processor_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    supported = {"amx_tile": False, "avx512_bf16": False}
+    supported, faster = {"amx_tile": False, "avx512_bf16": False}, True
     for name in supported:
         monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: supported[name], raising=False)
-    assert [arguments.precision("auto", gpu) for gpu in (False, True)] == ["float32", "bfloat16"]
-    for name in supported:
-        supported[name] = True
-        assert arguments.precision("auto", False) == "bfloat16"
-        supported[name] = False
+    monkeypatch.setattr(processor, "_seconds", lambda x, w: 0.5 if (x.dtype == torch.bfloat16) == faster else 1.0)
+
+    def auto(use_gpu: bool = False) -> str:
+        processor.multiplies_bfloat16.cache_clear()
+        return arguments.precision("auto", use_gpu)
+
+    assert (auto(), auto(use_gpu=True)) == ("float32", "bfloat16")
+    supported["amx_tile"] = True
+    assert auto() == "bfloat16"
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")  # a torch that does not know it
-    assert arguments.precision("auto", False) == "float32"
+    assert auto() == "float32"
+    supported["avx512_bf16"] = True
+    assert auto() == "bfloat16"
+    faster = False
+    assert auto() == "float32"
+    processor.multiplies_bfloat16.cache_clear()
     assert [arguments.precision(given, True) for given in ("float32", "bfloat16")] == ["float32", "bfloat16"]
 
 
