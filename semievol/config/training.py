@@ -10,7 +10,7 @@ from semievol.config.section import BaseURL, Options, Section, ShareBelowOne, ad
 
 
 def _epochs(given: Any) -> Any:
-    if given == "auto" or (isinstance(given, int | float) and given > 0):
+    if given == "auto" or (isinstance(given, int | float) and not isinstance(given, bool) and given > 0):
         return given
     raise ValueError(f"must be auto or a number of passes above 0, is {given}")
 
@@ -83,8 +83,8 @@ class DeepSpeedTrainer(Section):
 
     kind: Literal["deepspeed"] = "deepspeed"
     dtype: Literal["auto", "bfloat16", "float32"] = added_later("auto")
-    """The precision of matrix products. `auto`: bfloat16 on GPUs, and on CPUs that multiply it (AMX, AVX512-BF16); else float32.
-    On CPUs weights stay float32 in either case."""
+    """The precision of matrix products. `auto`: bfloat16 on GPUs, and on CPUs that multiply it faster (AMX, most with
+    AVX512-BF16); else float32. On CPUs weights stay float32 in either case."""
     extra: Options = {}
     """Further arguments of TRL's `SFTConfig`, passed on as they are, such as `neftune_noise_alpha`."""
 

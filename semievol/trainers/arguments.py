@@ -12,6 +12,7 @@ from typing import Any
 
 from semievol.config import TrainConfig
 from semievol.errors import UserError
+from semievol.runtime.processor import multiplies_bfloat16
 from semievol.trainers.base import TrainSpec
 
 # Keys of `warmup` and `finetune`: the argument of SFTConfig that each one sets, and those that would change its meaning.
@@ -86,13 +87,9 @@ def refused(key: str, extra: Mapping[str, Any], target: str, *errors: type[Excep
 
 def precision(dtype: str, use_gpu: bool) -> str:
     """Return the precision that `trainer.dtype` stands for on this machine."""
-    import torch
-
     if dtype != "auto":
         return dtype
-    # Also older CPUs take bfloat16, but unpack each product into float32.
-    multiply = (getattr(torch.cpu, f"_is_{what}_supported", bool) for what in ("amx_tile", "avx512_bf16"))
-    return "bfloat16" if use_gpu or any(supported() for supported in multiply) else "float32"
+    return "bfloat16" if use_gpu or multiplies_bfloat16() else "float32"
 
 
 def sft(spec: TrainSpec, extra: Mapping[str, Any], world: int, scratch: str, use_gpu: bool, dtype: str) -> Any:

@@ -17,7 +17,6 @@ from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings
 from semievol.method.prompts import Prompts, shorter
 from semievol.runtime.rows import summarize
-from semievol.tasks import Task
 from semievol.trainers.base import TrainSpec
 from semievol.trainers.targets import soft_targets
 
@@ -161,14 +160,15 @@ def _messages(
 def _soft(record: dict[str, Any], length: int, prompts: Prompts, template: ChatTemplate) -> list[dict[str, Any]]:
     """Return the soft targets of a row with so many tokens, the last of which are its answer's."""
     shares = {entry["answer"]: entry["share"] for entry in record["shares"] or ()}
-    spelled = _spelled(template, prompts.task, tuple(prompts.task.choices(to_row(record)) or ()))
+    answers = prompts.task.choices(to_row(record)) or []
+    spelled = dict(zip(answers, _spelled(template, tuple(map(prompts.task.respond, answers))), strict=True))
     begin = length - len(spelled[record["answer"]])
     return [at | {"place": begin + at["place"]} for at in soft_targets(record["answer"], shares, spelled)]
 
 
 @lru_cache(maxsize=16)
-def _spelled(template: ChatTemplate, task: Task, answers: tuple[str, ...]) -> dict[str, list[int]]:
-    return {answer: template.response(task.respond(answer)) for answer in answers}
+def _spelled(template: ChatTemplate, responses: tuple[str, ...]) -> list[list[int]]:
+    return list(map(template.response, responses))
 
 
 @cache

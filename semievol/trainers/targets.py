@@ -9,7 +9,7 @@ from typing import Any
 
 
 def soft_targets(
-    answer: str, shares: Mapping[str | None, float], spelled: Mapping[str, Sequence[int]]
+    answer: str, shares: Mapping[Any, float], spelled: Mapping[str, Sequence[int]]
 ) -> list[dict[str, Any]]:
     """Return the places in an answer's tokens where other tokens may stand too, or that not all answers lead to.
 
@@ -32,6 +32,6 @@ def soft_targets(
         for tokens, share in likely:
             if tokens[:place] == path[:place]:
                 following[tokens[place]] += share
-        if len(following) != 1 or not math.isclose(following[path[place]], 1.0, abs_tol=1e-6):
+        if len(following) != 1 or not math.isclose(following.get(path[place], 0.0), 1.0, abs_tol=1e-6):
             found.append({"place": place, "tokens": list(following), "shares": list(following.values())})
     return found

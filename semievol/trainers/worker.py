@@ -42,7 +42,7 @@ def work(given: dict[str, Any]) -> None:
         dropped = companions.check(base, spec.chat, Path(scratch))
     if not job.use_gpu:
         _adapt_to_cpus()
-    dtype = arguments.precision(job.dtype, job.use_gpu)
+    dtype = _agreed(arguments.precision(job.dtype, job.use_gpu))
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
         trainer = _sft_trainer(job, base, world, scratch, dtype)
         if rank == 0:
@@ -72,6 +72,15 @@ def _sft_trainer(job: Job, base: str, world: int, scratch: str, dtype: str) -> A
     given["peft_config"] = arguments.lora(job.stage, job.spec.config, model)
     with _extra_refused(job, ValueError, ImportError):
         return loss.sft_trainer(job.spec, model=model, args=args, **given)
+
+
+def _agreed(dtype: str) -> str:
+    """Return the precision in which all ranks can train, on machines that may differ."""
+    import torch.distributed as dist
+
+    found: list[Any] = [dtype] * dist.get_world_size()
+    dist.all_gather_object(found, dtype)
+    return dtype if len(set(found)) == 1 else "float32"
 
 
 def _said(spec: TrainSpec, dtype: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Training rows against TRL, which makes the same of them in each worker; and a training with arguments of TRL's and PEFT's."""
 
 import json
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from semievol import config, trainers
 from semievol.config import RunConfig
 from semievol.data import storage
-from semievol.data.tables import LABELED
+from semievol.data.tables import LABELED, SELECTED
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.errors import UserError
 from semievol.method.prompts import Prompts
@@ -22,6 +23,7 @@ from semievol.trainers.render import Source, render
 from tests.support.shared import MODEL, needs_model
 
 pytestmark = needs_model
+ANSWER = ["Answer", ":", " A", "<|end|>"]  # tokens that carry loss
 
 
 def test_rows_are_tokenized_as_trl_does_it(tmp_path: Path) -> None:
@@ -69,9 +71,9 @@ def test_arguments_of_trl_and_peft_reach_a_training(tmp_path: Path) -> None:
     ]
     storage.write_table(f"{tmp_path}/labeled/0.parquet", pa.Table.from_pylist(labeled, schema=LABELED))
 
-    def train(name: str, *overrides: str) -> dict[str, Any]:
+    def train(name: str, *overrides: str, **more: Any) -> dict[str, Any]:
         run = configured(*overrides)
-        spec = TrainSpec(str(MODEL), f"{tmp_path}/{name}", run.warmup, seed=1)
+        spec = TrainSpec(str(MODEL), f"{tmp_path}/{name}", run.warmup, seed=1, **more)
         rendered = render([Source(f"{tmp_path}/labeled")], spec, Prompts(run.task), tokens=True)
         assert (rendered.came_in, rendered.usable, rendered.quarantined) == (16, 16, 0)
         return trainers.load(run).train("warmup", spec, rendered.usable, lambda *_: None)
@@ -82,8 +84,24 @@ def test_arguments_of_trl_and_peft_reach_a_training(tmp_path: Path) -> None:
             train("refused", "finetune.lora.extra.use_dorra=true")
         extra = "trainer.extra={neftune_noise_alpha: 5, logging_steps: 1}"
         metrics = train("noisy", extra, "warmup.lora.extra.use_rslora=true")
+        upper = ["warmup.lora.layers=2", "warmup.zero_stage=3", "trainer.dtype=bfloat16"]
+        short = train("short", *upper, held_out=f"{tmp_path}/noisy/rows", steps=1)
+        shares = [{"answer": "A", "share": 0.7}, {"answer": "B", "share": 0.3}]
+        surely = [row | {"selected": True, "shares": shares, "justified": False} for row in labeled]
+        storage.write_table(f"{tmp_path}/selected/0.parquet", pa.Table.from_pylist(surely, schema=SELECTED))
+        run = configured("finetune.targets=soft", "finetune.epochs=auto", "finetune.batch_size=16")
+        spec = TrainSpec(str(MODEL), f"{tmp_path}/soft", run.finetune, seed=1)
+        source = Source(f"{tmp_path}/selected", selected_only=True, soft=True)
+        rendered = render([source], spec, Prompts(run.task), tokens=True)
+        soft = trainers.load(run).train("finetune", spec, rendered.usable, lambda *_: None)
     finally:
         ray.shutdown()
     assert (metrics["steps"], [step for step, _ in metrics["loss_curve"]]) == (2, [1, 2])
+    assert "held_out_loss" not in metrics and metrics["epochs"] == 1.0
+    assert (short["steps"], short["dtype"], short["held_out_tokens"]) == (1, "bfloat16", 16 * len(ANSWER))
+    assert 0 < short["held_out_loss"] < 20
+    assert PeftConfig.from_pretrained(f"{tmp_path}/short/adapter").layers_to_transform == [3, 4]
+    assert (soft["steps"], soft["epochs"]) == (20, 20.0)
+    assert -(0.7 * log(0.7) + 0.3 * log(0.3)) / len(ANSWER) < soft["loss"]  # the entropy of the shares
     assert PeftConfig.from_pretrained(f"{tmp_path}/noisy/adapter").use_rslora
     assert json.loads(Path(trained(f"{tmp_path}/noisy"), "config.json").read_text())["model_type"]

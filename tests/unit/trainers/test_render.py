@@ -9,10 +9,11 @@ pytest.importorskip("transformers")
 import pyarrow as pa
 
 from semievol.data import storage
-from semievol.data.tables import FOLDS, LABELED, LABELED_RETRIEVED
+from semievol.data.tables import FOLDS, LABELED, LABELED_RETRIEVED, SELECTED
 from semievol.engines.chat_template import ChatTemplate
 from semievol.engines.templates import OWN_TEMPLATE
 from semievol.method.prompts import Prompts
+from semievol.tasks import KINDS
 from semievol.tasks.chat import Chat
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.trainers import render
@@ -89,3 +90,19 @@ def test_a_member_learns_the_rows_outside_of_its_fold_and_is_shown_none_of_it(tm
             assert system.startswith(prompts.config.styles["careful"])
             assert system.count("row ") == 3 and "row 1." not in system and "row 4." not in system
             assert f"row {row['row_id']}." not in system
+
+
+@pytest.mark.parametrize(("justified", "soft"), [(False, True), (True, False)])
+def test_shares_are_taught_where_they_decided(monkeypatch: pytest.MonkeyPatch, justified: bool, soft: bool) -> None:
+    monkeypatch.setattr(render, "_template", lambda *_: ChatTemplate(numbers()))
+    task = KINDS["classification"](labels=["1", "2", "3"])
+    shares = [{"answer": "1", "share": 0.5}, {"answer": "3", "share": 0.25}, {"answer": None, "share": 0.25}]
+    row = {"row_id": 1, "question": "6", "options": [], "history": [], "fields": [], "selected": True}
+    rows = [row | {"answer": "1", "shares": shares, "justified": justified}, row | {"answer": "2", "selected": False}]
+    batch = pa.Table.from_pylist(rows, schema=SELECTED)
+    source = Source("nowhere", selected_only=True, soft=True)
+    [found] = render._messages(batch, source, Prompts(task), "m", OWN_TEMPLATE, 100).to_pylist()
+    place = len(found["input_ids"]) - 1
+    assert found["labels"][place] == found["input_ids"][place] == 1
+    expected = [{"place": place, "tokens": [1, 3], "shares": pytest.approx([2 / 3, 1 / 3])}] if soft else None
+    assert found["soft"] == expected
