@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from semievol.config.labeling import EmbeddingConfig, EvaluateConfig, LabelConfig, RetrieveConfig, SelectConfig
+from semievol.config.labeling import (
+    Collaborator,
+    EmbeddingConfig,
+    EvaluateConfig,
+    LabelConfig,
+    RetrieveConfig,
+    SelectConfig,
+)
 from semievol.config.prompting import PromptConfig
 from semievol.config.running import EngineConfig, LimitsConfig, ResourcesConfig, ServingConfig
 from semievol.config.section import FilesOrShare, FolderName, Section, with_kind
@@ -134,6 +141,32 @@ class RunConfig(Section):
     serving: ServingConfig = ServingConfig()
     resources: ResourcesConfig = ResourcesConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    @property
+    def folds(self) -> int | None:
+        """Return into how many folds the labeled rows are dealt; None where there is no committee."""
+        return self.warmup.members if self.warmup.members > 1 else None
+
+    @property
+    def member_styles(self) -> list[str]:
+        """Return the style of each member's prompts; of a single warm model `plain`."""
+        styles = self.warmup.styles or list(self.prompt.styles)
+        return [styles[m % len(styles)] for m in range(self.warmup.members)] if self.folds else ["plain"]
+
+    @property
+    def voters(self) -> list[Collaborator]:
+        """Return the collaborators of round 0: one that asks a committee becomes one for each member, NAME@warm-m."""
+        found = []
+        for who in self.label.collaborators:
+            if self.folds and who.kind == "model" and who.model == "warm" and not who.endpoint:
+                each = [
+                    {"name": f"{who.name}@warm-{m}", "model": f"warm-{m}", "prompt": s}
+                    for m, s in enumerate(self.member_styles)
+                ]
+                found += [who.model_copy(update=update) for update in each]
+            else:
+                found.append(who)
+        return found
 
     @property
     def endpoints(self) -> list[str]:

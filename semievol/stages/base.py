@@ -100,6 +100,7 @@ class Stage:
         version: raised when the output changes for equal settings and inputs: the stage and what depends on it run again.
         settings: keys of the config that its output depends on, as dotted paths. Knobs of speed (batch sizes, commit sizes,
             memory) are not among them: they may change between attempts without losing what is committed.
+        if_set: further keys, which count only where they are not None: a key that came later changes no other fingerprint.
         models: what it loads that no stage makes: base, embedding, collaborators, chat_template.
         reads_files: whether its output depends on the input files themselves.
         pool: the key under `resources` that says what it asks for, or what finds the key in a config; empty for a single task.
@@ -118,6 +119,7 @@ class Stage:
     after: tuple[str, ...] = ()
     version: int = 1
     settings: tuple[str, ...] = ()
+    if_set: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     reads_files: bool = False
     pool: str | Callable[[RunConfig], str] = ""

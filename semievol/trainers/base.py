@@ -22,6 +22,8 @@ class TrainSpec:
     Attributes:
         base: URI, folder or hub id of the weights to start from, or a name at an endpoint.
         out: URI of the stage's folder. The rows to train on are there, and the trained model is written there.
+        held_out: URI of a folder of such rows that are not trained on. Their loss is measured after the training.
+        steps: train exactly so many steps of the optimizer, in place of `config.epochs`.
     """
 
     base: str
@@ -29,6 +31,8 @@ class TrainSpec:
     config: TrainConfig
     seed: int
     chat: ChatSettings = OWN_TEMPLATE
+    held_out: str | None = None
+    steps: int | None = None
 
     @property
     def rows(self) -> str:
