@@ -66,12 +66,24 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
         key, most = f"label.collaborators[{i}]", config.retrieve.k
         if who.prompt not in config.prompt.styles:
             yield f"{key}.prompt: prompt.styles has no '{who.prompt}'; it has {', '.join(config.prompt.styles)}"
-        if who.k > most:
+        if who.k > most and who.kind != "probe":
             yield f"{key}.k: must be from 0 to retrieve.k = {most}, is {who.k}"
         if who.kind == "neighbors" and config.retrieve.by != "embedding":
             yield f"{key}.kind: neighbors vote by cosine, not by {config.retrieve.by}"
         if who.kind == "neighbors" and not config.task.transfers:
             yield f"{key}.kind: with task.kind: {config.task.kind} answers do not transfer between rows"
+        if who.kind == "probe":
+            yield from _probe(config, key)
+    if sum(who.kind == "probe" for who in config.label.collaborators) > 1:
+        yield "label.collaborators: one probe is enough, as all of them would give the same answers"
+
+
+def _probe(config: RunConfig, key: str) -> Iterator[str]:
+    if config.retrieve.by != "embedding":
+        yield f"{key}.kind: a probe reads embeddings, which retrieve.by: {config.retrieve.by} does not make; use embedding"
+    if not (config.task.closed and config.task.names_labels):
+        several = " and one label a row" if config.task.sets else ""
+        yield f"{key}.kind: a probe needs one label set for all rows, task.kind: classification{several}; leave it out"
 
 
 def _endpoints(config: RunConfig) -> Iterator[str]:

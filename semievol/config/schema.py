@@ -148,6 +148,11 @@ class RunConfig(Section):
         return self.warmup.members if self.warmup.members > 1 else None
 
     @property
+    def probe(self) -> bool | None:
+        """Return whether a collaborator is a probe: true, or None."""
+        return any(who.kind == "probe" for who in self.label.collaborators) or None
+
+    @property
     def member_styles(self) -> list[str]:
         """Return the style of each member's prompts; of a single warm model `plain`."""
         styles = self.warmup.styles or list(self.prompt.styles)

@@ -78,7 +78,7 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("finetune.scheduler=foo", "finetune.scheduler: must be one of linear, .*, is 'foo'"),
         ("name=../x", "name: '../x' names a folder"),
         ("label.collaborators=[]", "at least one"),
-        ("label.collaborators=[{name: a, kind: oracle}]", "must be one of model, neighbors, is 'oracle'"),
+        ("label.collaborators=[{name: a, kind: oracle}]", "must be one of model, neighbors, probe, is 'oracle'"),
         (
             "label.collaborators=[{name: a, prompt: loud}]",
             r"collaborators\[0\].prompt: prompt.styles has no 'loud'; it has plain, careful",
