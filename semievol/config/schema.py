@@ -142,6 +142,15 @@ class RunConfig(Section):
     resources: ResourcesConfig = ResourcesConfig()
     limits: LimitsConfig = LimitsConfig()
 
+    @model_validator(mode="after")
+    def _complete(self) -> RunConfig:
+        if self.folds and "collaborators" not in self.label.model_fields_set:
+            voters = [Collaborator(name="committee", k=0)]
+            if self.task.closed and self.task.names_labels and self.retrieve.by == "embedding":
+                voters.append(Collaborator(name="probe", kind="probe", k=0))
+            self.label = self.label.model_copy(update={"collaborators": voters})
+        return self
+
     @property
     def folds(self) -> int | None:
         """Return into how many folds the labeled rows are dealt; None where there is no committee."""
@@ -184,7 +193,8 @@ class RunConfig(Section):
         """Return how collaborators are asked: the mode that `auto` stands for, and what matters with it."""
         several = any(c.samples > 1 for c in self.label.collaborators)
         mode = self._mode(self.label.mode, sampled=bool(self.endpoints) or several)
-        return _how(mode, self.label.max_tokens) | {"justify": self.label.justify}
+        justify = not self.folds if self.label.justify is None else self.label.justify
+        return _how(mode, self.label.max_tokens) | {"justify": justify}
 
     @property
     def evaluate_how(self) -> dict[str, Any]:
@@ -206,7 +216,8 @@ class RunConfig(Section):
     @property
     def warmup_prompt(self) -> dict[str, Any]:
         """Return what the prompts of the warm-up depend on."""
-        return self.prompt.output_settings(examples=self.warmup.context != "none")
+        styles = {"styles": [self.prompt.styles[style] for style in self.member_styles]} if self.folds else {}
+        return self.prompt.output_settings(examples=self.warmup.context != "none") | styles
 
     @property
     def label_prompt(self) -> dict[str, Any]:

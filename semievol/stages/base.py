@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from semievol import trainers
-from semievol.config import RunConfig
+from semievol.config import MEMBER, RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
 from semievol.engines.templates import ChatSettings
@@ -182,12 +182,14 @@ class StageContext:
         return Prompts(self.task, self.config.prompt)
 
     def weights(self, model: str) -> str:
-        """Return what an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id.
+        """Return what an engine loads for a name in a config: warm, warm-m, base, round-N, or a folder, URI or hub id.
 
-        After round 0, `warm` is the evolved model of the round before.
+        After round 0, `warm` is the evolved model of the round before. Of a committee, it is the best member.
         """
         if model == "base":
             return self.config.model.base
+        if member := MEMBER.fullmatch(model):
+            return trained(self.inputs["warmup"], int(member[1]))
         stage = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
         return trained(stage) if stage else model
 
