@@ -5,9 +5,9 @@ the mean of its responses'. The pooled distribution is the weighted mean of the 
 those under which the true answers are likeliest.
 
 A product of distributions (a log-linear pool) with weights learned from the same 64 rows was tried. On simulated voters whose
-errors are normal in logits, which is the case it is made for, it was ahead by 0.01 where voters were equally good, and behind
-by as much where one was weak. On TREC with networks, logistic regressions and neighbors as voters the two were equal (0.561
-and 0.564, equal weights 0.552). It needs every distribution whole, so the linear pool is used.
+errors are normal in logits, the case that it is made for, it was ahead by 0.00 to 0.01 of accuracy. On two data sets with a
+network, a logistic regression, words and neighbors as voters the two were equal: TREC 0.561 and 0.564, FPB 0.799 and 0.802.
+It needs every distribution whole and no share near 0, so the linear pool is used.
 """
 
 from __future__ import annotations
