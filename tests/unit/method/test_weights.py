@@ -174,7 +174,7 @@ def test_of_sets_each_label_is_a_case() -> None:
 @pytest.mark.parametrize("task", [Numeric(), FreeText()], ids=lambda task: task.kind)
 def test_answers_from_an_open_set(task: Task) -> None:
     rng = np.random.default_rng(0)
-    good, bad, seen = [], [], []
+    seen = []
     for i in range(ROWS):
         truth = str(i + 100)
         good, bad = (truth if rng.random() < 0.8 else str(i + 300)), str(i + 500 if rng.random() < 0.8 else truth)

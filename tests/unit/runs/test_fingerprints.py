@@ -68,3 +68,9 @@ def test_files_are_read_again_only_where_cells_mean_something_else(
     one, other = (prints(base, task=KINDS[kind](**settings)) for settings in (before, after))
     assert ("ingest" in changed(one, other)) == reads
     assert "label" in changed(one, other)
+    without = prints(
+        base, warmup={"members": 3}, task=KINDS["classification"](), label={"collaborators": [{"name": "a"}]}
+    )
+    probed = prints(base, warmup={"members": 3}, task=KINDS["classification"]())
+    assert changed(without, probed) >= {"index", "retrieve", "label", "combine", "select"}
+    assert not changed(without, probed) & {"ingest", "warmup", "evaluate/base", "evaluate/warm"}
