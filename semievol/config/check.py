@@ -62,6 +62,7 @@ def _task(config: RunConfig) -> Iterator[str]:
         ("select.max_per_answer", select.max_per_answer is not None),
         ("label.mode: score", config.label.mode == "score"),
         ("evaluate.mode: score", config.evaluate.mode == "score"),
+        ("finetune.targets: soft", config.finetune.targets == "soft"),
     ):
         if wants and not task.closed:
             which = f"task.kind: {task.kind}" + (" with several labels a row" if task.sets else "")
@@ -130,7 +131,7 @@ def _chat(config: RunConfig) -> Iterator[str]:
 
 
 def _trained_by_openai(key: str, train: TrainConfig, preset: dict[str, Any]) -> Iterator[str]:
-    if train.epochs != int(train.epochs):
+    if train.epochs != "auto" and train.epochs != int(train.epochs):
         yield f"{key}.epochs: must be a whole number for trainer.kind: openai, is {train.epochs:g}"
     for group, section in ((key, train), (f"{key}.lora", train.lora)):
         for name, value in section.model_dump(exclude=_READ_BY_OPENAI, exclude_defaults=True).items():

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from semievol.config.section import BaseURL, Options, Section, ShareBelowOne, with_kind
+from semievol.config.section import BaseURL, Options, Section, ShareBelowOne, added_later, with_kind
+
+
+def _epochs(given: Any) -> Any:
+    if given == "auto" or (isinstance(given, int | float) and given > 0):
+        return given
+    raise ValueError(f"must be auto or a number of passes above 0, is {given}")
 
 
 class LoraConfig(Section):
@@ -17,6 +23,8 @@ class LoraConfig(Section):
     dropout: ShareBelowOne = 0.0
     targets: list[str] = ["all-linear"]
     """`[all-linear]`, or names of modules, such as `[q_proj, embed_tokens]`."""
+    layers: PositiveInt | None = added_later(None)
+    """Train this many of the model's layers, the upper ones. The lower ones then cost no backward pass. Default: all."""
     extra: Options = {}
     """Further arguments of PEFT's `LoraConfig`, passed on as they are, such as `use_dora`."""
 
@@ -24,7 +32,8 @@ class LoraConfig(Section):
 class TrainConfig(Section):
     """One supervised fine-tuning. The loss is on the tokens of the response only."""
 
-    epochs: PositiveFloat = 2.0
+    epochs: Annotated[PositiveFloat | Literal["auto"], BeforeValidator(_epochs)] = 2.0
+    """Passes over the rows. `auto`: as many as make 160 steps of 8 rows, but at least 2 and at most 20."""
     learning_rate: PositiveFloat = 1e-4
     batch_size: PositiveInt = 8
     """The effective batch size: workers x `per_device_batch_size` x steps of accumulation."""
@@ -64,12 +73,18 @@ class FinetuneConfig(TrainConfig):
     """The weights to start from. A round after round 0 starts from the last evolved model."""
     include_labeled: bool = True
     """Train on the labeled rows too."""
+    targets: Literal["hard", "soft"] = added_later("hard")
+    """`soft`: where the tokens of a pseudo-label tell it from the others, learn the share that the collaborators gave to each
+    (`shares` in the rows of `label`), and not the chosen label alone. Rows that self-justification decided stay hard."""
 
 
 class DeepSpeedTrainer(Section):
     """Fine-tune on the cluster, with DeepSpeed."""
 
     kind: Literal["deepspeed"] = "deepspeed"
+    dtype: Literal["auto", "bfloat16", "float32"] = added_later("auto")
+    """The precision of matrix products. `auto`: bfloat16 on GPUs, and on CPUs that multiply it (AMX, AVX512-BF16); else float32.
+    On CPUs weights stay float32 in either case."""
     extra: Options = {}
     """Further arguments of TRL's `SFTConfig`, passed on as they are, such as `neftune_noise_alpha`."""
 

@@ -93,7 +93,9 @@ CROSSFITTED = pa.schema([*PREDICTED, _FOLD])  # labeled rows, answered by who ha
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
 # Rendered training rows: chat messages in TRL's prompt / completion format, and their tokens for the trained model.
 # Labels are -100 where no loss is taken. Tokens are null if a row is too long, or if an endpoint trains.
-_TOKENS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
+# `soft`: the places in `labels` where several tokens may stand, or where a token counts less than 1 (semievol.trainers.targets).
+_SOFT = pa.struct([("place", pa.int32()), ("tokens", pa.list_(pa.int32())), ("shares", pa.list_(pa.float32()))])
+_TOKENS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("soft", pa.list_(_SOFT))]
 TRAINING = pa.schema([ROW_ID, ("prompt", _MESSAGES), ("completion", _MESSAGES), *_TOKENS])
 
 

@@ -99,6 +99,10 @@ class ChatTemplate:
         # Tokenizers of SentencePiece put a blank before a text, but not behind a line break.
         return whole[len(before) :] if whole[: len(before)] == before else self._tokens(answer)
 
+    def response(self, answer: str) -> list[int]:
+        """Return the token ids of an answer with those that end the turn: the last ones of its `exchange`."""
+        return self.encode(answer) + self._ends
+
     def decode(self, responses: list[list[int]]) -> list[str]:
         """Return the texts of responses, without special tokens but those that tell a thought from the answer."""
         if self._hidden is None:

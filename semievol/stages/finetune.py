@@ -19,7 +19,7 @@ from semievol.trainers.render import Source, render
 def run(ctx: StageContext) -> StageResult:
     """Train the model that the round evolves."""
     config = ctx.config.finetune
-    sources = [Source(ctx.input("select"), selected_only=True)]
+    sources = [Source(ctx.input("select"), selected_only=True, soft=config.targets == "soft")]
     if config.include_labeled:
         sources.append(Source(ctx.input("index") if "index" in ctx.inputs else ctx.input("ingest", "labeled")))
     result = train(ctx, config, ctx.weights(config.start_from), sources)

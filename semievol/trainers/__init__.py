@@ -14,4 +14,4 @@ def load(config: RunConfig) -> Trainer:
 
     extras = {"trainer.extra": config.trainer.extra}
     extras |= {f"{stage}.lora.extra": getattr(config, stage).lora.extra for stage in ("warmup", "finetune")}
-    return LocalTrainer(config.resources.train, extras)
+    return LocalTrainer(config.resources.train, extras, config.trainer.dtype)

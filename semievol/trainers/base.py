@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from semievol.config import TrainConfig
@@ -11,6 +11,7 @@ from semievol.data import storage
 from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.runtime.progress import Emit
 
+_ROWS_SEEN, _FEWEST, _MOST = 1280, 2, 20  # 160 steps of 8 rows; passes
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
 MEMBERS = "members.json"  # of a committee: {"folders": those of the members, "best": the number of one}
 NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint}
@@ -35,6 +36,12 @@ class TrainSpec:
     held_out: str | None = None
     steps: int | None = None
 
+    def settled(self, row_count: int) -> TrainSpec:
+        """Return the training over so many rows, with a number of passes in place of `epochs: auto`."""
+        if self.config.epochs != "auto":
+            return self
+        return replace(self, config=self.config.model_copy(update={"epochs": float(passes(row_count))}))
+
     @property
     def rows(self) -> str:
         """URI of a folder of Parquet parts in the schema `TRAINING`, with `quarantine_reason` too."""
@@ -56,6 +63,11 @@ class Trainer(Protocol):
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
         """Fine-tune on the usable rows, `row_count` of them, and return the metrics: at least steps and loss."""
+
+
+def passes(row_count: int) -> int:
+    """Return how often to train on each row: few rows need many steps, and many rows are learned in two passes."""
+    return min(_MOST, max(_FEWEST, round(_ROWS_SEEN / max(1, row_count))))
 
 
 def members(folder: str) -> list[str]:

@@ -23,21 +23,23 @@ class LocalTrainer:
 
     Args:
         extras: `trainer.extra` and those of LoRA, by their keys. All are checked before the first training.
+        dtype: as `trainer.dtype`.
     """
 
     needs_tokens = True
     pool = "train"
     writes: ClassVar = {"model": MODEL, "adapter": ADAPTER}
 
-    def __init__(self, resources: TrainResources, extras: dict[str, dict[str, Any]]) -> None:
-        self._resources, self._extras = resources, extras
+    def __init__(self, resources: TrainResources, extras: dict[str, dict[str, Any]], dtype: str = "auto") -> None:
+        self._resources, self._extras, self._dtype = resources, extras, dtype
 
     def train(self, stage: str, spec: TrainSpec, row_count: int, emit: Emit) -> dict[str, Any]:
         """Fine-tune and return the metrics of rank 0: steps, final loss, the loss curve, tokens, seconds."""
         from ray.train import WorkerGroupError
 
-        job = Job(stage, spec, self._resources.num_gpus > 0, self._extras)
-        steps = round(row_count * spec.config.epochs / spec.config.batch_size)
+        spec = spec.settled(row_count)
+        job = Job(stage, spec, self._resources.num_gpus > 0, self._extras, self._dtype)
+        steps = spec.steps or round(row_count * float(spec.config.epochs) / spec.config.batch_size)
         for attempt in range(1 + _RETRIES):
             with reporting(stage, steps, emit) as progress:
                 try:

@@ -51,7 +51,7 @@ class OpenAITrainer:
         """Fine-tune `spec.base`, and return the metrics; resumes what was begun."""
         from openai import APIError, OpenAI
 
-        config, engine = self._config, self._engine
+        config, engine, spec = self._config, self._engine, spec.settled(row_count)
         variable, name = config.api_key_env or engine.api_key_env, "trainer.api_key_env"
         endpoint = ApiEndpoint(config.endpoint or engine.endpoint, variable, name)
         client = OpenAI(**endpoint.client(timeout_s=_TIMEOUT_S, retries=engine.retries))
@@ -76,6 +76,7 @@ class OpenAITrainer:
             "job": job.id,
             "steps": last.get("step"),
             "loss": last.get("train_loss"),
+            "epochs": spec.config.epochs,
             "tokens": job.trained_tokens,
             "train_seconds": (job.finished_at or job.created_at) - job.created_at,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,9 @@ from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings
 from semievol.method.prompts import Prompts, shorter
 from semievol.runtime.rows import summarize
+from semievol.tasks import Task
 from semievol.trainers.base import TrainSpec
+from semievol.trainers.targets import soft_targets
 
 _RENDERED = pa.schema([*TRAINING, ("cut", pa.bool_()), ("quarantine_reason", pa.string())])
 _COLUMNS = [*ROW_COLUMNS, "answer"]
@@ -29,6 +31,7 @@ class Source:
 
     Attributes:
         uri: of a folder of Parquet parts.
+        soft: teach the collaborators' shares; the rows are pseudo-labeled.
         context: as warmup.context; other than none, the rows have neighbors among themselves.
         style: of the prompts, by its name in `prompt.styles`.
         folds: URI of the fold of each row, in the schema `FOLDS`. The rows of `fold` are left out, or with `held_out` all
@@ -37,6 +40,7 @@ class Source:
 
     uri: str
     selected_only: bool = False
+    soft: bool = False
     context: str = "none"
     k: int = 0
     style: str = "plain"
@@ -104,6 +108,7 @@ def _render(source: Source, spec: TrainSpec, prompts: Prompts, model: str | None
 
     filesystem, path = storage.resolve(source.uri)
     more = ["selected"] if source.selected_only else [] if source.context == "none" else ["neighbor_ids"]
+    more += ["shares", "justified"] if source.soft else []
     rows = ray.data.read_parquet(path, filesystem=filesystem, columns=[*_COLUMNS, *more])
     out_filesystem, out_path = storage.resolve(spec.rows)
     rows.map_batches(
@@ -147,8 +152,23 @@ def _messages(
                 break
         reason = None if fits else f"over max_length = {max_length} tokens of prompt and response"
         ids = {"row_id": record["row_id"], "cut": fitting is not row, "quarantine_reason": reason}
+        if template and fits and source.soft and not record["justified"]:
+            ids["soft"] = _soft(record, len(tokens["input_ids"]), prompts, template)
         rendered.append(ids | {"prompt": prompt, "completion": completion} | (tokens if fits else {}))
     return pa.Table.from_pylist(rendered, schema=_RENDERED)
+
+
+def _soft(record: dict[str, Any], length: int, prompts: Prompts, template: ChatTemplate) -> list[dict[str, Any]]:
+    """Return the soft targets of a row with so many tokens, the last of which are its answer's."""
+    shares = {entry["answer"]: entry["share"] for entry in record["shares"] or ()}
+    spelled = _spelled(template, prompts.task, tuple(prompts.task.choices(to_row(record)) or ()))
+    begin = length - len(spelled[record["answer"]])
+    return [at | {"place": begin + at["place"]} for at in soft_targets(record["answer"], shares, spelled)]
+
+
+@lru_cache(maxsize=16)
+def _spelled(template: ChatTemplate, task: Task, answers: tuple[str, ...]) -> dict[str, list[int]]:
+    return {answer: template.response(task.respond(answer)) for answer in answers}
 
 
 @cache

@@ -13,7 +13,7 @@ from semievol.config import LoraConfig
 from semievol.data import storage
 from semievol.engines.chat_template import load_tokenizer
 from semievol.errors import UserError
-from semievol.trainers import arguments, companions
+from semievol.trainers import arguments, companions, loss
 from semievol.trainers.base import ADAPTER, METRICS, MODEL, TrainSpec
 
 
@@ -25,6 +25,7 @@ class Job:
     spec: TrainSpec
     use_gpu: bool  # what was reserved, not what the machine has
     extras: dict[str, dict[str, Any]]  # trainer.extra and those of LoRA, by their keys
+    dtype: str = "auto"  # as trainer.dtype
 
 
 def work(given: dict[str, Any]) -> None:
@@ -41,31 +42,41 @@ def work(given: dict[str, Any]) -> None:
         dropped = companions.check(base, spec.chat, Path(scratch))
     if not job.use_gpu:
         _adapt_to_cpus()
+    dtype = arguments.precision(job.dtype, job.use_gpu)
     with tempfile.TemporaryDirectory(prefix="semievol-train-") as scratch:
-        trainer = _sft_trainer(job, base, world, scratch)
+        trainer = _sft_trainer(job, base, world, scratch, dtype)
         if rank == 0:
-            trainer.add_callback(_progress_callback(progress))
+            trainer.add_callback(_progress_callback(progress, how := _said(spec, dtype)))
         with _extra_refused(job, ImportError):  # transformers looks for Liger's package here
             output = trainer.train()
         adapter = Path(scratch) / ADAPTER
         trainer.save_model(str(adapter))  # every rank: ZeRO-3 gathers the weights from all
+        held_out = trainer.held_out(_dataset(spec.held_out, scratch)) if spec.held_out else {}  # every rank, too
         if rank == 0:
             _publish(base, spec, adapter, Path(scratch) / MODEL)
-            metrics = _metrics(output, trainer.state) | ({"generation_settings_left_out": dropped} if dropped else {})
+            metrics = _metrics(output, trainer.state) | how | held_out
+            metrics |= {"generation_settings_left_out": dropped} if dropped else {}
             storage.write_text(storage.join(spec.out, METRICS), json.dumps(metrics))
 
 
-def _sft_trainer(job: Job, base: str, world: int, scratch: str) -> Any:
+def _sft_trainer(job: Job, base: str, world: int, scratch: str, dtype: str) -> Any:
     import torch
-    from trl import SFTTrainer
 
     # First, as ZeRO-3 decides how weights load.
-    args = arguments.sft(job.spec, job.extras["trainer.extra"], world, scratch, job.use_gpu)
-    model = _load(base, torch.bfloat16 if job.use_gpu else torch.float32)  # bf16 arithmetic is slow on a CPU
-    rows, tokenizer = _dataset(job.spec.rows, scratch), load_tokenizer(base)
-    lora = arguments.lora(job.stage, job.spec.config)
+    args = arguments.sft(job.spec, job.extras["trainer.extra"], world, scratch, job.use_gpu, dtype)
+    model = _load(base, torch.bfloat16 if args.bf16 else torch.float32)
+    given: dict[str, Any] = {
+        "train_dataset": _dataset(job.spec.rows, scratch),
+        "processing_class": load_tokenizer(base),
+    }
+    given["peft_config"] = arguments.lora(job.stage, job.spec.config, model)
     with _extra_refused(job, ValueError, ImportError):
-        return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
+        return loss.sft_trainer(job.spec, model=model, args=args, **given)
+
+
+def _said(spec: TrainSpec, dtype: str) -> dict[str, Any]:
+    """Return what the trainer has decided: for the metrics, and for people who watch."""
+    return {"dtype": dtype} | ({} if spec.steps else {"epochs": spec.config.epochs})
 
 
 def _extra_refused(job: Job, *errors: type[Exception]) -> AbstractContextManager[None]:
@@ -74,12 +85,9 @@ def _extra_refused(job: Job, *errors: type[Exception]) -> AbstractContextManager
 
 
 def _adapt_to_cpus() -> None:
-    """Change what TRL and DeepSpeed would do where there is no GPU."""
+    """Change what DeepSpeed would do where there is no GPU."""
     import deepspeed
-    from trl.trainer import utils
 
-    # TRL 1.16 projects responses only, and not prompts, just where it has Triton (add_fused_lm_head).
-    utils._use_triton = lambda device: True
     # DeepSpeed 0.19 would compile a shared-memory all-reduce at its start, which only inference calls.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
@@ -101,7 +109,7 @@ def _dataset(rows: str, scratch: str) -> Any:
     from datasets import load_dataset
 
     files = sorted(map(str, Path(storage.local_copy(rows)).glob("*.parquet")))
-    usable, columns = pc.field("quarantine_reason").is_null(), ["row_id", "input_ids", "labels"]
+    usable, columns = pc.field("quarantine_reason").is_null(), ["row_id", "input_ids", "labels", "soft"]
     settings: dict[str, Any] = {"cache_dir": scratch, "filters": usable, "columns": columns}
     dataset = load_dataset("parquet", data_files=files, split="train", **settings)
     return dataset.sort("row_id").select_columns(columns[1:])
@@ -119,8 +127,10 @@ def _check_targets(base: str, lora: LoraConfig) -> None:
         raise UserError(f"lora.targets: {', '.join(sorted(both))} {why}. {way_out}")
 
 
-def _progress_callback(progress: Any) -> Any:
+def _progress_callback(progress: Any, how: dict[str, Any]) -> Any:
     from transformers import TrainerCallback
+
+    said = ", ".join(f"{name} {value:g}" if isinstance(value, float) else str(value) for name, value in how.items())
 
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -128,7 +138,7 @@ def _progress_callback(progress: Any) -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs and "loss" in logs:
-                progress.add.remote(0, f"loss {float(logs['loss']):.3f}")
+                progress.add.remote(0, f"loss {float(logs['loss']):.3f} ({said})")
 
     return Report()
 

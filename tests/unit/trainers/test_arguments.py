@@ -36,13 +36,13 @@ def test_arguments_reach_the_libraries(tmp_path: Path) -> None:
     check(run)
     spec = TrainSpec("m", "out", run.warmup, seed=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arguments, "deepspeed_config", lambda stage: None)  # it wants a process group
-        sft = arguments.sft(spec, run.trainer.extra, 2, str(tmp_path), use_gpu=False)
+        patch.setattr(arguments, "deepspeed_config", lambda stage, autocast: None)  # it wants a process group
+        sft = arguments.sft(spec, run.trainer.extra, 2, str(tmp_path), use_gpu=False, dtype="float32")
     assert (sft.neftune_noise_alpha, sft.optim, sft.logging_steps) == (5, "adafactor", 1)
     assert (sft.seed, sft.learning_rate, sft.gradient_accumulation_steps) == (3, 1e-4, 1)
-    lora = arguments.lora("warmup", run.warmup)
+    lora = arguments.lora("warmup", run.warmup, None)
     assert (lora.use_dora, lora.use_rslora, lora.r, lora.target_modules) == (True, True, 4, "all-linear")
-    assert not arguments.lora("finetune", run.finetune).use_dora
+    assert not arguments.lora("finetune", run.finetune, None).use_dora
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,14 @@ def test_arguments_that_cannot_be_passed_on_are_refused(override: str, message: 
 def test_a_value_that_a_library_refuses_names_the_key(tmp_path: Path) -> None:
     run = configured("trainer.extra.optim=magic", "warmup.lora.extra={bias: none, init_lora_weights: magic}")
     with pytest.raises(UserError, match=r"^trainer\.extra: SFTConfig does not take optim as given: .*magic"):
-        arguments.sft(TrainSpec("m", "out", run.warmup, seed=3), run.trainer.extra, 2, str(tmp_path), use_gpu=False)
+        arguments.sft(
+            TrainSpec("m", "out", run.warmup, seed=3),
+            run.trainer.extra,
+            2,
+            str(tmp_path),
+            use_gpu=False,
+            dtype="float32",
+        )
 
 
 def test_the_names_that_are_refused_are_those_of_the_libraries() -> None:

@@ -25,7 +25,7 @@ def publish(base: Path, chat: ChatSettings = templates.OWN_TEMPLATE) -> Path:
     """Return the folder of the merged model, after the checks that come before a training."""
     work = base.parent
     companions.check(str(base), chat, work / "before")
-    adapter = bases.write_adapter(base, work / "adapter", arguments.lora("warmup", TrainConfig()))
+    adapter = bases.write_adapter(base, work / "adapter", arguments.lora("warmup", TrainConfig(), None))
     spec = TrainSpec(str(base), str(work / "out"), TrainConfig(), 0, chat)
     worker._publish(str(base), spec, adapter, work / "merged")
     before = {file.name for file in (work / "before").iterdir()}
