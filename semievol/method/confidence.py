@@ -183,8 +183,7 @@ def verdict(
         shares = marginals(task, shares)
         top = task.joined(label for label, share in shares.items() if share > 0.5)
         vote_entropy = sum(entropy([share * (1 - silent), 1 - share * (1 - silent)]) for share in shares.values())
-        # No response may give just this set.
-        sources = supporting(top) or [(r, weight) for r, weight in given if r.answer is not None]
+        sources = supporting(top) or [(r, w) for r, w in given if r.answer is not None]  # no response may give this set
     else:
         most = round(max(shares.values()), 9)
         tied = [answer for answer, share in shares.items() if round(share, 9) == most]

@@ -39,10 +39,11 @@ class Probe:
         """Fit to vectors, shape (rows, dimensions), and their answers. `strength` is scikit-learn's C."""
         from sklearn.linear_model import LogisticRegression
 
-        names = np.array(answers)[:_MOST_ROWS]
+        some = _spread(len(answers), _MOST_ROWS)
+        vectors, names = vectors[some], np.array(answers)[some]
         if len(set(names)) == 1:  # scikit-learn wants two
             return Probe(names[:1].tolist(), np.zeros((1, vectors.shape[1] + 1)))
-        model = LogisticRegression(C=strength, max_iter=1_000).fit(vectors[:_MOST_ROWS], names)
+        model = LogisticRegression(C=strength, max_iter=1_000).fit(vectors, names)
         coefficients = np.column_stack([model.coef_, model.intercept_])
         if len(model.classes_) == 2:  # the logit of the second one
             coefficients = np.vstack([np.zeros_like(coefficients), coefficients])
@@ -83,12 +84,16 @@ def cross_fitted(
         vectors: shape (rows, dimensions).
         folds: of each row, shape (rows,).
     """
-    some = slice(_MOST_TRIED)
+    some = _spread(len(answers), _MOST_TRIED)
     tried = [_of_others(vectors[some], answers[some], folds[some], strength) for strength in _STRENGTHS]
     losses = [_loss(shares, answers[some]) for shares in tried]
     best = int(np.argmin(losses))
-    whole = len(answers) <= _MOST_TRIED
-    return _STRENGTHS[best], tried[best] if whole else _of_others(vectors, answers, folds, _STRENGTHS[best])
+    return _STRENGTHS[best], tried[best] if some.step == 1 else _of_others(vectors, answers, folds, _STRENGTHS[best])
+
+
+def _spread(rows: int, most: int) -> slice:
+    """Return at most so many places, evenly spread: a file may be sorted by its labels."""
+    return slice(None, None, max(1, -(-rows // most)))
 
 
 def _of_others(

@@ -52,11 +52,8 @@ def build_index(
     def among(asked: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> tuple[Any, pa.Table]:
         """Return an index of the known rows, and the rows that ask with their neighbors there; both given by their places."""
         rows, others = table.take(asked), table.take(known)
-        texts, itself, index = (
-            _at(queries, asked),
-            rows["row_id"].to_numpy(),
-            _index(_at(queries, known), others, retrieve),
-        )
+        texts, itself = _at(queries, asked), rows["row_id"].to_numpy()
+        index = _index(_at(queries, known), others, retrieve)
         found = _with_neighbors(rows, index.search(texts, retrieve.k, itself), LABELED_RETRIEVED)
         if task is not None:
             near, _ = index.search(texts, NEAR, itself)

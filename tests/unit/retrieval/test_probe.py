@@ -51,6 +51,15 @@ def test_a_row_takes_no_part_in_its_own_prediction_and_noise_is_regularised() ->
     assert np.mean(right) < 0.55
 
 
+def test_of_many_rows_some_from_everywhere_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semievol.retrieval.probe._MOST_TRIED", 15)
+    monkeypatch.setattr("semievol.retrieval.probe._MOST_ROWS", 20)
+    names = ["cats"] * 40 + ["dogs"] * 40 + ["birds"] * 40  # as a sorted file has them
+    strength, shares = cross_fitted(drawn(names, 0.1), names, np.arange(120, dtype=np.int32) // 3 % 4)
+    assert strength > 1
+    assert [max(of, key=lambda name: of[name]) for of in shares] == names
+
+
 def test_a_label_of_one_fold_alone_and_a_single_row() -> None:
     names = ["cats", "dogs"] * 6 + ["birds"]
     _, shares = cross_fitted(drawn(names, 0.1), names, np.arange(13, dtype=np.int32) % 4)
