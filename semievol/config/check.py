@@ -80,12 +80,24 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
             yield f"{key}.name: must not hold @, which stands before a member's name (warmup.members)"
         if config.folds and (who.kind, who.model, who.endpoint) == ("model", "warm", None) and who.prompt != "plain":
             yield f"{key}.prompt: each member of the committee has its own style (warmup.styles); leave it out"
-        if who.k > most:
+        if who.k > most and who.kind != "probe":
             yield f"{key}.k: must be from 0 to retrieve.k = {most}, is {who.k}"
         if who.kind == "neighbors" and config.retrieve.by != "embedding":
             yield f"{key}.kind: neighbors vote by cosine, not by {config.retrieve.by}"
         if who.kind == "neighbors" and not config.task.transfers:
             yield f"{key}.kind: with task.kind: {config.task.kind} answers do not transfer between rows"
+        if who.kind == "probe":
+            yield from _probe(config, key)
+    if sum(who.kind == "probe" for who in config.label.collaborators) > 1:
+        yield "label.collaborators: one probe is enough, as all of them would give the same answers"
+
+
+def _probe(config: RunConfig, key: str) -> Iterator[str]:
+    if config.retrieve.by != "embedding":
+        yield f"{key}.kind: a probe reads embeddings, which retrieve.by: {config.retrieve.by} does not make; use embedding"
+    if not (config.task.closed and config.task.names_labels):
+        several = " and one label a row" if config.task.sets else ""
+        yield f"{key}.kind: a probe needs one label set for all rows, task.kind: classification{several}; leave it out"
 
 
 def _endpoints(config: RunConfig) -> Iterator[str]:

@@ -38,11 +38,13 @@ class Collaborator(Section):
     """One of the n configurations that answer every unlabeled row (paper, section 3.2).
 
     A `model` collaborator prompts a model, with k solved examples. A `neighbors` collaborator lets the k nearest labeled
-    rows vote: it costs no engine, and helps a model too small to learn from examples. Other weights cost a pass each.
+    rows vote: it costs no engine, and helps a model too small to learn from examples. A `probe` is a logistic regression on
+    the embeddings of the labeled rows, for classification with one label a row; it costs no engine either, and reads none of the
+    keys below. Other weights cost a pass each.
     """
 
     name: str
-    kind: Literal["model", "neighbors"] = "model"
+    kind: Literal["model", "neighbors", "probe"] = "model"
     model: str = "warm"
     """Whose weights: `warm` (after round 0 the last evolved model), `base`, `round-N` (takes part in the rounds after N
     only), or a folder, URI or Hugging Face id. With an endpoint, the model's name there."""
@@ -100,7 +102,7 @@ class LabelConfig(Section):
         Collaborator(name="careful-examples", k=3, prompt="careful"),
     ]
     """Default: four, with the weights `warm`: two styles of prompt, each without and with 3 solved examples. With several
-    `warmup.members` one, which asks them all without examples: each has its own style."""
+    `warmup.members` one, which asks them all without examples, as each has its own style, and a probe where there is a label set."""
     mode: Mode = "auto"
     """`sample`: generate responses. `score`: the exact distribution over all answers of a row, if they are known
     beforehand; one prefill if one token tells the answers apart, else a few short requests more. `auto`: score for

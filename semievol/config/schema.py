@@ -145,14 +145,21 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _complete(self) -> RunConfig:
         if self.folds and "collaborators" not in self.label.model_fields_set:
-            committee = [Collaborator(name="committee", k=0)]
-            self.label = self.label.model_copy(update={"collaborators": committee})
+            voters = [Collaborator(name="committee", k=0)]
+            if self.task.closed and self.task.names_labels and self.retrieve.by == "embedding":
+                voters.append(Collaborator(name="probe", kind="probe", k=0))
+            self.label = self.label.model_copy(update={"collaborators": voters})
         return self
 
     @property
     def folds(self) -> int | None:
         """Return into how many folds the labeled rows are dealt; None where there is no committee."""
         return self.warmup.members if self.warmup.members > 1 else None
+
+    @property
+    def probe(self) -> bool | None:
+        """Return whether a collaborator is a probe: true, or None."""
+        return any(who.kind == "probe" for who in self.label.collaborators) or None
 
     @property
     def member_styles(self) -> list[str]:

@@ -43,15 +43,19 @@ ORACLE = pa.schema([ROW_ID, ("oracle", pa.string())])
 QUARANTINE = pa.schema(
     [ROW_ID, ("stage", pa.string()), ("reason", pa.string()), ("source", pa.string()), ("raw", pa.string())]
 )
-_NEIGHBORS = [("neighbor_ids", pa.list_(pa.int64())), ("neighbor_scores", pa.list_(pa.float32()))]
+# Of more than 32 answers the likeliest, and the rest together as the share of the answer null.
+_SHARES = pa.list_(pa.struct([("answer", pa.string()), ("share", pa.float32())]))
+_NEIGHBORS = [
+    ("neighbor_ids", pa.list_(pa.int64())),
+    ("neighbor_scores", pa.list_(pa.float32())),
+    ("probe", _SHARES),  # of a linear probe; null where no collaborator is one
+]
 RETRIEVED = pa.schema([*_TEXT, *_NEIGHBORS])
 LABELED_RETRIEVED = pa.schema([*LABELED, *_NEIGHBORS])
 _FOLD = ("fold", pa.int32())  # of a labeled row; the member of this number has not seen it
 FOLDS = pa.schema([ROW_ID, _FOLD])
 FOLDED = pa.schema([*LABELED_RETRIEVED, _FOLD])  # with neighbors from the other folds
 # One response of a collaborator (semievol.method.confidence.Response); entropies in nats.
-# Of more than 32 answers the likeliest, and the rest together as the share of the answer null.
-_SHARES = pa.list_(pa.struct([("answer", pa.string()), ("share", pa.float32())]))
 RESPONSE = pa.struct(
     [
         ("collaborator", pa.string()),

@@ -7,7 +7,6 @@ adds its responses; the last one gives the verdict.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
 import uuid
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from semievol.config import Collaborator, EmbeddingConfig
 from semievol.data import storage
+from semievol.data.responses import from_record, of_verdict, to_record, unlisted
 from semievol.data.tables import to_row
 from semievol.engines import Engine, PromptTooLong, RequestRefused
 from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
@@ -30,7 +30,6 @@ from semievol.method.prompts import Messages, Prompts, shorter
 from semievol.retrieval.embedding import Embedder, Similar
 from semievol.tasks import Row
 
-_SHARES = 32  # of a distribution over a large label set, the most that a finished row keeps
 _LEAST_SHARE = 1e-300  # exact scores underflow
 Prompt = Callable[[Row, list[Row]], Messages]  # of a row and its solved examples
 
@@ -85,7 +84,7 @@ class Labeler:
         self._prompts, self._task = self._panel.prompts, self._panel.prompts.task
         self._embedder: Embedder | None = None  # once answers have to be compared by it
         self._members = [self._panel.collaborators[i] for i in self._work.members]
-        shows_examples = any(who.k for who in self._members)
+        shows_examples = any(who.k for who in self._members if who.kind != "probe")
         examples = storage.read_table(self._panel.labeled).to_pylist() if shows_examples else []
         self._labeled = {record["row_id"]: to_row(record) for record in examples}
         self._responses: dict[tuple[str, ...], list[str]] = {}  # by the answers that they give
@@ -130,9 +129,9 @@ class Labeler:
         ids, cosines = record.get("neighbor_ids") or [], record.get("neighbor_scores") or []
         neighbors = [(self._labeled[i], s) for i, s in zip(ids, cosines, strict=True)] if self._labeled else []
         places = [i for i in self._work.members if self._may_answer(i, record.get("fold"))]
-        asked = [self._ask(i, record["row_id"], row, neighbors, refused) for i in places]
+        asked = [self._ask(i, record, row, neighbors, refused) for i in places]
         given = [response for responses in await asyncio.gather(*asked) for response in responses]
-        responses = [*map(_from_record, record.get("responses") or []), *given]
+        responses = [*map(from_record, record.get("responses") or []), *given]
         order = [c.name for c in self._panel.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses, refused) if self._work.last else {}
@@ -142,7 +141,7 @@ class Labeler:
         elif record.get("gold") is not None and self._task.cosine is not None and not refused and alone:
             verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
         whole = not self._work.last  # the last pass needs the whole distributions for its verdict
-        return record | {"responses": [_to_record(r, whole=whole) for r in responses]} | verdict
+        return record | {"responses": [to_record(r, whole=whole) for r in responses]} | verdict
 
     def _may_answer(self, number: int, fold: int | None) -> bool:
         """Tell whether a collaborator answers a row: of a labeled row, the one member that has not seen it does."""
@@ -176,9 +175,7 @@ class Labeler:
         found = confidence.verdict(same, responses, decided=decided, task=self._task)
         spent = [*responses, decided] if decided else responses
         errors = [f"{r.collaborator}: {r.error}" for r in responses if r.error]
-        shares = _listed(found.shares) if found and (self._task.closed or self._task.sets) else None
-        return (vars(found) if found else {}) | {
-            "shares": shares,
+        return (of_verdict(found, self._task) if found else {}) | {
             "justified": decided is not None and decided.answer is not None,
             "prompt_tokens": sum(r.prompt_tokens for r in spent),
             "output_tokens": sum(r.tokens for r in spent),
@@ -195,17 +192,20 @@ class Labeler:
         return similar
 
     async def _ask(
-        self, number: int, row_id: int, row: Row, neighbors: list[tuple[Row, float]], refused: str | None
+        self, number: int, record: dict[str, Any], row: Row, neighbors: list[tuple[Row, float]], refused: str | None
     ) -> list[Response]:
-        """Return one collaborator's responses: an empty list if no neighbor's answer applies to this row."""
+        """Return one collaborator's responses: an empty list if no neighbor's answer applies to this row, or no probe's."""
         who = self._panel.collaborators[number]
         nearest = neighbors[: who.k]
         if who.kind == "neighbors":
-            shares = confidence.vote(self._task, row, nearest)
+            voted = confidence.vote(self._task, row, nearest)
+            return [confidence.from_distribution(who.name, voted)] if voted else []
+        if who.kind == "probe":
+            shares = unlisted(record.get("probe") or (), self._task.choices(row))
             return [confidence.from_distribution(who.name, shares)] if shares else []
         if refused:
             return [Response(who.name, error=refused)]
-        seed = confidence.sampling_seed(self._panel.seed, row_id, number)
+        seed = confidence.sampling_seed(self._panel.seed, record["row_id"], number)
         try:
             return await self._respond(who, row, [solved for solved, _ in nearest], partial(self._prompt, who), seed)
         except RequestRefused as error:
@@ -257,23 +257,3 @@ async def _fitting(
         except PromptTooLong as error:
             refused = error
     raise refused
-
-
-def _to_record(response: Response, *, whole: bool) -> dict[str, Any]:
-    shares = response.distribution
-    return vars(response) | {"distribution": None if shares is None else _listed(shares, whole=whole)}
-
-
-def _listed(shares: dict[str, float], *, whole: bool = False) -> list[dict[str, Any]]:
-    """Return shares as records: all, or the largest, with the rest as the share of the answer null."""
-    kept = dict(heapq.nlargest(_SHARES, shares.items(), key=lambda item: item[1])) if len(shares) > _SHARES else shares
-    listed: list[dict[str, Any]] = [{"answer": a, "share": s} for a, s in (shares if whole else kept).items()]
-    if not whole and len(kept) < len(shares):
-        listed.append({"answer": None, "share": max(0.0, sum(shares.values()) - sum(kept.values()))})
-    return listed
-
-
-def _from_record(record: dict[str, Any]) -> Response:
-    listed = record["distribution"]
-    shares = {entry["answer"]: entry["share"] for entry in listed} if listed is not None else None
-    return Response(**record | {"distribution": shares})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -43,6 +43,9 @@ class Response:
     error: str | None = None
     cut: bool = False
     prompt_tokens: int = 0
+
+
+Weighted = tuple[Response, float]
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,23 @@ def vote(task: Task, row: Row, neighbors: list[tuple[Row, float]]) -> dict[str, 
     return {answer: weight / total for answer, weight in weights.items()} or None
 
 
-def mixture(same: Same, responses: list[Response]) -> dict[str, float]:
-    """Return the mean of the responses' distributions over answers; a sampled answer has share 1.
+def mixture(same: Same, responses: list[Response], weights: Sequence[float] | None = None) -> dict[str, float]:
+    """Return the weighted mean of the responses' distributions over answers; a sampled answer has share 1.
 
-    Answers that agree count as the first of them. Responses without an answer are left out.
+    Answers that agree count as the first of them. Responses without an answer, or without weight, are left out.
+
+    Args:
+        weights: of each response; default: equal.
     """
     shares: dict[str, float] = {}
-    answered = [r for r in responses if r.answer is not None]
-    for response in answered:
+    weights = [1.0] * len(responses) if weights is None else weights
+    answered = [(r, weight) for r, weight in zip(responses, weights, strict=True) if r.answer is not None and weight]
+    total = sum(weight for _, weight in answered)
+    for response, weight in answered:
         before = list(shares)  # the answers of one distribution differ, so they are compared with earlier ones only
         for answer, share in (response.distribution or {response.answer or "": 1.0}).items():
             name = answer if answer in shares else next((known for known in before if same(known, answer)), answer)
-            shares[name] = shares.get(name, 0.0) + share / len(answered)
+            shares[name] = shares.get(name, 0.0) + share * weight / total
     return shares
 
 
@@ -143,9 +151,14 @@ def agree(same: Same, responses: list[Response]) -> bool:
 
 
 def verdict(
-    same: Same, responses: list[Response], *, decided: Response | None = None, task: Task | None = None
+    same: Same,
+    responses: list[Response],
+    *,
+    decided: Response | None = None,
+    task: Task | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Verdict | None:
-    """Return the pseudo-label of a row, or None if no response has an answer.
+    """Return the pseudo-label of a row, or None if no response that has weight has an answer.
 
     The answer with the largest share of the mixture wins: of sampled responses, the majority's. The lower mean `nll`
     breaks ties. Of sets, each label that more than half of the responses have is in the answer.
@@ -153,35 +166,37 @@ def verdict(
     Args:
         decided: the response of self-justification. If it has an answer, that one wins, with its own entropies.
         task: needed if its answers are sets.
+        weights: of each response, in the mixture and in all means and shares of responses; default: equal.
     """
-    shares = mixture(same, responses)
+    weights = [1.0] * len(responses) if weights is None else weights
+    shares = mixture(same, responses, weights)
     if not shares:
         return None
-    given = [r for r in responses if r.error is None]
-    silent = sum(r.answer is None for r in given) / len(given)
+    given = [(r, weight) for r, weight in zip(responses, weights, strict=True) if r.error is None and weight]
+    silent = _weight((r, weight) for r, weight in given if r.answer is None) / _weight(given)
     vote_entropy = entropy([*(share * (1 - silent) for share in shares.values()), silent])
 
-    def supporting(answer: str) -> list[Response]:
-        return [r for r in given if r.answer is not None and same(r.answer, answer)]
+    def supporting(answer: str) -> list[Weighted]:
+        return [(r, weight) for r, weight in given if r.answer is not None and same(r.answer, answer)]
 
     if task is not None and task.sets:
         shares = marginals(task, shares)
         top = task.joined(label for label, share in shares.items() if share > 0.5)
         vote_entropy = sum(entropy([share * (1 - silent), 1 - share * (1 - silent)]) for share in shares.values())
-        sources = supporting(top) or [r for r in given if r.answer is not None]  # no response may give just this set
+        sources = supporting(top) or [(r, w) for r, w in given if r.answer is not None]  # no response may give this set
     else:
         most = round(max(shares.values()), 9)
         tied = [answer for answer, share in shares.items() if round(share, 9) == most]
-        top = min(tied, key=lambda a: _mean((r.nll for r in supporting(a)), math.inf)) if len(tied) > 1 else tied[0]
+        top = min(tied, key=lambda a: _mean(supporting(a), "nll", math.inf)) if len(tied) > 1 else tied[0]
         # The mixture's top answer may be the top answer of no single response.
-        sources = supporting(top) or [from_distribution("", shares)]
+        sources = supporting(top) or [(from_distribution("", shares), 1.0)]
     if decided is not None and decided.answer is not None:
-        top, sources = decided.answer, [decided]
+        top, sources = decided.answer, [(decided, 1.0)]
     return Verdict(
         answer=top,
-        agreement=len(supporting(top)) / len(given),
-        nll=_mean((r.nll for r in sources), None),
-        token_entropy=_mean((r.token_entropy for r in sources), None),
+        agreement=_weight(supporting(top)) / _weight(given),
+        nll=_mean(sources, "nll", None),
+        token_entropy=_mean(sources, "token_entropy", None),
         vote_entropy=vote_entropy,
         shares=shares,
     )
@@ -196,9 +211,14 @@ def marginals(task: Task, shares: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def _mean(values: Iterable[float | None], default: Default) -> float | Default:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else default
+def _weight(responses: Iterable[Weighted]) -> float:
+    return sum(weight for _, weight in responses)
+
+
+def _mean(responses: Iterable[Weighted], measure: str, default: Default) -> float | Default:
+    """Return the weighted mean of a measure over the responses that have it."""
+    known = [(getattr(r, measure), weight) for r, weight in responses if getattr(r, measure) is not None]
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else default
 
 
 def sampling_seed(run_seed: int, row_id: int, collaborator: int) -> int:

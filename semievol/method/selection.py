@@ -60,6 +60,11 @@ def entropy_of(key: int) -> float:
     return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
 
 
+def sampled(ids: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.bool_]:
+    """Tell which rows are in a sample of this share. Row ids are hashes, so their first 32 bits fix the sample."""
+    return (ids.astype(np.uint64) >> np.uint64(32)) < np.uint64(round(share * 2**32))
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The columns of pseudo-labeled rows that selection needs; all shapes (rows,)."""
@@ -89,8 +94,7 @@ class Bounds:
     upto: dict[str, int] | None = None
 
     def sampled(self, rows: Candidates) -> npt.NDArray[np.bool_]:
-        """Tell which rows are in the sample. Row ids are hashes, so their first 32 bits fix the sample."""
-        return (rows.ids.astype(np.uint64) >> np.uint64(32)) < np.uint64(round(self.sample * 2**32))
+        return sampled(rows.ids, self.sample)
 
     def agreeing(self, rows: Candidates) -> npt.NDArray[np.bool_]:
         return rows.agreement >= np.float32(self.min_agreement)

@@ -253,4 +253,8 @@ def _notes(preview: Preview) -> list[str]:
     notes.append("In fine-tuning, an answer of median length stands for the pseudo-label of an unlabeled row.")
     votes = [who for who in config.label.collaborators if who.kind == "neighbors"]
     notes += [f"Collaborator {who.name} asks no model: the {who.k} nearest labeled rows vote." for who in votes]
+    probes = [who for who in config.label.collaborators if who.kind == "probe"]
+    notes += [
+        f"Collaborator {who.name} asks no model: it is fitted to the embeddings of the labeled rows." for who in probes
+    ]
     return [*notes, *preview.notes]

@@ -54,6 +54,7 @@ def summary(finished: Finished) -> dict[str, Any]:
         "pseudo_labels": last.get("pseudo_labels"),
         "data": rounds[0]["data"],
         "selected": last.get("selected"),
+        "voters": last.get("voters"),
         "rounds": rounds,
         "stages": steps,
         "seconds_of_this_call": round(finished.seconds, 1),
@@ -64,7 +65,7 @@ def summary(finished: Finished) -> dict[str, Any]:
 
 def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
     """Return the figures of one round; a missing figure is None."""
-    figures: dict[str, Any] = dict.fromkeys(("evolved", "paired", "pseudo_labels", "selected", "data"))
+    figures: dict[str, Any] = dict.fromkeys(("evolved", "paired", "pseudo_labels", "selected", "voters", "data"))
     figures["round"] = number
     for stage in registry():
         if manifest := manifests.get((stage.name, number)):
@@ -93,6 +94,8 @@ def run_readme(figures: dict[str, Any]) -> str:
             f"Pseudo-labels against the oracle{use}: {labels['accuracy']:.3f} right of all,\n"
             f"{labels['selected_accuracy']:.3f} of the selected, coverage {labels['coverage']:.3f}."
         )
+    if figures["voters"]:
+        parts += ["## What each voter was worth", tables.to_markdown(_voters(figures))]
     parts += _by_label(figures)
     parts += _data([each for each in figures["rounds"] if each["data"]])
     steps = []
@@ -173,6 +176,20 @@ def _accuracies(figures: dict[str, Any]) -> tables.Records:
     ]
 
 
+def _voters(figures: dict[str, Any]) -> tables.Records:
+    """Return the table of voters, as they answered labeled rows that they had not seen."""
+    return [
+        {
+            "voter": name,
+            "labeled rows": of["rows"],
+            "accuracy": "" if of["accuracy"] is None else f"{of['accuracy']:.3f}",
+            "nll": "" if of["nll"] is None else f"{of['nll']:.3f}",
+            "weight": f"{of['weight']:.2f}",
+        }
+        for name, of in figures["voters"].items()
+    ]
+
+
 def print_result(figures: dict[str, Any]) -> None:
     """Print the end of `semievol run`."""
     console = tables.console()
@@ -189,6 +206,8 @@ def print_result(figures: dict[str, Any]) -> None:
             f"pseudo-labels: {figures['selected']:,} selected ({labels['coverage']:.0%}), {labels['selected_accuracy']:.3f} "
             f"of them right; {labels['accuracy']:.3f} of all"
         )
+    if figures["voters"]:
+        tables.show("what each voter was worth, on labeled rows that it had not seen", _voters(figures), left=["voter"])
     for name, uri in figures["places"].items():
         console.print(f"{name}: {uri}")
 

@@ -11,15 +11,18 @@ import pyarrow as pa
 
 from semievol.config import EmbeddingConfig, RetrieveConfig
 from semievol.data import storage
-from semievol.data.tables import FOLDED, LABELED_RETRIEVED, to_row
+from semievol.data.responses import listed
+from semievol.data.tables import FOLDED, LABELED_RETRIEVED, fill, to_row
 from semievol.method.folds import folds
 from semievol.retrieval.dense import Hits, LabeledIndex
 from semievol.retrieval.embedding import Embedder, text_of
 from semievol.retrieval.lexical import LexicalIndex
+from semievol.retrieval.probe import Probe, cross_fitted
 from semievol.tasks import Row, Task
 
 INDEX, CROSSFIT = "index", "crossfit"  # folders in that of the stage which builds the index
 NEAR = 16  # labeled rows whose labels are the first candidates of a row
+_FOLDS = 5  # to choose the regularisation of a probe, where there is no committee
 SCORES = {"embedding": "cosine", "bm25": "BM25 score"}  # what `retrieve.by` compares by
 
 
@@ -30,6 +33,7 @@ def build_index(
     retrieve: RetrieveConfig,
     task: Task | None = None,
     members: int = 1,
+    probed: Task | None = None,
 ) -> tuple[str, float]:
     """Index the labeled rows, and write them with their own neighbors. Return the index's SHA-256 and recall.
 
@@ -37,6 +41,8 @@ def build_index(
         task: one whose prompts list candidates; the labeled rows get theirs.
         members: of the committee. With more than one, crossfit/ has the rows with their folds, and with neighbors and
             candidates from the other folds only.
+        probed: the task of a probe, if one is wanted. It is fitted to the vectors, and saved beside the index; crossfit/
+            gets the shares of probes that are fitted to the other folds.
     """
     table = storage.read_table(labeled)
     encode: Any = list if retrieve.by == "bm25" else Embedder(embedding).encode
@@ -46,11 +52,8 @@ def build_index(
     def among(asked: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> tuple[Any, pa.Table]:
         """Return an index of the known rows, and the rows that ask with their neighbors there; both given by their places."""
         rows, others = table.take(asked), table.take(known)
-        texts, itself, index = (
-            _at(queries, asked),
-            rows["row_id"].to_numpy(),
-            _index(_at(queries, known), others, retrieve),
-        )
+        texts, itself = _at(queries, asked), rows["row_id"].to_numpy()
+        index = _index(_at(queries, known), others, retrieve)
         found = _with_neighbors(rows, index.search(texts, retrieve.k, itself), LABELED_RETRIEVED)
         if task is not None:
             near, _ = index.search(texts, NEAR, itself)
@@ -60,15 +63,34 @@ def build_index(
     index, rows = among(every, every)
     sha256 = index.save(storage.join(out, INDEX))
     storage.write_table(storage.join(out, "rows", "part-0.parquet"), rows)
+    fold = _dealt(table, members) if members > 1 or probed else np.zeros(0, np.int32)
+    shares = _probe(table, queries, fold, probed, storage.join(out, INDEX)) if probed else None
     if members > 1:
-        dealt = folds(table["row_id"].to_pylist(), table["answer"].to_pylist(), members)
-        fold = np.array([dealt[row_id] for row_id in table["row_id"].to_pylist()], dtype=np.int32)
         parts = []
         for member in range(members):
-            _, part = among(np.flatnonzero(fold == member), np.flatnonzero(fold != member))
+            inside = np.flatnonzero(fold == member)
+            _, part = among(inside, np.flatnonzero(fold != member))
+            part = _with_probe(part, [listed(shares[i]) for i in inside] if shares else None)
             parts.append(part.append_column("fold", pa.array([member] * len(part), pa.int32())))
         storage.write_table(storage.join(out, CROSSFIT, "part-0.parquet"), pa.concat_tables(parts).cast(FOLDED))
     return sha256, index.recall
+
+
+def _dealt(table: pa.Table, members: int) -> npt.NDArray[np.int32]:
+    """Return the fold of each labeled row: one for each member, and of a single warm model as many as a probe wants."""
+    ids = table["row_id"].to_pylist()
+    dealt = folds(ids, table["answer"].to_pylist(), members if members > 1 else min(_FOLDS, len(ids)))
+    return np.array([dealt[row_id] for row_id in ids], dtype=np.int32)
+
+
+def _probe(
+    table: pa.Table, vectors: npt.NDArray[np.float32], fold: npt.NDArray[np.int32], task: Task, index: str
+) -> list[dict[str, float]]:
+    """Fit a probe to the labeled rows and save it. Return the shares of each row, by a probe of the other folds."""
+    answers = [task.parts(answer)[0] for answer in table["answer"].to_pylist()]  # as the label set spells them
+    strength, shares = cross_fitted(vectors, answers, fold)
+    Probe.fit(vectors, answers, strength).save(index)
+    return shares
 
 
 def _at(queries: Any, places: npt.NDArray[np.int64]) -> Any:
@@ -125,9 +147,13 @@ class Searcher:
         labeled = storage.read_table(rows, ["row_id", "answer"]) if task else None
         self._candidates = Candidates(task, labeled, self._encode) if task and labeled is not None else None
 
-    def nearest(self, rows: list[Row], k: int, exclude: npt.NDArray[np.int64]) -> Hits:
+    def queries(self, rows: list[Row]) -> Any:
+        """Return what is searched with: vectors, shape (rows, dimensions), or the texts of BM25."""
+        return self._encode([text_of(row) for row in rows])
+
+    def nearest(self, rows: list[Row], k: int, exclude: npt.NDArray[np.int64], queries: Any = None) -> Hits:
         """Return the k nearest labeled rows of each row, as `LabeledIndex.search` does. Give the rows their candidates."""
-        queries = self._encode([text_of(row) for row in rows])
+        queries = self.queries(rows) if queries is None else queries
         if self._candidates:
             near, _ = self._index.search(queries, NEAR, exclude)
             for row, candidates in zip(rows, self._candidates.of(near, queries), strict=True):
@@ -137,11 +163,18 @@ class Searcher:
 
 
 class Retriever:
-    """Actor: rows in, rows with their k nearest labeled rows, and candidates where prompts list them, out."""
+    """Actor: rows in, rows with their k nearest labeled rows out, with candidates where prompts list them.
 
-    def __init__(self, searcher: dict[str, Any], k: int, schema: pa.Schema, progress: Any) -> None:
-        wanted = k or searcher.get("task") is not None
+    Args:
+        probed: add the shares that the probe beside the index gives.
+    """
+
+    def __init__(
+        self, searcher: dict[str, Any], k: int, schema: pa.Schema, progress: Any, *, probed: bool = False
+    ) -> None:
+        wanted = k or searcher.get("task") is not None or probed
         self._searcher = Searcher(**searcher) if wanted else None  # nothing is loaded for k = 0
+        self._probe = Probe.load(searcher["index"]) if probed else None
         self._k = k
         self._schema = schema
         self._progress = progress
@@ -150,12 +183,15 @@ class Retriever:
         if len(batch) == 0:
             return self._schema.empty_table()
         found: Hits = ([[]] * len(batch), [[]] * len(batch))
+        shares = None
         if self._searcher:
             rows = [to_row(record) for record in batch.to_pylist()]
-            found = self._searcher.nearest(rows, self._k, batch["row_id"].to_numpy())
+            queries = self._searcher.queries(rows)
+            found = self._searcher.nearest(rows, self._k, batch["row_id"].to_numpy(), queries)
             batch = _with_candidates(batch, [row.candidates for row in rows])
+            shares = self._probe.records(queries) if self._probe else None
         self._progress.add.remote(len(batch))
-        return _with_neighbors(batch, found, self._schema)
+        return _with_probe(_with_neighbors(batch, found, self._schema), shares)
 
 
 def _with_candidates(rows: pa.Table, candidates: Sequence[list[str] | None]) -> pa.Table:
@@ -165,6 +201,12 @@ def _with_candidates(rows: pa.Table, candidates: Sequence[list[str] | None]) -> 
 
 def _with_neighbors(rows: pa.Table, found: Hits, schema: pa.Schema) -> pa.Table:
     ids, scores = found
-    rows = rows.append_column("neighbor_ids", pa.array(ids, pa.list_(pa.int64())))
-    rows = rows.append_column("neighbor_scores", pa.array(scores, pa.list_(pa.float32())))
-    return rows.select(schema.names).cast(schema)
+    given = {name: rows[name] for name in rows.column_names if name in schema.names}
+    given |= {"neighbor_ids": pa.array(ids, pa.list_(pa.int64()))}
+    return fill(given | {"neighbor_scores": pa.array(scores, pa.list_(pa.float32()))}, schema)
+
+
+def _with_probe(rows: pa.Table, shares: list[list[dict[str, Any]]] | None) -> pa.Table:
+    place = rows.schema.get_field_index("probe")
+    given = rows.schema.field(place)
+    return rows if shares is None else rows.set_column(place, given, pa.array(shares, given.type))

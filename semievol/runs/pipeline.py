@@ -22,7 +22,7 @@ from semievol.runs.folder import Manifest, RunFolder
 from semievol.runs.rounds import Files, Round, Step
 from semievol.runs.runner import Echo, LoadTrainer, PlannedStep, Runner
 from semievol.runtime import cluster
-from semievol.stages import compare, label, select
+from semievol.stages import compare, select
 from semievol.stages.base import Key
 
 
@@ -124,7 +124,10 @@ class Pipeline:
             The metrics of the stage, the `round`, and `pseudo_labels` (None without an oracle).
         """
         steps = {step.key: step for step in self._steps}
-        labeled = [one.number for one in self.rounds if self.folder.manifest(label.STAGE.name, one.number)]
+        selecting = [steps[select.STAGE.name, one.number] for one in self.rounds]
+        labeled = [
+            step.round.number for step in selecting if all(self.folder.manifest(*k) for k in step.inputs.values())
+        ]
         if not labeled:
             raise UserError(f"no pseudo-labels in {self.folder.uri} yet. `semievol run` makes them")
         number = labeled[-1]

@@ -66,6 +66,22 @@ def _reduce_files(
     return partial(pa.concat_tables(storage.read_table(file, columns) for file in files), **arguments)
 
 
+def map_rows(source: str, out: str, change: Callable[..., pa.Table], **arguments: Any) -> None:
+    """Write the rows of one folder to another, changed in parallel tasks; leftovers there are removed first.
+
+    Args:
+        change: makes a table of a table (and `arguments`).
+    """
+    import ray
+
+    storage.delete(out)
+    filesystem, path = storage.resolve(source)
+    out_filesystem, out_path = storage.resolve(out)
+    rows = ray.data.read_parquet(path, filesystem=filesystem)
+    rows = rows.map_batches(change, batch_format="pyarrow", fn_kwargs=arguments)
+    rows.write_parquet(out_path, filesystem=out_filesystem)
+
+
 def run_rows(
     job: RowJob,
     *,

@@ -1,6 +1,7 @@
 """Index the labeled rows, once for all rounds: index/, and rows/ with each labeled row's own neighbors for warm-up prompts.
 
 For a committee also crossfit/: the labeled rows with their folds, and with neighbors from the other folds only.
+Where a collaborator is a probe, it is fitted here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def run(ctx: StageContext) -> StageResult:
     build = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(build_index)
     task = ctx.task if ctx.task.lists_candidates else None
     config = ctx.config
-    about = (config.embedding, config.retrieve, task, config.warmup.members)
+    about = (config.embedding, config.retrieve, task, config.warmup.members, ctx.task if config.probe else None)
     sha256, recall = ray.get(build.remote(labeled, ctx.out, *about))
     rows = Rows(came_in=storage.count_rows(labeled), out=storage.count_rows(ctx.rows))
     how = "exact" if recall == 1.0 else f"recall {recall:.3f}"
@@ -33,7 +34,7 @@ STAGE = Stage(
     verify=lambda checks: checks.same_rows("ingest", "labeled"),
     after=("ingest",),
     settings=SETTINGS,
-    if_set=("folds",),
+    if_set=("folds", "probe"),
     models=("embedding",),
     pool="embed",
     scope=Scope.ONCE,

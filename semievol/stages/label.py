@@ -104,12 +104,12 @@ def request(
 
 
 def passes(ctx: StageContext) -> list[Pass]:
-    """Group the collaborators by their weights. The justifier's weights come last, and neighbors go with them."""
+    """Group the collaborators by their weights. The justifier's weights come last; neighbors and a probe go with them."""
     config = ctx.config.label
     groups: dict[tuple[str, str | None], list[int]] = {}
     free = []
     for i, who in enumerate(config.collaborators):
-        if who.kind == "neighbors":
+        if who.kind != "model":
             free.append(i)
         else:
             model = who.model if who.endpoint else ctx.weights(who.model)

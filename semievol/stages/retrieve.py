@@ -1,7 +1,8 @@
 """Retrieve (in-context propagation, paper section 3.1): write rows with their k nearest labeled rows.
 
 One stage does it for the unlabeled rows. Others do it for the test and validation rows, once for all models that `evaluate.k`
-shows them to. Where prompts list the likeliest labels of a row, these stages find those too.
+shows them to. Where prompts list the likeliest labels of a row, these stages find those too. Where a collaborator is a probe,
+unlabeled rows get its shares.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from semievol.stages.base import Rows, Scope, Stage, StageContext, StageResult
 from semievol.stages.index import SETTINGS
 
 
-def _retrieve(ctx: StageContext, split: str, k: int, schema: pa.Schema) -> StageResult:
+def _retrieve(ctx: StageContext, split: str, k: int, schema: pa.Schema, *, probed: bool = False) -> StageResult:
     source, config = ctx.input("ingest", split), ctx.config
     searcher = {"index": ctx.input("index", INDEX), "embedding": config.embedding, "retrieve": config.retrieve}
     if ctx.task.lists_candidates:
         searcher |= {"rows": ctx.input("index"), "task": ctx.task}
-    arguments = {"searcher": searcher, "k": k, "schema": schema}
+    arguments = {"searcher": searcher, "k": k, "schema": schema, "probed": probed}
     run_rows(
         ctx.row_job, source=source, out=ctx.rows, actor=Retriever, arguments=arguments, pool=config.resources.embed
     )
@@ -55,7 +56,7 @@ def _declare(name: str, split: str, **more: Any) -> Stage:
 UNLABELED = _declare(
     "retrieve",
     "unlabeled",
-    run=lambda ctx: _retrieve(ctx, "unlabeled", ctx.config.retrieve.k, RETRIEVED),
+    run=lambda ctx: _retrieve(ctx, "unlabeled", ctx.config.retrieve.k, RETRIEVED, probed=bool(ctx.config.probe)),
     inputs=lambda place: {"ingest": ("ingest", place.rows), "index": ("index", 0)},
     after=("warmup",),
     settings=SETTINGS,

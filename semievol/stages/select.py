@@ -8,9 +8,7 @@ in for the pseudo-labels, which shows what perfect ones would give.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +22,7 @@ from semievol.data.tables import SELECTED, fill
 from semievol.errors import UserError
 from semievol.method import selection
 from semievol.method.selection import Bounds, Candidates
-from semievol.runtime.rows import summarize
+from semievol.runtime.rows import map_rows, summarize
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
 
 Integers = npt.NDArray[np.int64]
@@ -50,7 +48,7 @@ def run(ctx: StageContext) -> StageResult:
         )
     ranks = {group: selection.quantile_rank(rows, config.theta) for group, rows in eligible.items()}
     bounds = replace(bounds, upto=_keys_of_ranks(source, config, bounds, config.per, ranks))
-    _write(ctx, source, _decide, config=config, bounds=bounds, caps=_caps(source, config, bounds))
+    map_rows(source, ctx.rows, _decide, config=config, bounds=bounds, caps=_caps(source, config, bounds))
 
     selected: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -84,7 +82,7 @@ def _run_ceiling(ctx: StageContext) -> StageResult:
     if not known:
         column = ctx.config.data.columns.oracle
         raise UserError(f"select.ceiling: no unlabeled row has a true answer in data.columns.oracle = '{column}'")
-    _write(ctx, source, _answer_truly, oracle=oracle)
+    map_rows(source, ctx.rows, _answer_truly, oracle=oracle)
     rows = Rows(came_in=storage.count_rows(source), out=storage.count_rows(ctx.rows))
     metrics = {"selected": known, "rejected": {_NO_TRUTH: rows.came_in - known}, "ceiling": True}
     return StageResult(rows, metrics, f"{known:,} with their true answers: a ceiling, not a result", _PLACES)
@@ -155,18 +153,6 @@ def _count_block(block: pa.Table, config: SelectConfig, bounds: Bounds, per: str
     return len(rows.ids), int(rows.measured.sum()), Counter(rows.groups(per)[bounds.mask(rows)])
 
 
-def _write(ctx: StageContext, source: str, decide: Callable[..., pa.Table], **arguments: Any) -> None:
-    """Write rows/ from the rows of `source`, in parallel."""
-    import ray
-
-    storage.delete(ctx.rows)  # of an attempt that was cut off
-    filesystem, path = storage.resolve(source)
-    out_filesystem, out_path = storage.resolve(ctx.rows)
-    rows = ray.data.read_parquet(path, filesystem=filesystem)
-    rows = rows.map_batches(decide, batch_format="pyarrow", fn_kwargs=arguments)
-    rows.write_parquet(out_path, filesystem=out_filesystem)
-
-
 def _decide(batch: pa.Table, config: SelectConfig, bounds: Bounds, caps: dict[str, int]) -> pa.Table:
     batch = batch.filter(batch["answer"].is_valid())  # the rest is in quarantine since the label stage
     rejected = pa.array(selection.rejections(_candidates(batch, config), bounds, caps), pa.string())
@@ -201,7 +187,7 @@ def _inputs(place: Place) -> dict[str, Key]:
             {"retrieve": ("retrieve", place.rows)} if place.config.task.lists_candidates else {}
         )
         return {"ingest": ("ingest", place.rows)} | candidates
-    return {"label": ("label", place.number)}
+    return {"label": ("combine" if place.config.folds else "label", place.number)}
 
 
 def _verify(checks: RowChecks) -> None:
@@ -212,7 +198,7 @@ def _verify(checks: RowChecks) -> None:
 STAGE = Stage(
     name="select",
     run=run,
-    after=("label",),
+    after=("combine",),
     inputs=_inputs,
     verify=_verify,
     settings=("select.output_settings",),

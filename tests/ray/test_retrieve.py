@@ -5,11 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from semievol.config import RunConfig
+from semievol.config import Collaborator, RunConfig
 from semievol.data import storage
-from semievol.data.tables import LABELED, LABELED_RETRIEVED, RETRIEVED, UNLABELED
+from semievol.data.tables import FOLDED, LABELED, LABELED_RETRIEVED, RETRIEVED, UNLABELED
 from semievol.stages import index, retrieve
 from semievol.stages.base import StageContext
+from semievol.tasks.classification import Classification
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -63,3 +64,46 @@ def test_neighbours_are_near_in_meaning_and_never_the_row_itself(run_config: Run
     retrieve.UNLABELED.run(StageContext("retrieve", run_config, f"{tmp_path}/none", inputs, lambda *_: None))
     none = storage.read_table(f"{tmp_path}/none/rows").to_pylist()
     assert [(row["neighbor_ids"], row["neighbor_scores"]) for row in none] == [([], [])] * 3
+    assert all(row["probe"] is None for row in none)
+
+
+def test_a_probe_is_fitted_to_the_labeled_rows_and_answers_the_others(run_config: RunConfig, tmp_path: Path) -> None:
+    about = {
+        "Animals": [
+            "The cat sleeps.",
+            "A kitten plays with wool.",
+            "Dogs bark at the mailman.",
+            "Horses graze.",
+            "Birds sing.",
+        ],
+        "money": [
+            "The bank raised its rate.",
+            "Shares fell.",
+            "Bonds rallied.",
+            "Profits rose at the bank.",
+            "Inflation is high.",
+        ],
+    }
+    labeled = [(text, label.upper() if i == 0 else label) for label in about for i, text in enumerate(about[label])]
+    new = {100: "My two cats are napping.", 101: "The market fears inflation and higher rates."}
+    common = {"options": [], "context": None, "stratum": None}
+    rows = [common | {"row_id": i, "question": text, "answer": label} for i, (text, label) in enumerate(labeled)]
+    storage.write_table(f"{tmp_path}/ingest/labeled/p.parquet", pa.Table.from_pylist(rows, schema=LABELED))
+    rows = [common | {"row_id": i, "question": text} for i, text in new.items()]
+    storage.write_table(f"{tmp_path}/ingest/unlabeled/p.parquet", pa.Table.from_pylist(rows, schema=UNLABELED))
+    run_config.task = Classification(labels=list(about))
+    run_config.warmup.members, run_config.retrieve.k = 2, 0
+    run_config.label.collaborators = [Collaborator(name="probe", kind="probe")]
+    inputs = {name: f"{tmp_path}/{name}" for name in ("ingest", "index")}
+    index.run(StageContext("index", run_config, inputs["index"], inputs, lambda *_: None))
+    assert all(row["probe"] is None for row in storage.read_table(f"{tmp_path}/index/rows").to_pylist())
+    crossfit = storage.read_table(f"{tmp_path}/index/crossfit")
+    assert crossfit.schema.equals(FOLDED)
+    for row in crossfit.to_pylist():
+        assert {entry["answer"] for entry in row["probe"]} <= set(about)  # as the label set spells them
+        assert sum(entry["share"] for entry in row["probe"]) == pytest.approx(1)
+    retrieve.UNLABELED.run(StageContext("retrieve", run_config, f"{tmp_path}/out", inputs, lambda *_: None))
+    found = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/out/rows").to_pylist()}
+    likeliest = {i: max(row["probe"], key=lambda entry: entry["share"])["answer"] for i, row in found.items()}
+    assert likeliest == {100: "Animals", 101: "money"}
+    assert found[100]["neighbor_ids"] == []

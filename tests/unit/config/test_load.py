@@ -78,7 +78,7 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
         ("finetune.scheduler=foo", "finetune.scheduler: must be one of linear, .*, is 'foo'"),
         ("name=../x", "name: '../x' names a folder"),
         ("label.collaborators=[]", "at least one"),
-        ("label.collaborators=[{name: a, kind: oracle}]", "must be one of model, neighbors, is 'oracle'"),
+        ("label.collaborators=[{name: a, kind: oracle}]", "must be one of model, neighbors, probe, is 'oracle'"),
         (
             "label.collaborators=[{name: a, prompt: loud}]",
             r"collaborators\[0\].prompt: prompt.styles has no 'loud'; it has plain, careful",
@@ -130,6 +130,37 @@ def test_neighbours_do_not_vote_by_bm25(path: Path) -> None:
     assert config.load(str(path), [voting]).label.collaborators[0].kind == "neighbors"
     with pytest.raises(UserError, match=r"label.collaborators\[0\].kind: neighbors vote by cosine"):
         config.load(str(path), [voting, "retrieve.by=bm25"])
+
+
+def test_a_probe_needs_one_label_set_and_embeddings(path: Path) -> None:
+    probing, labels = "label.collaborators=[{name: a}, {name: p, kind: probe}]", "task.kind=classification"
+    loaded = config.load(str(path), [probing, labels, "retrieve.k=3"])
+    assert loaded.probe and loaded.label.collaborators[1].kind == "probe"
+    assert config.load(str(path)).probe is None
+    config.load(str(path), ["label.collaborators=[{name: p, kind: probe}]", labels, "retrieve.k=0"])  # it reads no k
+    for wrong, message in (
+        (
+            [probing],
+            r"label.collaborators\[1\].kind: a probe needs one label set for all rows, task.kind: classification;",
+        ),
+        ([probing, "task={kind: classification, multiple: true}"], "classification and one label a row; leave it out"),
+        ([probing, labels, "retrieve.by=bm25"], "a probe reads embeddings, which retrieve.by: bm25 does not make"),
+        (["label.collaborators=[{name: p, kind: probe}, {name: q, kind: probe}]", labels], "one probe is enough"),
+    ):
+        with pytest.raises(UserError, match=message):
+            config.load(str(path), wrong)
+
+
+def test_a_probe_votes_beside_a_committee_where_there_is_a_label_set(path: Path) -> None:
+    def voters(*overrides: str) -> list[str]:
+        loaded = config.load(str(path), ["warmup.members=3", *overrides])
+        return [who.name for who in loaded.label.collaborators]
+
+    assert voters() == ["committee"]
+    assert voters("task.kind=classification") == ["committee", "probe"]
+    assert voters("task.kind=classification", "retrieve.by=bm25") == ["committee"]
+    assert voters("task={kind: classification, multiple: true}") == ["committee"]
+    assert voters("task.kind=classification", "label.collaborators=[{name: a, k: 0}]") == ["a"]
 
 
 @pytest.mark.parametrize(

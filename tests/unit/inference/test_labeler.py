@@ -28,7 +28,8 @@ def answered(
     tmp_path: Path, task: Task, rows: list[dict[str, Any]], refused: str | None = None, **labeler: Any
 ) -> list[dict[str, Any]]:
     samples = labeler.pop("samples", 1)
-    who = Collaborator(name="greedy", k=0, samples=samples, temperature=float(samples > 1))
+    greedy = Collaborator(name="greedy", k=0, samples=samples, temperature=float(samples > 1))
+    who = labeler.pop("who", greedy)
     silent = SimpleNamespace(remote=lambda *_: None)
     labeling = Labeling(
         work=Pass("m", labeler.pop("endpoint", None), (0,), last=True),
@@ -134,3 +135,21 @@ def test_sets_of_labels_are_generated_and_their_shares_stand_in_the_row(tmp_path
     assert found["answer"] == '["arts"]' and found["agreement"] == 0.25
     shares = {each["answer"]: each["share"] for each in found["shares"]}
     assert shares == pytest.approx({"sport": 1 / 3, "arts": 1, "politics": 1 / 3})
+
+
+def test_a_probe_answers_with_what_retrieval_has_found_and_asks_no_engine(tmp_path: Path) -> None:
+    labels = [f"label {i}" for i in range(40)]
+    probe = Collaborator(name="probe", kind="probe")
+    kept = [{"answer": "label 7", "share": 0.61}, {"answer": None, "share": 0.39}]
+    rows: list[dict[str, Any]] = [{"row_id": 1, "question": "?", "options": [], "answer": "label 7", "probe": kept}]
+    rows.append(rows[0] | {"row_id": 2, "probe": None})
+    task = Classification(labels=labels)
+    found, silent = answered(tmp_path, task, rows, who=probe, engine=None, mode="score")
+    assert found["answer"] == "label 7" and found["responses"][0]["collaborator"] == "probe"
+    assert found["nll"] == pytest.approx(-math.log(0.61))
+    assert found["token_entropy"] == pytest.approx(entropy([0.61, *[0.01] * 39]))
+    assert (silent["answer"], silent["responses"], silent["quarantine_reason"]) == (
+        None,
+        [],
+        "no response could be parsed",
+    )

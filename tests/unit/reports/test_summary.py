@@ -58,6 +58,20 @@ def test_a_finished_run_reports_everything() -> None:
     assert figures["places"]["evolved model"] == "/runs/x/round-0/finetune/model"
 
 
+def test_it_says_what_each_voter_was_worth(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "voter" not in report.run_readme(summary(finished()))
+    worth = {"accuracy": 0.75, "nll": 0.61, "rows": 64, "weight": 0.8}
+    unheard = {"accuracy": None, "nll": None, "rows": 0, "weight": 0.0}
+    combined = replace(INGEST, metrics={"voters": {"committee": worth, "probe": unheard}}, places={})
+    figures = summary(finished() | {("combine", 0): combined})
+    assert figures["voters"]["committee"] == worth
+    readme = report.run_readme(figures)
+    assert "## What each voter was worth" in readme
+    assert "| committee | 64 | 0.750 | 0.610 | 0.80 |" in readme and "| probe | 0 |  |  | 0.00 |" in readme
+    report.print_result(figures)
+    assert "what each voter was worth" in capsys.readouterr().out
+
+
 def test_a_ceiling_says_that_it_is_no_result() -> None:
     config = run_config(select=SelectConfig(ceiling=True))
     figures = summary({("ingest", 0): INGEST}, config)

@@ -93,3 +93,14 @@ def test_an_upgrade_runs_nothing_again_of_a_run_with_one_warm_model(
     spoken_to = prints(base, warmup={"members": 3}, prompt={"styles": styles})
     assert changed(committee, spoken_to) >= {"warmup", "evaluate/warm", "label"}
     assert not changed(committee, spoken_to) & {"index", "retrieve", "evaluate/base"}
+
+
+def test_a_probe_is_a_part_of_the_index_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    base = ModelConfig(base=str(tmp_path))
+    without = prints(
+        base, warmup={"members": 3}, task=KINDS["classification"](), label={"collaborators": [{"name": "a"}]}
+    )
+    probed = prints(base, warmup={"members": 3}, task=KINDS["classification"]())
+    assert changed(without, probed) >= {"index", "retrieve", "label", "combine", "select"}
+    assert not changed(without, probed) & {"ingest", "warmup", "evaluate/base", "evaluate/warm"}

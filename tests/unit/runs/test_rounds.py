@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from semievol.config import Collaborator, RunConfig
+from semievol.config.training import WarmupConfig
 from semievol.data.storage import FileEntry
 from semievol.errors import UserError
 from semievol.runs import rounds
@@ -28,7 +29,7 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     wanted = [stage for stage in registry() if stage.wanted(run_config())]  # without validation rows, and evaluate.k: 0
     assert steps[0] == [stage.name for stage in wanted]
     assert {stage.name for stage in registry() if stage not in wanted} == {
-        *("evaluate/retrieve", "validate/retrieve", "validate/base", "validate/evolved")
+        *("evaluate/retrieve", "validate/retrieve", "validate/base", "validate/evolved", "combine")
     }
     later = [stage.name for stage in wanted if stage.scope is Scope.ROUND]
     assert steps[1] == steps[3] == later
@@ -51,6 +52,16 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     for key, read in found.items():
         assert set(read.values()) <= before
         before.add(key)
+
+
+def test_with_a_committee_selection_reads_the_verdicts_of_the_weighted_voters() -> None:
+    these = [Round(0, (A,)), Round(1)]
+    alone, several = (inputs(these, run_config(warmup=WarmupConfig(members=m))) for m in (1, 3))
+    assert alone["select", 0] == {"label": ("label", 0)} and ("combine", 0) not in alone
+    assert several["select", 0] == {"label": ("combine", 0)}
+    # The model of a later round has seen all labeled rows: the voters have the weights of the first one.
+    assert several["combine", 1] == {"ingest": ("ingest", 0), "label": ("label", 1), "crossfit": ("label", 0)}
+    assert several["select", 1] == {"label": ("combine", 1)}
 
 
 def test_validation_rows_are_answered_by_the_models_that_a_run_decides_about() -> None:
