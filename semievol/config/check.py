@@ -25,6 +25,8 @@ def problems(config: RunConfig, preset: dict[str, Any]) -> Iterator[str]:
         elif train.batch_size % (per_step := train.per_device_batch_size * config.resources.train.workers):
             product = f"{key}.per_device_batch_size x resources.train.workers = {per_step}"
             yield f"{key}.batch_size: must be a multiple of {product}, is {train.batch_size}"
+    if config.evaluate.control and config.trainer.kind == "openai":
+        yield "evaluate.control: needs trainer.kind: deepspeed; the API of trainer.kind: openai takes epochs and no number of steps"
     warmup, split, gpus = config.warmup, config.engine.split, config.resources.label.num_gpus
     if warmup.context != "none" and not 0 < warmup.k <= config.retrieve.k:
         yield f"warmup.k: must be from 1 to retrieve.k = {config.retrieve.k}, is {warmup.k}"

@@ -157,3 +157,7 @@ class EvaluateConfig(Section):
     """Nearest labeled rows as solved examples in the prompt of each test row."""
     max_tokens: PositiveInt = 16
     confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the intervals. A gain counts as more than noise if its interval is above 0."""
+    control: bool = False
+    """Train and evaluate a control too: SFT on the labeled rows alone, as many steps as the final training. It doubles the cost of
+    that, and tells what the unlabeled rows have brought from what longer training has."""

@@ -20,15 +20,22 @@ def run(ctx: StageContext) -> StageResult:
     config = ctx.config.finetune
     sources = [Source(ctx.input("select"), selected_only=True)]
     if config.include_labeled:
-        sources.append(Source(ctx.input("index") if "index" in ctx.inputs else ctx.input("ingest", "labeled")))
+        sources.append(labeled(ctx))
     result = train(ctx, config, ctx.weights(config.start_from), sources)
     writes = ctx.trainer(ctx.config).writes
     return replace(result, places={f"evolved {what}": path for what, path in writes.items()})
 
 
-def train(ctx: StageContext, config: TrainConfig, base: str, sources: list[Source]) -> StageResult:
-    """Render the rows of the sources, and train on them, from the weights `base`."""
-    trainer, spec = ctx.trainer(ctx.config), TrainSpec(base, ctx.out, config, ctx.config.seed, ctx.chat)
+def labeled(ctx: StageContext) -> Source:
+    """Return the labeled rows, as the index has them where prompts list the likeliest labels."""
+    return Source(ctx.input("index") if "index" in ctx.inputs else ctx.input("ingest", "labeled"))
+
+
+def train(
+    ctx: StageContext, config: TrainConfig, base: str, sources: list[Source], *, steps: int | None = None
+) -> StageResult:
+    """Render the rows of the sources, and train on them, from the weights `base`; exactly so many steps where `steps` says it."""
+    trainer, spec = ctx.trainer(ctx.config), TrainSpec(base, ctx.out, config, ctx.config.seed, ctx.chat, steps=steps)
     rendered = render(sources, spec, ctx.prompts, tokens=trainer.needs_tokens)
     ctx.check_bad_fraction(rendered.quarantined, rendered.came_in, rendered.examples)
     metrics = trainer.train(ctx.name, spec, rendered.usable, ctx.emit) | {"cut_to_fit": rendered.cut}

@@ -133,7 +133,7 @@ STAGE = Stage(
     run=run,
     inputs=_inputs,
     verify=lambda checks: checks.same_rows("retrieve"),
-    after=("evaluate/warm",),
+    after=("validate/warm",),
     version=2,
     settings=(
         *(*ENGINE_SETTINGS, "seed", "engine.top_logprobs"),
