@@ -72,7 +72,11 @@ def test_a_study_is_methods_times_seeds_and_its_overrides_go_where_they_belong(f
     [
         ("seeds:", "sedes:", "unknown key 'sedes'; did you mean 'seeds'"),
         ("report: warm", "reprot: warm", "methods.sft.reprot.*did you mean 'methods.sft.report'"),
-        ("report: warm", "report: tepid", "methods.sft.report: must be one of base, warm, control, evolved, is 'tepid'"),
+        (
+            "report: warm",
+            "report: tepid",
+            "methods.sft.report: must be one of base, warm, control, evolved, is 'tepid'",
+        ),
         (
             "report: warm",
             "report: evolved",
