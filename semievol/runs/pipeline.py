@@ -82,7 +82,7 @@ class Pipeline:
         last, said = self.rounds[-1].number, []
         if rounds.stopped_early(self.rounds, self.config, self._gained()):
             said.append(
-                f"no round {last + 1} over these rows: on the validation rows, the gain of round {last} is within noise (stop_early)"
+                f"no round {last + 1} over these rows: the gain of round {last} on the validation rows is within noise (stop_early)"
             )
         if arrived := rounds.new_files(self.rounds, self._listing):
             why = "wait until this round is finished" if self._gained() is None else "hold no new row"

@@ -92,7 +92,7 @@ def test_rounds_over_the_same_rows_and_over_rows_that_arrive(settings: RunConfig
     folder = tmp_path / "runs" / "run"
     first, said = run(settings)
     # The engine says the same in every round, so nothing is gained, and round 2 does not pay.
-    assert sum("no round 2 over these rows: the gain of round 1 is within noise" in line for line in said) == 1
+    assert sum("no round 2 over these rows: the gain of round 1 on the validation rows is within noise" in line for line in said) == 1
     assert [one["round"] for one in first["rounds"]] == [0, 1]
     assert lineage(folder / "round-0") == ["finetune"]  # from the base
     assert lineage(folder / "round-1") == ["finetune", "finetune"]  # from the evolved model
