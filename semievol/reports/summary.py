@@ -14,7 +14,7 @@ from semievol.stages.base import Key
 
 _CEILING = "the final training saw the true answers of the unlabeled rows"
 
-_FIGURES = ("evolved", "paired", "validation", "better", "pseudo_labels", "selected", "data")
+_FIGURES = ("evolved", "paired", "validation", "pseudo_labels", "selected", "data")
 _LABELS_SHOWN, _CONFUSIONS_SHOWN = 20, 10
 
 
@@ -34,6 +34,7 @@ def summary(finished: Finished) -> dict[str, Any]:
     manifests, config = finished.manifests, finished.config
     rounds = [_of_round(number, manifests) for number in sorted({number for _, number in manifests})]
     last = {key: value for figures in rounds for key, value in figures.items() if value is not None}
+    gains, validated = verdict.gains(last.get("paired")), verdict.validated(manifests)
     models = {stage.evaluates: last[stage.evaluates] for stage in registry() if stage.evaluates in last}
     places = {
         name: storage.join(finished.folder.stage(*key), path)
@@ -51,9 +52,9 @@ def summary(finished: Finished) -> dict[str, Any]:
         "seed": config.seed,
         "level": f"{100 * config.evaluate.confidence_level:g} %",  # of the intervals
         "models": models,
-        "verdict": " ".join(verdict.verdict(last, config)),
-        "gain": verdict.gains(last.get("paired")),
-        "serve": last.get("better"),
+        "verdict": verdict.verdict(gains, validated, config),
+        "gain": gains,
+        "serve": verdict.served(validated, config),
         "paired": last.get("paired"),
         "pseudo_labels": last.get("pseudo_labels"),
         "data": rounds[0]["data"],

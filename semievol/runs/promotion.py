@@ -16,6 +16,7 @@ from semievol.data import storage
 from semievol.errors import UserError
 from semievol.runs.folder import Manifest, RunFolder, now
 from semievol.stages.base import Key, Stage
+from semievol.trainers.base import trained
 
 _RECORD = "promotions.json"
 
@@ -78,8 +79,8 @@ def promote(folder: RunFolder, config: RunConfig, round_number: int, *, force: b
     name, validates = f"round-{round_number}", config.data.validation is not None
     evaluated = _evaluated(folder, name, stages.validating if validates else stages.evaluating)
     _, model = model_of(folder, config, name)
-    trained = folder.manifest(*_step(name, stages.making))
-    if trained and evaluated.finished_at < trained.finished_at:
+    training = folder.manifest(*_step(name, stages.making))
+    if training and evaluated.finished_at < training.finished_at:
         raise UserError(f"round {round_number} was trained again after its evaluation. `semievol run` evaluates it")
     before = promoted(folder)
     if before and (before[-1].round, before[-1].model) == (round_number, model):
@@ -99,7 +100,7 @@ def _check(folder: RunFolder, name: str, accuracy: float, rival: str, theirs: fl
     """Refuse a round that is worse than a rival on the validation rows, or was asked other rows."""
     if _rows(folder, name) != _rows(folder, rival):
         raise UserError(f"{name} and {rival} were evaluated on different validation rows; --force promotes it")
-    if theirs is not None and accuracy < theirs - tolerance:
+    if theirs is not None and worse(accuracy, theirs, tolerance):
         text = (
             f"{name} has accuracy {accuracy:.3f} on the validation rows, {rival} {theirs:.3f}: worse by more than "
             f"serving.tolerance = {tolerance:g}. --force promotes it anyway"
@@ -107,6 +108,19 @@ def _check(folder: RunFolder, name: str, accuracy: float, rival: str, theirs: fl
         if rival == "warm":
             raise WarmIsBetter(f"{text}; `semievol serve {folder.uri} --models base,warm` serves the better one")
         raise UserError(text)
+
+
+def worse(accuracy: float, theirs: float, tolerance: float) -> bool:
+    """Tell whether a model is worse than another by more than `serving.tolerance`."""
+    return accuracy < theirs - tolerance
+
+
+def served_accuracy(evaluated: Manifest, training: Manifest | None) -> float:
+    """Return the accuracy of what is served under a model's name: of a committee its best member."""
+    members = evaluated.metrics.get("members")
+    if members and training:
+        return float(members[f"warm-{training.metrics['best']}"])
+    return float(evaluated.metrics["accuracy"])
 
 
 def told(entry: Promotion) -> str:
@@ -138,7 +152,7 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     """Return the folder or hub id of a served model's weights, and a digest that changes with them.
 
     Args:
-        name: base, warm (of round 0) or round-N.
+        name: base, warm (of round 0; of a committee the best member) or round-N.
     """
     if name == "base":
         return config.model.base, hashlib.sha256(config.model.base.encode()).hexdigest()[:16]
@@ -146,12 +160,13 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     manifest = folder.manifest(*step)
     if manifest is None:
         raise UserError(f"no model '{name}' in {folder.uri}: its {step[0]} is not finished. `semievol run` finishes it")
-    return storage.join(folder.stage(*step), "model"), manifest.fingerprint
+    return trained(folder.stage(*step)), manifest.fingerprint
 
 
 def _accuracy(folder: RunFolder, name: str) -> float:
     """Return the accuracy of a round's evolved model, of `warm` or of `base` on the validation rows."""
-    return float(_evaluated(folder, name, stages.validating).metrics["accuracy"])
+    training = folder.manifest(stages.making("warm").name) if name == "warm" else None
+    return served_accuracy(_evaluated(folder, name, stages.validating), training)
 
 
 def _evaluated(folder: RunFolder, name: str, find: Callable[[str], Stage]) -> Manifest:

@@ -36,8 +36,6 @@ def run(ctx: StageContext) -> StageResult:
     if "validate/evolved" in ctx.inputs:
         rivals = [model for model in _models(ctx, "validate") if model != "evolved"]
         metrics["validation"] = _compared(ctx, "validate", [(rival, "evolved") for rival in rivals])
-        accuracy, tolerance = metrics["validation"]["accuracy"], ctx.config.serving.tolerance
-        metrics["better"] = "warm" if accuracy["evolved"] < accuracy["warm"] - tolerance else "evolved"
     rows = storage.count_rows(ctx.input("evaluate/evolved"))
     over = {rival: metrics["paired"].get(f"evolved_vs_{rival}") for rival in ("previous", "warm", "control")}
     said = [f"{test['gain']:+.3f} over {rival}, p = {test['p_value']:.3g}" for rival, test in over.items() if test]
@@ -164,7 +162,7 @@ STAGE = Stage(
     verify=lambda rows: None,  # it writes nothing but figures
     after=("validate/evolved", "evaluate/control"),
     version=2,
-    settings=("task", "evaluate.confidence_level", "serving.tolerance"),
-    figures=lambda metrics: {name: metrics.get(name) for name in ("paired", "pseudo_labels", "validation", "better")},
+    settings=("task", "evaluate.confidence_level"),
+    figures=lambda metrics: {name: metrics.get(name) for name in ("paired", "pseudo_labels", "validation")},
     gained=gained,
 )

@@ -12,6 +12,7 @@ from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
 from semievol.runtime.progress import Emit
 
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
+MEMBERS = "members.json"  # of a committee: {"folders": those of the members, "best": the number of one}
 NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint}
 
 
@@ -57,8 +58,21 @@ class Trainer(Protocol):
         """Fine-tune on the usable rows, `row_count` of them, and return the metrics: at least steps and loss."""
 
 
-def trained(folder: str) -> str:
-    """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint."""
+def members(folder: str) -> list[str]:
+    """Return the folders of the members of a committee; none where one model was trained."""
+    found = storage.join(folder, MEMBERS)
+    names = json.loads(storage.read_text(found))["folders"] if storage.exists(found) else []
+    return [storage.join(folder, name) for name in names]
+
+
+def trained(folder: str, member: int | None = None) -> str:
+    """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint.
+
+    Of a committee it is that of a member, by default the best one.
+    """
+    if storage.exists(members := storage.join(folder, MEMBERS)):
+        found = json.loads(storage.read_text(members))
+        folder = storage.join(folder, found["folders"][found["best"] if member is None else member])
     named = storage.join(folder, NAMED)
     return str(json.loads(storage.read_text(named))["model"]) if storage.exists(named) else storage.join(folder, MODEL)
 

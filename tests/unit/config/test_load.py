@@ -84,6 +84,13 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
             r"collaborators\[0\].prompt: prompt.styles has no 'loud'; it has plain, careful",
         ),
         ("label.collaborators=[{name: a}, {name: a}]", "names must differ"),
+        ("warmup.members=0", "warmup.members: must be at least 1, is 0"),
+        ("warmup.styles=[plain, loud]", "warmup.styles: prompt.styles has no 'loud'; it has plain, careful"),
+        ("warmup.styles=[]", "warmup.styles: name at least one"),
+        (
+            "label.collaborators=[{name: a, model: warm-1}]",
+            r"collaborators\[0\].model: is warm-1; warm stands for every",
+        ),
         (
             "label.collaborators=[{name: a, temperature: 2.5}]",
             r"\[0\].temperature: must be 0 or from 0.01 to 2, is 2.5",
@@ -362,3 +369,28 @@ def test_thinking_is_on_or_off_though_yaml_reads_booleans(path: Path) -> None:
             UserError, match=f"{setting.partition('=')[0]}: with engine.kind: openai the endpoint decides"
         ):
             config.load(str(path), [*api, setting])
+
+
+def test_a_committee_answers_in_place_of_the_warm_model(path: Path) -> None:
+    alone, several = (
+        config.load(str(path)),
+        config.load(str(path), ["warmup.members=3", "warmup.styles=[careful, plain]"]),
+    )
+    assert alone.voters == alone.label.collaborators and alone.label_how["justify"] and alone.folds is None
+    assert [who.name for who in several.label.collaborators] == ["committee"] and not several.label_how["justify"]
+    assert [(who.name, who.model, who.prompt, who.k) for who in several.voters] == [
+        ("committee@warm-0", "warm-0", "careful", 0),
+        ("committee@warm-1", "warm-1", "plain", 0),
+        ("committee@warm-2", "warm-2", "careful", 0),
+    ]
+    assert config.loads(config.to_yaml(several), [], "x") == several
+    assert len(set(config.load(str(path), ["warmup.members=4"]).member_styles)) == 4
+    mixed = ["warmup.members=2", "label.justify=true", "label.collaborators=[{name: b, model: base}, {name: a}]"]
+    assert [who.name for who in config.load(str(path), mixed).voters] == ["b", "a@warm-0", "a@warm-1"]
+    assert config.load(str(path), mixed).label_how["justify"]
+    for given, message in (
+        ("{name: a, prompt: careful}", r"collaborators\[0\].prompt: each member of the committee has its own style"),
+        ("{name: a@b}", r"collaborators\[0\].name: must not hold @"),
+    ):
+        with pytest.raises(UserError, match=message):
+            config.load(str(path), ["warmup.members=2", f"label.collaborators=[{given}]"])

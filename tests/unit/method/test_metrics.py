@@ -42,7 +42,7 @@ def test_the_interval_of_a_paired_difference_is_the_published_one() -> None:
     assert low < -0.1195 and high > 0
     assert paired_interval(np.zeros(0), 0.95) == (-1.0, 1.0)  # nothing is known
     low, high = paired_interval(np.ones(3), 0.95)
-    assert 0 < low < high == 1.0  # three rows of three: not certain
+    assert low < 0 < high == 1.0  # three rows of three are not enough
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 6])

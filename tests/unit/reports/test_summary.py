@@ -92,18 +92,41 @@ def test_with_a_control_the_verdict_is_about_the_gain_that_is_left(
     assert "| control | 0.450 |" in report.run_readme(figures)
 
 
-def test_validation_rows_say_which_model_to_serve() -> None:
-    def found(**more: Any) -> dict[str, Any]:
-        return summary(finished() | {("evaluate/compare", 0): replace(INGEST, metrics=COMPARED | more)})
+@pytest.mark.parametrize(
+    ("warm", "evolved", "serve", "sentence"),
+    [
+        ({"accuracy": 0.8}, 0.75, "warm", "Serve `warm`: on the validation rows it has 0.800, and `evolved` 0.750."),
+        (
+            {"accuracy": 0.8},
+            0.795,
+            "evolved",
+            "Serve `evolved`: on the validation rows it has 0.795, and `warm` 0.800.",
+        ),
+        # Of a committee the best member can be served, and not the whole.
+        ({"accuracy": 0.8, "members": {"warm-0": 0.9, "warm-1": 0.7}}, 0.75, "evolved", "has 0.750, and `warm` 0.700."),
+    ],
+)
+def test_validation_rows_say_which_model_to_serve(
+    warm: dict[str, Any], evolved: float, serve: str, sentence: str
+) -> None:
+    stages = finished()
+    stages["warmup", 0] = replace(INGEST, metrics={"best": 1}, places={})
+    stages["validate/warm", 0] = replace(INGEST, metrics=warm)
+    stages["validate/evolved", 0] = replace(INGEST, metrics={"accuracy": 0.1})
+    stages["validate/evolved", 1] = replace(INGEST, metrics={"accuracy": evolved})
+    figures = summary(stages)
+    assert figures["serve"] == serve and sentence in figures["verdict"]
+    assert "data.validation" not in figures["verdict"] and sentence in report.run_readme(figures)
 
-    shown = {"validation": {"accuracy": {"warm": 0.8, "evolved": 0.75}, "paired": {}}}
-    worse, better = found(**shown, better="warm"), found(**shown, better="evolved")
-    assert worse["serve"] == "warm" and "Serve `warm`: on the validation rows it has 0.800" in worse["verdict"]
-    assert better["serve"] == "evolved" and "Serve `evolved`: on the validation rows it has 0.750" in better["verdict"]
-    without = found()
-    assert without["serve"] is None and "`data.validation: 0.2` holds some back" in without["verdict"]
-    assert "`evaluate.control: true` would tell" in without["verdict"]
-    assert summary({("ingest", 0): INGEST})["verdict"] == ""
+
+def test_without_validation_rows_and_control_the_verdict_says_what_would_tell() -> None:
+    figures = summary(finished())
+    assert figures["serve"] is None and "`data.validation: 0.2` holds some back" in figures["verdict"]
+    assert "`evaluate.control: true` would tell" in figures["verdict"]
+    several = summary(finished(), run_config(warmup={"members": 4}))
+    assert several["verdict"].startswith("The evolved model is better than the warm committee: ")
+    stopped = summary({("ingest", 0): INGEST})
+    assert (stopped["verdict"], stopped["gain"], stopped["serve"]) == ("", {}, None)
 
 
 def test_a_ceiling_says_that_it_is_no_result() -> None:

@@ -72,12 +72,18 @@ def test_a_round_that_is_worse_than_warm_is_refused_with_the_command_that_serves
     assert f"`semievol serve {run} --models base,warm`" in str(refused.value)
     assert promotion.promote(folder, promotion.open_run(run, ["serving.tolerance=0.02"])[1], 0).against == 0.6
     assert promotion.promote(folder, settings, 1).accuracy == 0.8
+    write(folder, "warmup", 0, None)
+    for stage, more in (("validate/warm", {"members": {"warm-0": 0.79, "warm-1": 0.9}}), ("warmup", {"best": 0})):
+        file = Path(folder.stage(stage)) / "manifest.json"  # a committee: its best member is what can be served
+        manifest = json.loads(file.read_text())
+        file.write_text(json.dumps(manifest | {"metrics": manifest["metrics"] | more}))
+    assert promotion.promote(folder, settings, 2).accuracy == 0.795
     write(folder, "validate/warm", 0, 0.72, rows=2)
-    with pytest.raises(UserError, match="round-2 and warm were evaluated on different validation rows"):
-        promotion.promote(folder, settings, 2)
+    with pytest.raises(UserError, match="round-1 and warm were evaluated on different validation rows"):
+        promotion.promote(folder, settings, 1)
     (Path(folder.stage("validate/warm")) / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"warm is not evaluated yet in .*`semievol run` evaluates it"):
-        promotion.promote(folder, settings, 2)
+        promotion.promote(folder, settings, 1)
 
 
 def test_without_validation_rows_any_finished_round_is_promoted_and_says_that_nothing_decided(run: str) -> None:
