@@ -44,7 +44,11 @@ def run(ctx: StageContext) -> StageResult:
         labeled, crossfit = ctx.input("index", CROSSFIT), storage.join(ctx.out, CROSSFIT)
         requests.append(request(ctx, labeled, crossfit, *asked, CROSSFITTED, how | {"justify": False}, GOLD))
     actors = answer_rows(ctx.engines, *requests)
-    totals, reasons = count_answers(out, paid=[who.name for who in config.collaborators if who.endpoint])
+    paid = [who.name for who in config.collaborators if who.endpoint]
+    totals, reasons = count_answers(out, paid=paid)
+    for each in requests[1:]:
+        counted, _ = count_answers(each.out, paid=paid)
+        totals.update({name: count for name, count in counted.items() if name.endswith("_tokens")})
     rows = Rows(came_in=storage.count_rows(source), out=totals["answered"], quarantined=totals["quarantined"])
     ctx.check_bad_fraction(rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
     failed = {who.name: totals[f"failed:{who.name}"] for who in config.collaborators}
