@@ -139,6 +139,16 @@ def test_equal_stages_run_once_and_only_what_is_needed(file: Path, tmp_path: Pat
     assert asked[:2] == ["warmup", "evaluate/warm"]
 
 
+def test_sft_of_as_many_steps_is_a_method_that_shares_the_training_whose_steps_it_takes(
+    file: Path, asked: list[str]
+) -> None:
+    settings = "overrides: [evaluate.control=true, select.theta=0.2], until: evaluate/control, report: control"
+    file.write_text(file.read_text().replace("  oracle: {", f"  sft_long: {{{settings}}}\n  oracle: {{"))
+    found = study.run(study.load(str(file), ["seeds=[3]"]), lambda _: None)
+    assert asked.count("finetune") == 2 and asked.index("control") == asked.index("evaluate/control") - 1
+    assert found["methods"]["sft_long"]["steps"] == 9
+
+
 def test_another_study_may_share_the_stages(file: Path, tmp_path: Path, asked: list[str]) -> None:
     study.run(study.load(str(file)), lambda _: None)
     asked.clear()
