@@ -141,8 +141,8 @@ def serve(
 ) -> None:
     """Serve the models of a run: an OpenAI-compatible API, the task route /v1/answer, and a page for people.
 
-    `evolved` is the round that was promoted last (the newest finished one at first); the endpoint follows `promote` and
-    `rollback` without losing requests. Stays in the foreground.
+    `evolved` is the round that was promoted last (the newest finished one at first, or `warm` in its place if that is better
+    on the validation rows); the endpoint follows `promote` and `rollback` without losing requests. Stays in the foreground.
 
     **Example:** `semievol serve runs/fpb --port 8000`
     """
@@ -157,11 +157,11 @@ def serve(
 def promote(
     run: Run,
     round_number: Annotated[int, typer.Option("--round", metavar="N", help="The round to serve as `evolved`.")],
-    force: Annotated[bool, typer.Option(help="Even if it is worse on the held-out rows.")] = False,
+    force: Annotated[bool, typer.Option(help="Even if it is worse on the validation rows.")] = False,
 ) -> None:
-    """Serve another round as `evolved`. A round that is worse on the held-out rows than the current one is refused.
+    """Serve another round as `evolved`. One that is worse on the validation rows than the current one or `warm` is refused.
 
-    A running endpoint notices by itself. The tolerance is `serving.tolerance`.
+    A running endpoint notices by itself. The tolerance is `serving.tolerance`. Without `data.validation` nothing is compared.
 
     **Example:** `semievol promote runs/fpb --round 1`
     """
@@ -170,8 +170,7 @@ def promote(
     folder, config = promotion.open_run(run)
     entry = promotion.promote(folder, config, round_number, force=force)
     typer.echo(
-        f"round {entry.round} is promoted: accuracy {entry.accuracy:.3f}, before {entry.against:.3f}. "
-        f"A running endpoint loads it, and then `evolved` is this round"
+        f"round {entry.round} is promoted: {promotion.told(entry)}. A running endpoint loads it, and then `evolved` is this round"
     )
 
 
@@ -184,7 +183,7 @@ def rollback(run: Run) -> None:
     from semievol.runs import promotion
 
     entry = promotion.rollback(promotion.open_run(run)[0])
-    typer.echo(f"back to round {entry.round}: accuracy {entry.accuracy:.3f}, instead of {entry.against:.3f}")
+    typer.echo(f"back to round {entry.round}")
 
 
 @app.command()

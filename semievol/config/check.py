@@ -27,6 +27,8 @@ def problems(config: RunConfig, preset: dict[str, Any]) -> Iterator[str]:
         elif train.batch_size % (per_step := train.per_device_batch_size * config.resources.train.workers):
             product = f"{key}.per_device_batch_size x resources.train.workers = {per_step}"
             yield f"{key}.batch_size: must be a multiple of {product}, is {train.batch_size}"
+    if config.evaluate.control and config.trainer.kind == "openai":
+        yield "evaluate.control: needs trainer.kind: deepspeed; the API of trainer.kind: openai takes epochs and no number of steps"
     warmup, split, gpus = config.warmup, config.engine.split, config.resources.label.num_gpus
     for style in warmup.styles or ():
         if style not in config.prompt.styles:

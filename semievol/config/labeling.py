@@ -167,3 +167,7 @@ class EvaluateConfig(Section):
     """Nearest labeled rows as solved examples in the prompt of each test row."""
     max_tokens: PositiveInt = 16
     confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the intervals. A gain counts as more than noise if its interval is above 0."""
+    control: bool = False
+    """Train and evaluate a control too: SFT on the labeled rows alone, with the start, the settings and the number of steps of
+    the final training. What the evolved model has over it, the unlabeled rows have brought. It costs as much as that training."""

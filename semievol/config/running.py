@@ -150,7 +150,8 @@ class ServingConfig(Section):
     min_confidence: Share = 0.0
     """Confidence below which /v1/answer abstains."""
     tolerance: NonNegativeFloat = 0.01
-    """`promote` refuses a round whose accuracy on the validation rows (or else test rows) is lower by more than this."""
+    """`promote` refuses a round whose accuracy on the validation rows is lower by more than this: than that of the model
+    served now, or of `warm`. Without `data.validation` it compares nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> ServingConfig:

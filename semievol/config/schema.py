@@ -65,7 +65,8 @@ class DataConfig(Section):
     test: FilesOrShare
     """Or a fraction such as 0.2: the share of the labeled rows to hold back, of each label. A hash of each row decides."""
     validation: FilesOrShare | None = None
-    """Likewise. By these rows `stop_early` and `promote` decide, where there are any; test rows are then only reported on."""
+    """Likewise. `stop_early` and `promote` decide by these rows. Without them, nothing is decided by held-out rows: all rounds
+    run, and any finished round may be promoted. Test rows are only reported on."""
     columns: Columns = Columns()
     exclude_test_overlap: bool = True
     """Keep rows that are among the test or validation rows too out of training."""
@@ -121,8 +122,8 @@ class RunConfig(Section):
     rounds: PositiveInt = 1
     """Rounds over the same unlabeled rows. Each labels with the evolved model of the last one, and trains it on."""
     stop_early: bool = True
-    """Begin no further round after one that is no better than the last one (McNemar, p < 0.05). Validation rows decide, or
-    test rows where there are none."""
+    """Begin no further round after one that is not better than the one before: on the validation rows, the interval of its gain
+    (`evaluate.confidence_level`) is not above 0. Needs `data.validation`; without it all rounds run."""
     data: DataConfig
     task: AnyTask = MultipleChoice()
     """What kind of answer a row wants; the kind decides which other keys there are."""

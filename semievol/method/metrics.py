@@ -32,6 +32,20 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
+def paired_interval(differences: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return the interval of the mean difference of two models' scores on the same rows.
+
+    For right and wrong this is the adjusted Wald interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37:479): the normal
+    interval with one row more that is won and one that is lost. It stands here as scipy has no interval for paired proportions.
+
+    Args:
+        differences: score of the one model minus that of the other, from -1 to 1, for each row; shape (rows,).
+    """
+    padded = np.append(differences, [1.0, -1.0])
+    half = NormalDist().inv_cdf(0.5 + level / 2) * padded.std() / math.sqrt(len(padded))
+    return max(-1.0, float(padded.mean() - half)), min(1.0, float(padded.mean() + half))
+
+
 def auroc(right: Counts, wrong: Counts) -> float | None:
     """Return how often a right row is more confident than a wrong one (ties count half): the area under the ROC curve.
 

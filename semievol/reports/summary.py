@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from semievol.data import storage
-from semievol.reports import tables
+from semievol.reports import tables, verdict
 from semievol.runs.folder import Manifest
 from semievol.runs.pipeline import Finished
 from semievol.stages import registry
@@ -14,6 +14,7 @@ from semievol.stages.base import Key
 
 _CEILING = "the final training saw the true answers of the unlabeled rows"
 
+_FIGURES = ("evolved", "paired", "validation", "pseudo_labels", "selected", "voters", "data")
 _LABELS_SHOWN, _CONFUSIONS_SHOWN = 20, 10
 
 
@@ -33,6 +34,7 @@ def summary(finished: Finished) -> dict[str, Any]:
     manifests, config = finished.manifests, finished.config
     rounds = [_of_round(number, manifests) for number in sorted({number for _, number in manifests})]
     last = {key: value for figures in rounds for key, value in figures.items() if value is not None}
+    gains, validated = verdict.gains(last.get("paired")), verdict.validated(manifests)
     models = {stage.evaluates: last[stage.evaluates] for stage in registry() if stage.evaluates in last}
     places = {
         name: storage.join(finished.folder.stage(*key), path)
@@ -50,6 +52,9 @@ def summary(finished: Finished) -> dict[str, Any]:
         "seed": config.seed,
         "level": f"{100 * config.evaluate.confidence_level:g} %",  # of the intervals
         "models": models,
+        "verdict": verdict.verdict(gains, validated, config),
+        "gain": gains,
+        "serve": verdict.served(validated, config),
         "paired": last.get("paired"),
         "pseudo_labels": last.get("pseudo_labels"),
         "data": rounds[0]["data"],
@@ -65,7 +70,7 @@ def summary(finished: Finished) -> dict[str, Any]:
 
 def _of_round(number: int, manifests: dict[Key, Manifest]) -> dict[str, Any]:
     """Return the figures of one round; a missing figure is None."""
-    figures: dict[str, Any] = dict.fromkeys(("evolved", "paired", "pseudo_labels", "selected", "voters", "data"))
+    figures: dict[str, Any] = dict.fromkeys(_FIGURES)
     figures["round"] = number
     for stage in registry():
         if manifest := manifests.get((stage.name, number)):
@@ -84,10 +89,11 @@ def run_readme(figures: dict[str, Any]) -> str:
         parts += ["## Held-out accuracy", tables.to_markdown(_accuracies(figures))]
     if figures["paired"]:
         lines = [
-            f"- {pair.replace('_vs_', ' against ')}: {t['gained']} rows gained, {t['lost']} lost, p = {t['p_value']}"
+            f"- {pair.replace('_vs_', ' against ')}: {verdict.points(t)}; {t['gained']} rows gained, {t['lost']} lost, p = {t['p_value']}"
             for pair, t in figures["paired"].items()
         ]
-        parts.append("\n".join(["Paired (McNemar, exact):", *lines]))
+        title = f"Paired, on the test rows ({figures['level']} intervals of Bonett and Price; McNemar's exact test):"
+        parts += [figures["verdict"], "\n".join([title, *lines])]
     if labels := figures["pseudo_labels"]:
         use = "" if figures["ceiling"] else " (measured only, never used)"
         parts.append(
@@ -129,8 +135,9 @@ def _labels(counts: dict[str, int]) -> str:
 
 
 def _by_label(figures: dict[str, Any]) -> list[str]:
-    """Return the paragraphs about the labels, for the last model that was evaluated; nothing for other kinds of task."""
-    name, model = list(figures["models"].items())[-1] if figures["models"] else ("", {})
+    """Return the paragraphs about the labels, for the last model of the method; nothing for other kinds of task."""
+    name = next((name for name in ("evolved", "warm", "base") if name in figures["models"]), "")
+    model = figures["models"].get(name, {})
     if not model.get("labels"):
         return []
     frequent = sorted(model["labels"].items(), key=lambda item: -item[1]["support"])
@@ -197,10 +204,11 @@ def print_result(figures: dict[str, Any]) -> None:
         tables.show(f"{figures['name']}: held-out accuracy", _accuracies(figures), left=["model"])
     if figures["ceiling"]:
         console.print(f"a ceiling, not a result: {_CEILING}")
-    for rival in ("warm", "previous"):
-        if test := (figures["paired"] or {}).get(f"evolved_vs_{rival}"):
-            counts = f"{test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}"
-            console.print(f"evolved against {rival}: {counts}")
+    for rival, test in figures["gain"].items():
+        counts = f"{test['gained']} gained, {test['lost']} lost, p = {test['p_value']:.3g}"
+        console.print(f"evolved against {rival}: {verdict.points(test)}; {counts}")
+    if figures["verdict"]:
+        console.print(figures["verdict"])
     if labels := figures["pseudo_labels"]:
         console.print(
             f"pseudo-labels: {figures['selected']:,} selected ({labels['coverage']:.0%}), {labels['selected_accuracy']:.3f} "

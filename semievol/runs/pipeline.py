@@ -58,8 +58,12 @@ class Pipeline:
         self.config = paths.absolute(run_config)
         self.folder = folder or RunFolder(self.config.storage, self.config.name)
         self._echo = echo
-        self.remarks: list[str] = []  # what is unusual about the input files
+        self.remarks: list[str] = []  # what is unusual about the input files, and what no rows will decide
         files = inputs(self.config, begun=bool(self.folder.records()), notes=self.remarks)
+        if self.config.rounds > 1 and self.config.stop_early and self.config.data.validation is None:
+            self.remarks.append(
+                f"stop_early: all {self.config.rounds} rounds run, as only validation rows may decide (data.validation, such as 0.2)"
+            )
         self._listing: Files = tuple(files["unlabeled"])
         self._checksums = Checksums(self.folder)
         self._fingerprints = Fingerprints(self.config, files)
@@ -77,7 +81,9 @@ class Pipeline:
         """Return the reasons why an expected further round does not run."""
         last, said = self.rounds[-1].number, []
         if rounds.stopped_early(self.rounds, self.config, self._gained()):
-            said.append(f"no round {last + 1} over these rows: the gain of round {last} is within noise (stop_early)")
+            said.append(
+                f"no round {last + 1} over these rows: the gain of round {last} on the validation rows is within noise (stop_early)"
+            )
         if arrived := rounds.new_files(self.rounds, self._listing):
             why = "wait until this round is finished" if self._gained() is None else "hold no new row"
             said.append(f"{len(arrived):,} unlabeled file(s) that have arrived since, {arrived[0].uri} first, {why}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from semievol import trainers
-from semievol.config import RunConfig
+from semievol.config import RunConfig, ServingConfig
 from semievol.errors import UserError
 from semievol.runs import promotion
 from semievol.runs.folder import RunFolder
@@ -34,7 +34,8 @@ def serve_run(run: str, overrides: list[str], echo: Callable[[str], None]) -> No
             f"`semievol key NAME --file keys.txt` and pass --keys keys.txt, or use 127.0.0.1"
         )
     if "evolved" in config.serving.models and not promotion.promoted(folder):
-        _first_promotion(folder, config, echo)
+        overrides = [*overrides, *_first_promotion(folder, config, echo)]
+        config = promotion.open_run(run, overrides)[1]
     for name in config.serving.models:
         if name != "evolved":
             promotion.model_of(folder, config, name)
@@ -88,12 +89,20 @@ def _require(config: RunConfig, cpus: float, echo: Callable[[str], None]) -> Non
             )
 
 
-def _first_promotion(folder: RunFolder, config: RunConfig, echo: Callable[[str], None]) -> None:
+def _first_promotion(folder: RunFolder, config: RunConfig, echo: Callable[[str], None]) -> list[str]:
+    """Promote the newest finished round. If `warm` is better, and no models were asked for, return the override to serve it."""
     rounds = promotion.finished_rounds(folder)
     if not rounds:
         raise UserError(f"no finished round in {folder.uri} to serve as 'evolved'. Finish one with `semievol run`")
-    entry = promotion.promote(folder, config, rounds[-1])
-    echo(f"promoted round {entry.round}: accuracy {entry.accuracy:.3f} on the test rows, base {entry.against:.3f}")
+    try:
+        entry = promotion.promote(folder, config, rounds[-1])
+    except promotion.WarmIsBetter as refused:
+        if config.serving.models != ServingConfig().models:
+            raise
+        echo(f"{refused}. So `warm` is served in place of `evolved`")
+        return ["serving.models=[base,warm]"]
+    echo(f"promoted round {entry.round}: {promotion.told(entry)}")
+    return []
 
 
 def _wait(keeper: Any, endpoint: Any, models: list[str], echo: Callable[[str], None]) -> None:
@@ -120,7 +129,8 @@ def _greeting(config: RunConfig, key_count: int) -> str:
     serving = config.serving
     url = f"http://{serving.host}:{serving.port}"
     key = " -H 'Authorization: Bearer YOUR_KEY'" if key_count else ""
-    path, body = "chat/completions", '{"model": "evolved", "messages": [{"role": "user", "content": "Hello"}]}'
+    path = "chat/completions"
+    body = f'{{"model": "{serving.models[-1]}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     if config.task.names_labels and "evolved" in serving.models:
         path, body = "answer", '{"question": "A text to find the label of"}'
     return (

@@ -23,15 +23,15 @@ def registry() -> tuple[Stage, ...]:
 
 
 def making(model: str) -> Stage:
-    """Return the stage that trains a model: warm or evolved."""
+    """Return the stage that trains a model: warm, control or evolved."""
     return next(stage for stage in registry() if stage.makes == model)
 
 
 def evaluating(model: str) -> Stage:
-    """Return the stage that evaluates a model: base, warm or evolved."""
+    """Return the stage that evaluates a model: base, warm, control or evolved."""
     return next(stage for stage in registry() if stage.evaluates == model)
 
 
 def validating(model: str) -> Stage:
-    """Return the stage that evaluates a model on the validation rows: base or evolved."""
+    """Return the stage that evaluates a model on the validation rows: base, warm or evolved."""
     return next(stage for stage in registry() if stage.validates == model)

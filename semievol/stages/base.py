@@ -105,7 +105,7 @@ class Stage:
         reads_files: whether its output depends on the input files themselves.
         pool: the key under `resources` that says what it asks for, or what finds the key in a config; empty for a single task.
         wanted: whether a run with this config has the stage at all.
-        makes: the name of the model that it trains (warm, evolved); empty if it trains none.
+        makes: the name of the model that it trains (warm, control, evolved); empty if it trains none.
         evaluates: the name of the model whose answers to the test rows it writes.
         validates: the name of the model whose answers to the validation rows it writes.
         figures: what of its metrics the summary of a run shows, and under which names.

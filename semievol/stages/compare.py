@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,44 +15,66 @@ from semievol.config import CONFIDENCES
 from semievol.data import storage
 from semievol.data.oracle import true_answers
 from semievol.method import selection
-from semievol.method.metrics import auroc, mcnemar, risks
+from semievol.method.metrics import auroc, mcnemar, paired_interval, risks
 from semievol.runtime.rows import summarize
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
-from semievol.stages.evaluate import MODELS, scores, scores_by_row
+from semievol.stages.evaluate import scores, scores_by_row
 from semievol.tasks import Task
 
 COVERAGES = np.arange(1, 21) / 20  # of the risk-coverage curve
 _LEVELS = 1 << 16
-_SIGNIFICANT = 0.05  # McNemar's p below which a gain is not noise
+_MODELS = ("base", "warm", "control", "previous", "evolved")  # previous: the evolved model of the round before
 
 Integers = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]  # of a model, from 0 to 1 for each row
 
 
 def run(ctx: StageContext) -> StageResult:
-    rival = "previous" if "evaluate/previous" in ctx.inputs else "warm"
-    pairs = dict.fromkeys([*itertools.combinations(MODELS, 2), (rival, "evolved")])
-    metrics = _compared(ctx, "evaluate", dict.fromkeys([*MODELS, rival]), pairs)
+    pairs = itertools.combinations(_models(ctx, "evaluate"), 2)
+    metrics = _compared(ctx, "evaluate", [(a, b) for a, b in pairs if b == "evolved" or "previous" not in (a, b)])
     metrics["pseudo_labels"] = measure_pseudo_labels(ctx)
-    if "validate/previous" in ctx.inputs:
-        metrics["validation"] = _compared(ctx, "validate", ["previous", "evolved"], [("previous", "evolved")])
-    accuracy, tests = metrics["accuracy"], metrics["paired"]
+    if "validate/evolved" in ctx.inputs:
+        rivals = [model for model in _models(ctx, "validate") if model != "evolved"]
+        metrics["validation"] = _compared(ctx, "validate", [(rival, "evolved") for rival in rivals])
     rows = storage.count_rows(ctx.input("evaluate/evolved"))
-    gain, p_value = accuracy["evolved"] - accuracy[rival], tests[f"evolved_vs_{rival}"]["p_value"]
-    return StageResult(Rows(rows, rows), metrics, f"evolved {gain:+.3f} over {rival}, p = {p_value:.3g}")
+    over = {rival: metrics["paired"].get(f"evolved_vs_{rival}") for rival in ("previous", "warm", "control")}
+    said = [f"{test['gain']:+.3f} over {rival}, p = {test['p_value']:.3g}" for rival, test in over.items() if test]
+    return StageResult(Rows(rows, rows), metrics, f"evolved {'; '.join(said)}")
 
 
-def _compared(ctx: StageContext, what: str, models: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the accuracies of models on the rows that all of them have answered, and the paired tests of some pairs."""
+def _models(ctx: StageContext, what: str) -> list[str]:
+    """Return the models whose answers to the held-out rows are there; the evolved one is last."""
+    return [model for model in _MODELS if f"{what}/{model}" in ctx.inputs]
+
+
+def _compared(ctx: StageContext, what: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return the accuracies of models on the rows that all of them have answered, and the paired tests of these pairs."""
+    models = dict.fromkeys(itertools.chain(*pairs))
     by_row = {model: scores_by_row(ctx.input(f"{what}/{model}"), ctx.task) for model in models}
     ids = sorted(by_row["evolved"])
     assert all(sorted(of) == ids for of in by_row.values()), "the models answered different rows, so none can be paired"
     given = {model: np.array([of[i] for i in ids]) for model, of in by_row.items()}
-    correct = {model: of >= 0.5 for model, of in given.items()}  # McNemar's test wants right or wrong
-    tests = {}
-    for a, b in pairs:
-        only_a, only_b = (int((correct[a] & ~correct[b]).sum()), int((correct[b] & ~correct[a]).sum()))
-        tests[f"{b}_vs_{a}"] = {"gained": only_b, "lost": only_a, "p_value": float(f"{mcnemar(only_a, only_b):.3g}")}
+    level = ctx.config.evaluate.confidence_level
+    tests = {f"{b}_vs_{a}": paired(given[a], given[b], level) for a, b in pairs}
     return {"accuracy": {model: round(float(of.mean()), 4) for model, of in given.items()}, "paired": tests}
+
+
+def paired(a: Scores, b: Scores, level: float) -> dict[str, Any]:
+    """Compare the scores of two models on the same rows: what the second has gained over the first, with its interval."""
+    gained, lost = (int(rows.sum()) for rows in ((b >= 0.5) & (a < 0.5), (a >= 0.5) & (b < 0.5)))  # right or wrong
+    low, high = paired_interval(b - a, level)
+    return {
+        "gained": gained,
+        "lost": lost,
+        "gain": round(float((b - a).mean()), 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "p_value": float(f"{mcnemar(lost, gained):.3g}"),
+    }
+
+
+def better(test: dict[str, Any]) -> bool:
+    """Tell whether a gain is more than noise: its interval is above 0."""
+    return bool(test["interval"][0] > 0)
 
 
 def measure_pseudo_labels(ctx: StageContext) -> dict[str, Any] | None:
@@ -113,30 +135,24 @@ def _count(block: pa.Table, oracle: str, task: Task) -> tuple[dict[str, int], di
 
 
 def gained(metrics: dict[str, Any]) -> bool:
-    """Tell whether a round is better than the one before, beyond noise; round 0, with none before it, is.
+    """Tell whether a round is better than the one before on the validation rows, beyond noise.
 
-    Validation rows decide, or test rows where there are none.
+    Where nothing says that it is not, it is: in round 0, and without validation rows. Test rows are only reported on.
     """
-    metrics = metrics.get("validation", metrics)
-    test = metrics["paired"].get("evolved_vs_previous")
-    if test is None:
-        return True
-    better: bool = metrics["accuracy"]["evolved"] > metrics["accuracy"]["previous"]
-    return better and test["p_value"] < _SIGNIFICANT
+    test = metrics.get("validation", {"paired": {}})["paired"].get("evolved_vs_previous")
+    return test is None or better(test)
 
 
 def _inputs(place: Place) -> dict[str, Key]:
-    previous: dict[str, Key] = {"evaluate/previous": ("evaluate/evolved", place.number - 1)} if place.number else {}
-    if place.number and place.config.data.validation is not None:
-        previous["validate/previous"] = ("validate/evolved", place.number - 1)
-        previous["validate/evolved"] = ("validate/evolved", place.number)
-    return {
-        "ingest": ("ingest", place.rows),  # whose oracle is that of the rows that were selected from
-        "select": ("select", place.number),
-        "evaluate/base": ("evaluate/base", 0),
-        "evaluate/warm": ("evaluate/warm", 0),
-        "evaluate/evolved": ("evaluate/evolved", place.number),
-    } | previous
+    number = place.number
+    rounds = {"base": 0, "warm": 0, "evolved": number} | ({"control": number} if place.config.evaluate.control else {})
+    read: dict[str, Key] = {f"evaluate/{model}": (f"evaluate/{model}", of) for model, of in rounds.items()}
+    if place.config.data.validation is not None:
+        read |= {f"validate/{model}": (f"validate/{model}", rounds[model]) for model in ("warm", "evolved")}
+    earlier = [name for name in read if name.endswith("/evolved")] if number else []
+    read |= {name.replace("evolved", "previous"): (name, number - 1) for name in earlier}
+    # The oracle is that of the rows that were selected from.
+    return {"ingest": ("ingest", place.rows), "select": ("select", number)} | read
 
 
 STAGE = Stage(
@@ -144,8 +160,9 @@ STAGE = Stage(
     run=run,
     inputs=_inputs,
     verify=lambda rows: None,  # it writes nothing but figures
-    after=("validate/evolved",),
-    settings=("task",),
-    figures=lambda metrics: {name: metrics[name] for name in ("paired", "pseudo_labels")},
+    after=("validate/evolved", "evaluate/control"),
+    version=2,
+    settings=("task", "evaluate.confidence_level"),
+    figures=lambda metrics: {name: metrics.get(name) for name in ("paired", "pseudo_labels", "validation")},
     gained=gained,
 )

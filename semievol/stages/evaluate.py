@@ -2,8 +2,8 @@
 
 A committee is one model here: all members answer, and count the same.
 
-Each model has a stage of its own, so that only what has changed is asked again. Where there are validation rows, the models
-that a run decides about answer these too, in stages of their own: test rows are then only reported on.
+Each model has a stage of its own, so that only what has changed is asked again. Test rows are only reported on. Where there are
+validation rows, the models that a run decides about answer these too, in stages of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from semievol.config import Collaborator
+from semievol.config import Collaborator, RunConfig
 from semievol.data import storage
 from semievol.data.tables import PREDICTED
 from semievol.inference.bulk import answer_rows, count_answers, engine_figures
@@ -26,7 +26,7 @@ from semievol.stages.label import ENGINE_SETTINGS, GOLD, request
 from semievol.tasks import Task
 from semievol.trainers.base import trained
 
-MODELS = {"base": None, "warm": "warmup", "evolved": "finetune"}  # and the stage that trains each
+MODELS = {"base": None, "warm": "warmup", "control": "control", "evolved": "finetune"}  # and the stage that trains each
 SPLIT = {"evaluate": "test", "validate": "validation"}
 Texts = Iterable[str | None]
 
@@ -109,9 +109,13 @@ def scores(task: Task, answers: Texts, truths: Texts) -> np.ndarray[Any, np.dtyp
 def _declare(what: str, model: str, **more: Any) -> Stage:
     def inputs(place: Place) -> dict[str, Key]:
         trained_by, retrieve = MODELS[model], f"{what}/retrieve"
-        training = {trained_by: (trained_by, place.number if trained_by == "finetune" else 0)} if trained_by else {}
+        training = {trained_by: (trained_by, 0 if model == "warm" else place.number)} if trained_by else {}
         shown = place.config.evaluate.k or place.config.task.lists_candidates
         return {"ingest": ("ingest", 0)} | training | ({retrieve: (retrieve, 0)} if shown else {})
+
+    def wanted(config: RunConfig) -> bool:
+        asked = what == "evaluate" or config.data.validation is not None
+        return asked and (model != "control" or config.evaluate.control)
 
     return Stage(
         f"{what}/{model}",
@@ -123,7 +127,7 @@ def _declare(what: str, model: str, **more: Any) -> Stage:
         pool="label",
         evaluates=model if what == "evaluate" else "",
         validates=model if what == "validate" else "",
-        wanted=lambda config: what == "evaluate" or config.data.validation is not None,
+        wanted=wanted,
         **more,
     )
 
@@ -136,5 +140,7 @@ VALIDATE_BASE = _declare(
     "validate", "base", after=("evaluate/base", "validate/retrieve"), models=("base", "chat_template"), scope=Scope.ONCE
 )
 WARM = _declare("evaluate", "warm", after=("validate/base",), scope=Scope.ONCE)
+VALIDATE_WARM = _declare("validate", "warm", after=("evaluate/warm",), scope=Scope.ONCE)
 EVOLVED = _declare("evaluate", "evolved", after=("finetune",))
 VALIDATE_EVOLVED = _declare("validate", "evolved", after=("evaluate/evolved",))
+CONTROL = _declare("evaluate", "control", after=("control",))

@@ -21,15 +21,22 @@ def run(ctx: StageContext) -> StageResult:
     config = ctx.config.finetune
     sources = [Source(ctx.input("select"), selected_only=True, soft=config.targets == "soft")]
     if config.include_labeled:
-        sources.append(Source(ctx.input("index") if "index" in ctx.inputs else ctx.input("ingest", "labeled")))
+        sources.append(labeled(ctx))
     result = train(ctx, config, ctx.weights(config.start_from), sources)
     writes = ctx.trainer(ctx.config).writes
     return replace(result, places={f"evolved {what}": path for what, path in writes.items()})
 
 
-def train(ctx: StageContext, config: TrainConfig, base: str, sources: list[Source]) -> StageResult:
-    """Render the rows of the sources, and train on them, from the weights `base`."""
-    rows, metrics = fit(ctx, TrainSpec(base, ctx.out, config, ctx.config.seed, ctx.chat), sources)
+def labeled(ctx: StageContext) -> Source:
+    """Return the labeled rows, as the index has them where prompts list the likeliest labels."""
+    return Source(ctx.input("index") if "index" in ctx.inputs else ctx.input("ingest", "labeled"))
+
+
+def train(
+    ctx: StageContext, config: TrainConfig, base: str, sources: list[Source], *, steps: int | None = None
+) -> StageResult:
+    """Render the rows of the sources, and train on them, from the weights `base`; `steps` of the optimizer where it is given."""
+    rows, metrics = fit(ctx, TrainSpec(base, ctx.out, config, ctx.config.seed, ctx.chat, steps=steps), sources)
     return StageResult(rows, metrics, headline(metrics))
 
 

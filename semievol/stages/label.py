@@ -155,7 +155,7 @@ STAGE = Stage(
     run=run,
     inputs=_inputs,
     verify=_verify,
-    after=("evaluate/warm",),
+    after=("validate/warm",),
     version=2,
     settings=(
         *(*ENGINE_SETTINGS, "seed", "engine.top_logprobs"),

@@ -39,7 +39,7 @@ class Method(Section):
     overrides: list[str] = []
     until: str | None = None
     """Run this stage and the stages that it depends on. Default: the last stage."""
-    report: Literal["base", "warm", "evolved"] = "evolved"
+    report: Literal["base", "warm", "control", "evolved"] = "evolved"
 
 
 class StudyConfig(Section):

@@ -44,7 +44,7 @@ def put(file: Path, content: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def settings(run_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunConfig]:
-    """60 unlabeled rows, 12 labeled and 12 test rows, and a base model that is only a tokenizer."""
+    """60 unlabeled rows, 12 labeled, 12 test and 6 validation rows, and a base model that is only a tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -54,8 +54,14 @@ def settings(run_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tokenizer.chat_template = _TEMPLATE
     tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text("{}")
-    for name, numbers in (("labeled", range(1000, 1012)), ("test", range(2000, 2012)), ("unlabeled/0", range(60))):
-        put(tmp_path / f"{name}.jsonl", rows(numbers))
+    for name, first, count in (
+        ("labeled", 1000, 12),
+        ("test", 2000, 12),
+        ("validation", 3000, 6),
+        ("unlabeled/0", 0, 60),
+    ):
+        put(tmp_path / f"{name}.jsonl", rows(range(first, first + count)))
+    run_config.data.validation = f"{tmp_path}/validation.jsonl"
     run_config.data.labeled = f"{tmp_path}/labeled.jsonl"
     run_config.rounds = 3
     run_config.retrieve.by = "bm25"  # an embedding model takes seconds to start, each time
@@ -78,30 +84,38 @@ def written(folder: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
-def lineage(folder: Path) -> list[str]:
-    return (folder / "finetune" / "model" / "trained").read_text().split()
+def lineage(folder: Path, stage: str = "finetune") -> list[str]:
+    return (folder / stage / "model" / "trained").read_text().split()
 
 
 def test_rounds_over_the_same_rows_and_over_rows_that_arrive(settings: RunConfig, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "run"
     first, said = run(settings)
     # The engine says the same in every round, so nothing is gained, and round 2 does not pay.
-    assert sum("no round 2 over these rows: the gain of round 1 is within noise" in line for line in said) == 1
+    assert (
+        sum(
+            "no round 2 over these rows: the gain of round 1 on the validation rows is within noise" in line
+            for line in said
+        )
+        == 1
+    )
     assert [one["round"] for one in first["rounds"]] == [0, 1]
     assert lineage(folder / "round-0") == ["finetune"]  # from the base
     assert lineage(folder / "round-1") == ["finetune", "finetune"]  # from the evolved model
-    assert sorted(os.listdir(folder / "round-1")) == ["evaluate", "finetune", "label", "select"]
+    assert sorted(os.listdir(folder / "round-1")) == ["evaluate", "finetune", "label", "select", "validate"]
     for number in (0, 1):
         assert set(storage.read_table(f"{folder}/round-{number}/label/rows")["row_id"].to_pylist()) == ids(range(60))
     responses = storage.read_table(f"{folder}/round-1/label/rows")["responses"].to_pylist()
     assert {response["collaborator"] for row in responses for response in row} == {"plain", "first"}
-    paired = json.loads((folder / "round-1/evaluate/compare/manifest.json").read_text())["metrics"]["paired"]
-    assert paired["evolved_vs_previous"] == {"gained": 0, "lost": 0, "p_value": 1.0}
+    compared = json.loads((folder / "round-1/evaluate/compare/manifest.json").read_text())["metrics"]
+    for held_out in (compared, compared["validation"]):
+        test = held_out["paired"]["evolved_vs_previous"]
+        assert (test["gained"], test["lost"], test["gain"], test["p_value"]) == (0, 0, 0.0, 1.0)
 
     before, asked = written(folder / "round-0") | written(folder / "round-1"), len(requests(f"{tmp_path}/requests"))
     again, said = run(settings)
     assert written(folder / "round-0") | written(folder / "round-1") == before
-    assert sum("done before" in line for line in said) == 11 + 5
+    assert sum("done before" in line for line in said) == 14 + 6
     assert len(requests(f"{tmp_path}/requests")) == asked and again["rounds"] == first["rounds"]
 
     # 50 new rows arrive in two files, among rows that are known; the first file is gone.
@@ -172,8 +186,8 @@ def test_select_again(settings: RunConfig, tmp_path: Path, capsys: pytest.Captur
     assert states["finetune"] == states["evaluate/evolved"] == states["evaluate/compare"] == "to do"
 
 
-def test_validation_rows_are_carved_answered_and_decide(settings: RunConfig, tmp_path: Path) -> None:
-    settings.rounds, settings.stop_early = 2, False
+def test_validation_rows_are_carved_answered_and_decide_beside_a_control(settings: RunConfig, tmp_path: Path) -> None:
+    settings.rounds, settings.stop_early, settings.evaluate.control = 2, False, True
     settings.data.validation = 0.25
     settings.label.collaborators = settings.label.collaborators[:1]
     figures, said = run(settings)
@@ -181,12 +195,25 @@ def test_validation_rows_are_carved_answered_and_decide(settings: RunConfig, tmp
     assert any("9 labeled, 60 unlabeled, 12 test, 3 validation" in line for line in said)
     held_out = set(storage.read_table(f"{folder}/round-0/ingest/validation")["row_id"].to_pylist())
     assert len(held_out) == 3 and held_out < ids(range(1000, 1012))
-    for stage in ("round-0/validate/base", "round-0/validate/evolved", "round-1/validate/evolved"):
-        assert set(storage.read_table(f"{folder}/{stage}/rows")["row_id"].to_pylist()) == held_out
+    for stage in ("0/validate/base", "0/validate/warm", "0/validate/evolved", "1/validate/evolved"):
+        assert set(storage.read_table(f"{folder}/round-{stage}/rows")["row_id"].to_pylist()) == held_out
     metrics = json.loads((folder / "round-1/evaluate/compare/manifest.json").read_text())["metrics"]
-    assert metrics["validation"]["paired"] == {"evolved_vs_previous": {"gained": 0, "lost": 0, "p_value": 1.0}}
-    assert "validation" not in json.loads((folder / "round-0/evaluate/compare/manifest.json").read_text())["metrics"]
-    assert {step["stage"] for step in figures["stages"]} >= {"validate/base", "validate/evolved"}
+    assert set(metrics["validation"]["paired"]) == {"evolved_vs_previous", "evolved_vs_warm"}
+    assert figures["serve"] == "evolved" and "Serve `evolved`" in figures["verdict"]
+    assert {step["stage"] for step in figures["stages"]} >= {"validate/base", "validate/warm", "validate/evolved"}
+    # The control goes the way of the evolved model, on the labeled rows alone and for as many steps.
+    for number in (0, 1):
+        evolved, control = (
+            json.loads((folder / f"round-{number}/{stage}/manifest.json").read_text())
+            for stage in ("finetune", "control")
+        )
+        assert control["rows"]["out"] == 9 < evolved["rows"]["out"]
+        assert control["metrics"]["steps"] == evolved["metrics"]["steps"] == evolved["rows"]["out"]
+        assert lineage(folder / f"round-{number}", "control") == ["control"] * (number + 1)
+        assert set(storage.read_table(f"{folder}/round-{number}/control/rows")["row_id"].to_pylist()) < ids(
+            range(1000, 1012)
+        )
+    assert "evolved_vs_control" in metrics["paired"] and "SFT of as many steps" in figures["verdict"]
     opened = promotion.open_run(str(folder))
     assert verify.verify(*opened, said.append).problems == []
     assert promotion.promote(*opened, 1).accuracy == metrics["validation"]["accuracy"]["evolved"]

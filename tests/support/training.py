@@ -1,5 +1,6 @@
 """A training that trains nothing. The real one runs in tests/e2e and tests/chaos."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,7 +8,7 @@ from typing import Any, ClassVar
 import pyarrow.parquet as pq
 
 from semievol.config import RunConfig
-from semievol.trainers.base import MODEL, TrainSpec
+from semievol.trainers.base import METRICS, MODEL, TrainSpec
 
 
 class CopyTrainer:
@@ -24,7 +25,9 @@ class CopyTrainer:
         shutil.copytree(spec.base, f"{spec.out}/{MODEL}")
         with Path(spec.out, MODEL, "trained").open("a") as lineage:
             lineage.write(f"{stage}\n")
-        return {"steps": row_count, "loss": 0.5}
+        metrics = {"steps": spec.steps or row_count, "loss": 0.5}
+        Path(spec.out, METRICS).write_text(json.dumps(metrics))
+        return metrics
 
 
 class MemberTrainer(CopyTrainer):

@@ -148,7 +148,7 @@ def finish(project: Path, number: int, paired: dict[str, Any]) -> None:
     """As if a round had been run: what `plan` needs of it."""
     (project / "runs" / "x").mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(config.load(f"{project}/c.yaml", ["rounds=2"]), lambda _: None)
-    metrics = {"paired": paired, "accuracy": {"evolved": 0.5, "previous": 0.5}}
+    metrics = {"validation": {"paired": paired}}
     for (stage, at), fingerprint in pipeline.folder.fingerprints.items():
         if at == number:
             pipeline.folder.commit((stage, at), fingerprint, StageResult(Rows(1, 1), metrics, ""), 0.0)
@@ -167,7 +167,7 @@ def test_plan_shows_the_rounds_that_there_will_be(project: Path, capsys: pytest.
     steps, out = planned(project, capsys, "rounds=2")
     assert {number for number, _ in steps} == {0, 1} and "1 unlabeled file(s) that have arrived since" in out
     assert "1.csv first, wait until this round is finished" in out
-    finish(project, 1, {"evolved_vs_previous": {"p_value": 0.5}})
+    finish(project, 1, {"evolved_vs_previous": {"interval": [-0.1, 0.2]}})
     (project / "unlabeled" / "0.csv").unlink()  # of a finished round
     steps, out = planned(project, capsys, "rounds=2")
     assert [stage for number, stage in steps if number == 2] == ["ingest", "retrieve", *(s for n, s in steps if n == 1)]

@@ -359,6 +359,8 @@ def test_what_the_api_does_not_read_is_refused(path: Path, setting: str) -> None
     )
     with pytest.raises(UserError, match=f"{setting.split('=')[0]}: trainer.kind: openai does not read it; leave it at"):
         config.load(str(path), [*api, setting])
+    with pytest.raises(UserError, match=r"evaluate\.control: needs trainer\.kind: deepspeed"):
+        config.load(str(path), [*api, "evaluate.control=true"])
 
 
 def test_what_goes_to_a_library_goes_there_as_it_is(path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from semievol.method.metrics import auroc, mcnemar, risks, wilson_interval
+from semievol.method.metrics import auroc, mcnemar, paired_interval, risks, wilson_interval
 
 
 def test_wilson_against_published_values() -> None:
@@ -31,6 +31,18 @@ def test_mcnemar_is_the_exact_binomial() -> None:
     assert mcnemar(9, 1) == mcnemar(1, 9)
     assert 0 <= mcnemar(10_000, 11_000) < 1e-9
     assert math.isfinite(mcnemar(0, 5000))
+
+
+def test_the_interval_of_a_paired_difference_is_the_published_one() -> None:
+    # Cavo et al. (2012), the example of Fagerland, Lydersen and Laake (2017), chapter 8: Bonett and Price, 95 %.
+    won, lost, same = 6, 16, 139
+    differences = np.repeat([1.0, -1.0, 0.0], [won, lost, same])
+    assert paired_interval(differences, 0.95) == pytest.approx((-0.1195, -0.0032), abs=5e-5)
+    low, high = paired_interval(differences, 0.99)
+    assert low < -0.1195 and high > 0
+    assert paired_interval(np.zeros(0), 0.95) == (-1.0, 1.0)  # nothing is known
+    low, high = paired_interval(np.ones(3), 0.95)
+    assert low < 0 < high == 1.0  # three rows of three are not enough
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 6])

@@ -17,8 +17,14 @@ DATA = {
 }
 INGEST = Manifest("ingest", "f", Rows(8, 5, 1, 2), DATA, headline="5 test", places={"quarantined rows": "quarantine"})
 MODEL = {"accuracy": 0.5, "interval": [0.4, 0.6], "correct": 3, "unparsable": 0.01}
+
+
+def paired(gain: float, low: float, high: float, p_value: float = 0.0000012) -> dict[str, Any]:
+    return {"gained": 3, "lost": 1, "gain": gain, "interval": [low, high], "p_value": p_value}
+
+
 COMPARED = {
-    "paired": {"evolved_vs_warm": {"gained": 3, "lost": 1, "p_value": 0.0000012}},
+    "paired": {"evolved_vs_warm": paired(0.049, 0.021, 0.077)},
     "pseudo_labels": {"accuracy": 0.7, "selected_accuracy": 0.9, "coverage": 0.5},
 }
 FOLDER = RunFolder("/runs", "x")
@@ -52,7 +58,8 @@ def test_a_finished_run_reports_everything() -> None:
     figures = summary(finished())
     readme = report.run_readme(figures)
     assert "| evolved | 0.500 | 0.400 to 0.600 | 1.0 % |" in readme
-    assert "evolved against warm: 3 rows gained, 1 lost, p = 1.2e-06" in readme
+    assert "evolved against warm: +4.9 points (2.1 to 7.7); 3 rows gained, 1 lost, p = 1.2e-06" in readme
+    assert "The evolved model is better than the warm model: +4.9 points (2.1 to 7.7)." in readme
     assert "0.900 of the selected" in readme
     assert set(figures["places"]) == {"run", "evolved model", "evolved adapter", "pseudo-labels", "quarantined rows"}
     assert figures["places"]["evolved model"] == "/runs/x/round-0/finetune/model"
@@ -72,6 +79,70 @@ def test_it_says_what_each_voter_was_worth(capsys: pytest.CaptureFixture[str]) -
     assert "what each voter was worth" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("over_control", "sentence"),
+    [
+        (paired(0.049, 0.021, 0.077), "better than SFT of as many steps: +4.9 points (2.1 to 7.7)."),
+        (paired(0.003, -0.01, 0.016), "not better than SFT of as many steps beyond noise: +0.3 points (-1.0 to 1.6)."),
+        (paired(-0.03, -0.05, -0.01), "worse than SFT of as many steps: -3.0 points (-5.0 to -1.0)."),
+    ],
+)
+def test_with_a_control_the_verdict_is_about_the_gain_that_is_left(
+    over_control: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = finished()
+    both = {"evolved_vs_warm": paired(0.06, 0.03, 0.09), "evolved_vs_control": over_control}
+    stages["evaluate/control", 0] = replace(INGEST, metrics=MODEL | {"accuracy": 0.45})
+    stages["evaluate/compare", 0] = replace(INGEST, metrics=COMPARED | {"paired": both})
+    figures = summary(stages)
+    assert figures["verdict"].startswith(
+        f"The evolved model is {sentence} Over the warm model it has +6.0 points (3.0 to 9.0)."
+    )
+    assert figures["gain"] == {"warm": both["evolved_vs_warm"], "control": over_control}
+    assert figures["models"]["control"]["accuracy"] == 0.45
+    report.print_result(figures)
+    for text in (report.run_readme(figures), capsys.readouterr().out):
+        assert sentence in text and "evolved against control: " in text and "evaluate.control" not in text
+    assert "| control | 0.450 |" in report.run_readme(figures)
+
+
+@pytest.mark.parametrize(
+    ("warm", "evolved", "serve", "sentence"),
+    [
+        ({"accuracy": 0.8}, 0.75, "warm", "Serve `warm`: on the validation rows it has 0.800, and `evolved` 0.750."),
+        (
+            {"accuracy": 0.8},
+            0.795,
+            "evolved",
+            "Serve `evolved`: on the validation rows it has 0.795, and `warm` 0.800.",
+        ),
+        # Of a committee the best member can be served, and not the whole.
+        ({"accuracy": 0.8, "members": {"warm-0": 0.9, "warm-1": 0.7}}, 0.75, "evolved", "has 0.750, and `warm` 0.700."),
+    ],
+)
+def test_validation_rows_say_which_model_to_serve(
+    warm: dict[str, Any], evolved: float, serve: str, sentence: str
+) -> None:
+    stages = finished()
+    stages["warmup", 0] = replace(INGEST, metrics={"best": 1}, places={})
+    stages["validate/warm", 0] = replace(INGEST, metrics=warm)
+    stages["validate/evolved", 0] = replace(INGEST, metrics={"accuracy": 0.1})
+    stages["validate/evolved", 1] = replace(INGEST, metrics={"accuracy": evolved})
+    figures = summary(stages)
+    assert figures["serve"] == serve and sentence in figures["verdict"]
+    assert "data.validation" not in figures["verdict"] and sentence in report.run_readme(figures)
+
+
+def test_without_validation_rows_and_control_the_verdict_says_what_would_tell() -> None:
+    figures = summary(finished())
+    assert figures["serve"] is None and "`data.validation: 0.2` holds some back" in figures["verdict"]
+    assert "`evaluate.control: true` would tell" in figures["verdict"]
+    several = summary(finished(), run_config(warmup={"members": 4}))
+    assert several["verdict"].startswith("The evolved model is better than the warm committee: ")
+    stopped = summary({("ingest", 0): INGEST})
+    assert (stopped["verdict"], stopped["gain"], stopped["serve"]) == ("", {}, None)
+
+
 def test_a_ceiling_says_that_it_is_no_result() -> None:
     config = run_config(select=SelectConfig(ceiling=True))
     figures = summary({("ingest", 0): INGEST}, config)
@@ -82,7 +153,8 @@ def test_of_several_rounds_the_last_one_stands_for_the_run(capsys: pytest.Captur
     stages = finished()
     better = {
         "paired": {
-            name: {"gained": 2, "lost": 0, "p_value": 0.5} for name in ("evolved_vs_warm", "evolved_vs_previous")
+            "evolved_vs_warm": paired(0.1, 0.05, 0.15),
+            "evolved_vs_previous": paired(0.01, -0.02, 0.04, 0.5),
         }
     }
     splits = {"unlabeled": {"kept": 50, "quarantined": 0, "duplicate": 9, "leak": 1}}
@@ -109,11 +181,18 @@ def test_of_several_rounds_the_last_one_stands_for_the_run(capsys: pytest.Captur
         "| select, round 2 |",
     ):
         assert line in readme
-    assert "unlabeled: torn, round 1: 4" in readme and "evolved against previous: 2 rows gained" in readme
+    assert (
+        "unlabeled: torn, round 1: 4" in readme
+        and "evolved against previous: +1.0 points (-2.0 to 4.0); 3 rows" in readme
+    )
     assert "| evolved |" not in readme
     report.print_result(figures)
     printed = capsys.readouterr().out
-    assert "round-1" in printed and "evolved against previous: 2 gained, 0 lost, p = 0.5" in printed
+    assert (
+        "round-1" in printed
+        and "evolved against previous: +1.0 points (-2.0 to 4.0); 3 gained, 1 lost, p = 0.5" in printed
+    )
+    assert "The evolved model is better than the warm model: +10.0 points (5.0 to 15.0)." in printed
 
 
 def test_labels_are_reported_one_by_one_the_most_frequent_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:

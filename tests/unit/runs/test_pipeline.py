@@ -81,6 +81,23 @@ def test_a_setting_runs_again_what_depends_on_it(
     assert ran[: len(first) or 1] == first
 
 
+def test_rounds_that_no_rows_may_stop_are_said_before_they_run(file: str) -> None:
+    def remarks(*overrides: str) -> str:
+        return " ".join(Pipeline(config.load(file, list(overrides)), lambda _: None).remarks)
+
+    assert "stop_early: all 3 rounds run, as only validation rows may decide" in remarks("rounds=3")
+    for decided in (["rounds=1"], ["rounds=3", "stop_early=false"], ["rounds=3", "data.validation=0.2"]):
+        assert "stop_early" not in remarks(*decided)
+
+
+def test_a_control_runs_nothing_else_again(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = idle_stages(monkeypatch)
+    run(file)
+    ran.clear()
+    run(file, "evaluate.control=true")
+    assert ran == ["control", "evaluate/control", "evaluate/compare"]
+
+
 def test_the_same_bytes_uploaded_again_run_nothing_again(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = idle_stages(monkeypatch)
     config_of_run, reads = config.load(file, []), []

@@ -29,7 +29,8 @@ def test_a_later_round_starts_from_the_evolved_model_of_the_one_before() -> None
     wanted = [stage for stage in registry() if stage.wanted(run_config())]  # without validation rows, and evaluate.k: 0
     assert steps[0] == [stage.name for stage in wanted]
     assert {stage.name for stage in registry() if stage not in wanted} == {
-        *("evaluate/retrieve", "validate/retrieve", "validate/base", "validate/evolved", "combine")
+        *("evaluate/retrieve", "validate/retrieve", "validate/base", "validate/warm", "validate/evolved"),
+        *("control", "evaluate/control", "combine"),
     }
     later = [stage.name for stage in wanted if stage.scope is Scope.ROUND]
     assert steps[1] == steps[3] == later
@@ -71,13 +72,30 @@ def test_validation_rows_are_answered_by_the_models_that_a_run_decides_about() -
     assert found["validate/retrieve", 0] == {"ingest": ("ingest", 0), "index": ("index", 0)}
     assert found["validate/base", 0] == {"ingest": ("ingest", 0), "validate/retrieve": ("validate/retrieve", 0)}
     assert found["validate/evolved", 1]["finetune"] == ("finetune", 1)
-    assert ("validate/base", 1) not in found and ("validate/warm", 0) not in found
+    assert found["validate/warm", 0]["warmup"] == ("warmup", 0)
+    assert ("validate/base", 1) not in found and ("validate/warm", 1) not in found
     compared = found["evaluate/compare", 1]
+    assert compared["validate/warm"] == ("validate/warm", 0)
     assert compared["validate/previous"] == ("validate/evolved", 0)
     assert compared["validate/evolved"] == ("validate/evolved", 1)
     order = list(found)
     assert order.index(("validate/base", 0)) == order.index(("evaluate/base", 0)) + 1  # with the same engine
+    assert order.index(("validate/warm", 0)) == order.index(("evaluate/warm", 0)) + 1
     assert order.index(("validate/evolved", 1)) == order.index(("evaluate/evolved", 1)) + 1
+
+
+def test_a_control_is_trained_and_evaluated_in_each_round_from_the_control_before() -> None:
+    config = run_config(evaluate={"control": True})
+    found = inputs([Round(0, (A,)), Round(1)], config)
+    assert found["control", 0] == {"ingest": ("ingest", 0), "warmup": ("warmup", 0), "finetune": ("finetune", 0)}
+    assert found["control", 1] == {"ingest": ("ingest", 0), "warmup": ("control", 0), "finetune": ("finetune", 1)}
+    for number in (0, 1):
+        assert found["evaluate/control", number] == {"ingest": ("ingest", 0), "control": ("control", number)}
+        assert found["evaluate/compare", number]["evaluate/control"] == ("evaluate/control", number)
+    without = inputs([Round(0, (A,)), Round(1)])
+    assert {key: read for key, read in found.items() if key in without and key[0] != "evaluate/compare"} == {
+        key: read for key, read in without.items() if key[0] != "evaluate/compare"
+    }
 
 
 def test_a_collaborator_with_the_weights_of_a_round_takes_part_after_it() -> None:

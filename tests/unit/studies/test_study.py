@@ -72,7 +72,11 @@ def test_a_study_is_methods_times_seeds_and_its_overrides_go_where_they_belong(f
     [
         ("seeds:", "sedes:", "unknown key 'sedes'; did you mean 'seeds'"),
         ("report: warm", "reprot: warm", "methods.sft.reprot.*did you mean 'methods.sft.report'"),
-        ("report: warm", "report: tepid", "methods.sft.report: must be one of base, warm, evolved, is 'tepid'"),
+        (
+            "report: warm",
+            "report: tepid",
+            "methods.sft.report: must be one of base, warm, control, evolved, is 'tepid'",
+        ),
         (
             "report: warm",
             "report: evolved",
@@ -133,6 +137,16 @@ def test_equal_stages_run_once_and_only_what_is_needed(file: Path, tmp_path: Pat
     study.run(study.load(str(file)), lines.append)  # another seed shares what draws nothing
     assert not {"ingest", "index", "retrieve", "evaluate/base"} & set(asked)
     assert asked[:2] == ["warmup", "evaluate/warm"]
+
+
+def test_sft_of_as_many_steps_is_a_method_that_shares_the_training_whose_steps_it_takes(
+    file: Path, asked: list[str]
+) -> None:
+    settings = "overrides: [evaluate.control=true, select.theta=0.2], until: evaluate/control, report: control"
+    file.write_text(file.read_text().replace("  oracle: {", f"  sft_long: {{{settings}}}\n  oracle: {{"))
+    found = study.run(study.load(str(file), ["seeds=[3]"]), lambda _: None)
+    assert asked.count("finetune") == 2 and asked.index("control") == asked.index("evaluate/control") - 1
+    assert found["methods"]["sft_long"]["steps"] == 9
 
 
 def test_another_study_may_share_the_stages(file: Path, tmp_path: Path, asked: list[str]) -> None:
