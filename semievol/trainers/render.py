@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from semievol.data import storage
+from semievol.data import models, storage
 from semievol.data.tables import ROW_COLUMNS, TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings
@@ -128,8 +128,7 @@ def _messages(
 @cache
 def _template(model: str, chat: ChatSettings) -> ChatTemplate:
     """Return the chat template of a model, loaded once in each process."""
-    tokenizer = load_tokenizer(storage.local_copy(model) if "://" in model else model)
-    return ChatTemplate(tokenizer, chat.template, chat.thinking)
+    return ChatTemplate(load_tokenizer(models.local(model)), chat.template, chat.thinking)
 
 
 def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:
