@@ -14,12 +14,12 @@ from semievol.demo.phrases import QUEUES, ticket, zipf
 Row = dict[str, Any]
 
 SHARES = {
-    "Finance": 0.22,
-    "Logistics": 0.19,
+    "Payment": 0.22,
+    "Delivery": 0.19,
     "Software": 0.16,
     "Returns": 0.13,
     "Hardware": 0.11,
-    "Identity": 0.09,
+    "Access": 0.09,
     "Sales": 0.06,
     "Legal": 0.04,
 }

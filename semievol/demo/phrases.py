@@ -8,13 +8,13 @@ A ticket asks about one matter, and may mention others that are settled, or can 
 from random import Random
 
 _POOLS = {
-    "Finance": """
+    "Payment": """
         invoice|double charge|direct debit|credit card payment|bank transfer|tax number|discount code|monthly fee
         |receipt|account statement|late fee|currency conversion|purchase order|annual price|voucher|cost centre
         |payment reminder|credit note|budget limit|overdraft|sales tax|price quote|billing address|cheque
         |instalment plan|dunning letter|exchange rate|expense report|deposit|ledger entry|surcharge|bank mandate
         |gift balance|audit copy|tariff|rebate|interest charge|wire reference|fiscal year|remittance slip""",
-    "Logistics": """
+    "Delivery": """
         parcel|delivery date|tracking link|courier|customs form|pallet|drop-off point|shipping label|missing box
         |warehouse pickup|driver|express shipment|delivery window|wrong street|parcel locker|freight cost
         |lost package|import duty|doorbell note|loading ramp|dispatch notice|postcode|container|signature on arrival
@@ -28,7 +28,7 @@ _POOLS = {
         |proof of purchase|loose stitching|damage photo|recall notice|bent frame|cancelled order|guarantee card
         |reclamation|worn sole|second-hand piece|mismatch with the picture|crooked zip|expired product
         |trade-in offer|leaking bottle""",
-    "Identity": """
+    "Access": """
         password|login page|locked profile|two-factor code|email change|user role|single sign-on|security question
         |suspicious access|guest user|access token|username|permission group|recovery link|deleted member
         |fingerprint sign-in|admin right|session timeout|phishing mail|privacy setting|captcha|team invitation
