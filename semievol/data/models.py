@@ -36,8 +36,8 @@ def local(model: str) -> str:
     if found.suffix != ".gguf":
         return str(found)
     target = _converted(model, found)
-    if not target.exists():
-        log.warning("%s: %s", model, conversion(model))
+    if note := conversion(model):
+        log.warning("%s: %s", model, note)
         _convert(found, target)
     return str(target)
 

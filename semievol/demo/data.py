@@ -29,7 +29,7 @@ SHARD_ROWS = 300
 
 
 def write_dataset(
-    folder: Path, *, seed: int, labeled: int = 80, unlabeled: int = 500, test: int = 300
+    folder: Path, *, seed: int, labeled: int = 80, unlabeled: int = 400, test: int = 300
 ) -> dict[str, int]:
     """Write labeled.jsonl, unlabeled/part-*.jsonl and test.jsonl; return the row counts of each kind.
 
