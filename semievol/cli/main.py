@@ -67,13 +67,13 @@ def run(
 
 @app.command()
 def demo(
-    folder: Annotated[str, typer.Option(help="Where data, model and run go.")] = "runs/demo",
-    seed: Annotated[int, typer.Option(help="Changes the data, the model and the sampling.")] = 0,
+    folder: Annotated[str, typer.Option(help="Where data and run go.")] = "runs/demo",
+    seed: Annotated[int, typer.Option(help="Changes the data, the training and the sampling.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run everything, offline and from nothing: make a data set, build a small base model, evolve it.
+    """Run everything, offline and from nothing: make a data set and evolve a small model on it, SmolLM2-135M.
 
-    Takes under ten minutes on two cores. The data are synthetic support-desk tickets, the stack is the real one.
+    Takes about ten minutes on two cores. The data are synthetic support-desk tickets; model and stack are real.
     """
     from semievol.demo.run import prepare
 

@@ -47,7 +47,7 @@ class Collaborator(Section):
     kind: Literal["model", "neighbors", "probe"] = "model"
     model: str = "warm"
     """Whose weights: `warm` (after round 0 the last evolved model), `base`, `round-N` (takes part in the rounds after N
-    only), or a folder, URI or Hugging Face id. With an endpoint, the model's name there."""
+    only), or a folder, URI, Hugging Face id or `package:NAME`. With an endpoint, the model's name there."""
     endpoint: BaseURL | None = None
     """The base URL of an OpenAI-compatible API, such as http://host:8000/v1."""
     k: NonNegativeInt = 3

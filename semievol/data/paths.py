@@ -8,6 +8,7 @@ from typing import Any
 
 from semievol.config import RunConfig
 from semievol.data import storage
+from semievol.data.models import is_packaged
 
 
 def absolute(config: RunConfig) -> RunConfig:
@@ -41,6 +42,12 @@ def models(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
     yield "embedding.model", config.embedding, "model"
 
 
+def packaged(config: RunConfig) -> dict[str, str]:
+    """Return the models inside Python packages, by key."""
+    found = {key: getattr(owner, name) for key, owner, name in models(config)}
+    return {key: model for key, model in found.items() if is_packaged(model)}
+
+
 def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
     yield "storage", config, "storage"
     for name in ("labeled", "unlabeled", "test", "validation"):
@@ -56,6 +63,6 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, Any, str]]:
 
 def is_path(model: str) -> bool:
     """Tell whether a model is a local path, not a URI, a packaged model or a Hugging Face id (`organisation/name`)."""
-    if "://" in model or model.startswith("package:"):
+    if "://" in model or is_packaged(model):
         return False
     return not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) or storage.exists(model)

@@ -1,8 +1,7 @@
-"""Write the demo's data: synthetic support tickets to route to one of six queues.
+"""Write the demo's data: synthetic support tickets, each with the queue that should handle it.
 
-About a hundred labeled tickets show the common terms of each queue. The many unlabeled ones also have rare terms, often
-next to a common one of the same queue, so self-training can learn them. The labeled part is balanced; the others are not.
-Duplicates, rows that are in test too, and malformed rows give ingest something to report.
+The labeled tickets are a sample of all of them, so a rare queue has a few. Duplicates, rows that are in test too, and
+malformed rows give ingest something to report.
 """
 
 import json
@@ -14,31 +13,36 @@ from semievol.demo.phrases import QUEUES, ticket, zipf
 
 Row = dict[str, Any]
 
-ASK = "Which queue should handle this ticket?"
-OPTIONS = list(QUEUES)
-SKEW = (0.30, 0.22, 0.17, 0.13, 0.10, 0.08)
-DISTRACTOR_SHARE = 0.25
+SHARES = {
+    "Payment": 0.22,
+    "Delivery": 0.19,
+    "Software": 0.16,
+    "Returns": 0.13,
+    "Hardware": 0.11,
+    "Access": 0.09,
+    "Sales": 0.06,
+    "Legal": 0.04,
+}
+SETTLED = {0: 0.3, 1: 0.45, 2: 0.25}  # other matters in a ticket, and how often
 DUPLICATE_SHARE = 0.02
 SHARD_ROWS = 300
 
 
 def write_dataset(
-    folder: Path, *, seed: int, labeled: int = 120, unlabeled: int = 1200, test: int = 500
+    folder: Path, *, seed: int, labeled: int = 80, unlabeled: int = 400, test: int = 300
 ) -> dict[str, int]:
     """Write labeled.jsonl, unlabeled/part-*.jsonl and test.jsonl; return the row counts of each kind.
 
-    Unlabeled rows keep their true letter in `oracle`, which only measures pseudo-labels; nothing may learn from it.
+    Unlabeled rows keep their true queue in `oracle`, which only measures pseudo-labels; nothing may learn from it.
     """
     rng = Random(f"tickets-{seed}")
-    skew = rng.sample(SKEW, len(SKEW))
-    queues = range(len(OPTIONS))
-    labeled_rows = [_row(rng, at % len(OPTIONS)) for at in range(labeled)]
-    unlabeled_rows = [_row(rng, rng.choices(queues, skew)[0]) for _ in range(unlabeled)]
-    test_rows = [_row(rng, rng.choices(queues, skew)[0]) for _ in range(test)]
+    # Each queue is in the labeled rows, or there would be a label that nothing can learn.
+    labeled_rows = [_row(rng, queue) for queue in SHARES] + [_row(rng) for _ in range(labeled - len(SHARES))]
+    unlabeled_rows = [_row(rng) for _ in range(unlabeled)]
+    test_rows = [_row(rng) for _ in range(test)]
     unlabeled_rows += rng.sample(unlabeled_rows, round(unlabeled * DUPLICATE_SHARE)) + rng.sample(test_rows, 2)
-    broken_labeled, broken_unlabeled = _broken(rng)
-    labeled_rows += broken_labeled
-    unlabeled_rows = [_hide_answer(row) for row in unlabeled_rows] + broken_unlabeled
+    labeled_rows.append(_row(rng) | {"queue": ""})
+    unlabeled_rows = [_hide_answer(row) for row in unlabeled_rows] + [_hide_answer(_row(rng)) | {"ticket": " "}]
     rng.shuffle(labeled_rows)
     rng.shuffle(unlabeled_rows)
 
@@ -49,27 +53,18 @@ def write_dataset(
     return {"labeled": len(labeled_rows), "unlabeled": len(unlabeled_rows), "test": len(test_rows)}
 
 
-def _row(rng: Random, queue: int) -> Row:
-    """Return a ticket of one queue; some also mention a settled matter of another queue."""
-    opened = zipf(rng, QUEUES[OPTIONS[queue]], rng.choices((1, 2, 3), (0.15, 0.35, 0.5))[0])
-    settled = []
-    if rng.random() < DISTRACTOR_SHARE:
-        other = rng.choice([name for name in OPTIONS if name != OPTIONS[queue]])
-        settled = zipf(rng, QUEUES[other], 1)
-    text = ticket(rng, opened=opened, settled=settled)
-    return {"question": f"{text}\n{ASK}", "options": OPTIONS, "answer": "ABCDEF"[queue]}
-
-
-def _broken(rng: Random) -> tuple[list[Row], list[Row]]:
-    """Return malformed labeled and unlabeled rows: a letter without an option, no question, no options."""
-    outside = _row(rng, 0) | {"answer": "Z"}
-    no_question = _hide_answer(_row(rng, 1))
-    del no_question["question"]
-    return [outside], [no_question, _hide_answer(_row(rng, 2)) | {"options": []}]
+def _row(rng: Random, queue: str | None = None) -> Row:
+    """Return a ticket of a queue, or of one drawn by the shares, that may also mention matters of other queues."""
+    queue = queue or rng.choices(list(SHARES), list(SHARES.values()))[0]
+    [opened] = zipf(rng, QUEUES[queue], 1)
+    count = rng.choices(list(SETTLED), list(SETTLED.values()))[0]
+    others = rng.sample([name for name in SHARES if name != queue], count)
+    settled = [term for other in others for term in zipf(rng, QUEUES[other], 1)]
+    return {"ticket": ticket(rng, opened=opened, settled=settled), "queue": queue}
 
 
 def _hide_answer(row: Row) -> Row:
-    return {("oracle" if key == "answer" else key): value for key, value in row.items()}
+    return {("oracle" if key == "queue" else key): value for key, value in row.items()}
 
 
 def _write_jsonl(path: Path, rows: list[Row]) -> None:

@@ -1,20 +1,20 @@
 """The language of the demo's support desk: the terms and phrases of tickets.
 
-The data set and the base model's pretraining text use these pools. A queue's terms are in order of their frequency
-(draws follow Zipf's law), so a hundred labeled tickets show the common ones and few of the rare ones. No queue's name
-is one of its terms, so a model cannot read the routing off the options; it has to learn it.
+A queue's terms are in order of their frequency (draws follow Zipf's law), so a few labeled tickets show the common ones and
+few of the rare ones. Many terms share words with those of another queue: a gift card, a card reader, an employee card.
+A ticket asks about one matter, and may mention others that are settled, or can wait.
 """
 
 from random import Random
 
 _POOLS = {
-    "Finance": """
+    "Payment": """
         invoice|double charge|direct debit|credit card payment|bank transfer|tax number|discount code|monthly fee
         |receipt|account statement|late fee|currency conversion|purchase order|annual price|voucher|cost centre
         |payment reminder|credit note|budget limit|overdraft|sales tax|price quote|billing address|cheque
         |instalment plan|dunning letter|exchange rate|expense report|deposit|ledger entry|surcharge|bank mandate
         |gift balance|audit copy|tariff|rebate|interest charge|wire reference|fiscal year|remittance slip""",
-    "Logistics": """
+    "Delivery": """
         parcel|delivery date|tracking link|courier|customs form|pallet|drop-off point|shipping label|missing box
         |warehouse pickup|driver|express shipment|delivery window|wrong street|parcel locker|freight cost
         |lost package|import duty|doorbell note|loading ramp|dispatch notice|postcode|container|signature on arrival
@@ -28,7 +28,7 @@ _POOLS = {
         |proof of purchase|loose stitching|damage photo|recall notice|bent frame|cancelled order|guarantee card
         |reclamation|worn sole|second-hand piece|mismatch with the picture|crooked zip|expired product
         |trade-in offer|leaking bottle""",
-    "Identity": """
+    "Access": """
         password|login page|locked profile|two-factor code|email change|user role|single sign-on|security question
         |suspicious access|guest user|access token|username|permission group|recovery link|deleted member
         |fingerprint sign-in|admin right|session timeout|phishing mail|privacy setting|captcha|team invitation
@@ -47,9 +47,18 @@ _POOLS = {
         |api call|notification sound|language setting|macro|version number|database query|chart view|freeze on save
         |pdf viewer|beta feature|backup job|shortcut menu|broken hyperlink|template editor|cache|webhook|script
         |font rendering|drag and drop|undo step|offline mode|log file|time zone display|patch|widget""",
+    "Sales": """
+        price list|product demo|free trial|bulk order|upgrade to the larger plan|offer for ten more seats|reseller margin
+        |quote for a renewal|meeting with your representative|feature comparison|sample unit|school discount|brochure
+        |pilot project|product catalogue|annual contract offer|switch from a competitor|partner programme|volume price
+        |delivery time of a new model|custom colour|opening hours of the showroom|waiting list|trade fair booth""",
+    "Legal": """
+        terms of service|privacy request|contract clause|copyright notice|data processing agreement|liability question
+        |deletion of my personal data|trademark|lawyer's letter|signature on the contract|breach of contract|licence terms
+        |tax law question|court order|consent form|export rule|accessibility statement|complaint to the regulator
+        |power of attorney|retention period|patent|non-disclosure agreement|imprint|jurisdiction""",
 }
 QUEUES = {queue: tuple(term.strip() for term in pool.split("|")) for queue, pool in _POOLS.items()}
-TERMS = tuple(term for terms in QUEUES.values() for term in terms)
 
 OPEN = (
     "I have a problem with the {}",
@@ -63,7 +72,11 @@ OPEN = (
     "I am stuck because of the {}",
     "since {day} the {} is a mess",
     "my question is about the {}",
-    "can someone fix the {}",
+    "who takes care of the {}",
+    "what I need today is an answer about the {}",
+    "still no news about the {}",
+    "can we talk about the {} first",
+    "the {} again",
 )
 SETTLED = (
     "the {} is fine by the way",
@@ -73,6 +86,10 @@ SETTLED = (
     "no need to look at the {}",
     "thanks for the quick help with the {} on {day}",
     "forget what I wrote about the {}",
+    "the {} can wait until {day}",
+    "a colleague will write to you about the {}",
+    "last time I had trouble with the {}",
+    "I asked about the {} on {day} and got my answer",
 )
 GREETINGS = (
     "Hello",
@@ -124,10 +141,10 @@ def zipf(rng: Random, terms: tuple[str, ...], count: int) -> list[str]:
 
 
 def typos(rng: Random, text: str) -> str:
-    """Swap, drop or double letters inside three words of a hundred."""
+    """Swap, drop or double letters inside six words of a hundred."""
     words = text.split(" ")
     for at, word in enumerate(words):
-        if len(word) < 5 or rng.random() >= 0.03:
+        if len(word) < 5 or rng.random() >= 0.06:
             continue
         cut = rng.randrange(1, len(word) - 2)
         head, letter, follower, tail = (word[:cut], word[cut], word[cut + 1], word[cut + 2 :])
@@ -135,9 +152,9 @@ def typos(rng: Random, text: str) -> str:
     return " ".join(words)
 
 
-def ticket(rng: Random, *, opened: list[str], settled: list[str]) -> str:
-    """Return a ticket: a clause per term in random order, sometimes with a greeting, a closing and fillers."""
-    clauses = [fill(rng, rng.choice(OPEN), term) for term in opened]
+def ticket(rng: Random, *, opened: str, settled: list[str]) -> str:
+    """Return a ticket: a clause for each term in random order, sometimes with a greeting, a closing and fillers."""
+    clauses = [fill(rng, rng.choice(OPEN), opened)]
     clauses += [fill(rng, rng.choice(SETTLED), term) for term in settled]
     rng.shuffle(clauses)
     clauses = [f"{c}, {fill(rng, rng.choice(FILLERS))}" if rng.random() < 0.15 else c for c in clauses]

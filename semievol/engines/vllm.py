@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from semievol.config import EngineConfig
-from semievol.data import storage
+from semievol.data import models
 from semievol.engines.base import Completion, EngineDied, PromptTooLong, RequestRefused
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import OWN_TEMPLATE, ChatSettings
@@ -46,7 +46,7 @@ class VLLMEngine:
             os.environ.setdefault(name, value)
         from vllm import EngineArgs
 
-        path = storage.local_copy(model) if "://" in model else model
+        path = models.local(model)
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
         self._chooses = chooses_tokens(options)
         self.max_model_len = options["max_model_len"]

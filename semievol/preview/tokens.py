@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semievol.config import RunConfig
-from semievol.data import storage
+from semievol.data import models, storage
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings
 from semievol.engines.vllm import model_limit
@@ -65,7 +65,7 @@ class Model:
         self.window: int | None = None
         if name is None:
             return
-        path = _small_files(name, scratch) if "://" in name else name
+        path = _small_files(name, scratch) if "://" in name else models.local(name)
         try:
             self._tokenizer = load_tokenizer(path)
             self.template = ChatTemplate(self._tokenizer, chat.template, chat.thinking)

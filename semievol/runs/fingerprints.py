@@ -10,11 +10,10 @@ from pydantic import BaseModel
 
 from semievol.config import RunConfig
 from semievol.config.section import FINGERPRINT
-from semievol.data import paths, storage
+from semievol.data import models, paths, storage
 from semievol.data.storage import FileEntry
 from semievol.engines.templates import ChatSettings
 from semievol.errors import UserError
-from semievol.retrieval import embedding
 from semievol.runs.folder import fingerprint
 from semievol.runs.rounds import Step, of_round
 from semievol.stages.base import Key
@@ -33,9 +32,7 @@ class Fingerprints:
         self._models = {
             "base": _base_identity(run_config),
             "chat_template": [ChatSettings.of(run_config.model).template],  # its text: the file may have changed
-            "embedding": _model_identity(
-                "embedding.model", embedding.model_path(run_config.embedding.model), ("modules.json", "config.json")
-            ),
+            "embedding": _embedding_identity(run_config.embedding.model),
             "collaborators": [
                 _model_identity(key, getattr(owner, name))
                 for key, owner, name in paths.models(run_config)
@@ -78,8 +75,29 @@ def _base_identity(run_config: RunConfig) -> list[Any]:
     return _model_identity("model.base", run_config.model.base)
 
 
+def _embedding_identity(model: str) -> list[Any]:
+    key = "embedding.model"
+    if models.is_packaged(model):
+        _packaged_identity(key, model)  # raises if it is not there
+        model = models.local(model)  # told by its files
+    return _model_identity(key, model, ("modules.json", "config.json"))
+
+
+def _packaged_identity(key: str, model: str) -> list[Any]:
+    try:
+        return list(models.identity(model))
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
 def _model_identity(key: str, model: str, begins_with: Sequence[str] = ("config.json",)) -> list[Any]:
-    """Return the names, sizes and times of a model's files, or its commit on the hub. It has a file of `begins_with`."""
+    """Return the names, sizes and times of a model's files, its commit on the hub, or the version of its package.
+
+    Args:
+        begins_with: the files of which it has one.
+    """
+    if models.is_packaged(model):
+        return _packaged_identity(key, model)
     if paths.is_path(model) or "://" in model:
         if not any(storage.exists(storage.join(model, name)) for name in begins_with):
             wanted = " or ".join(begins_with)

@@ -10,7 +10,7 @@ from typing import Any
 
 from semievol import trainers
 from semievol.config import RunConfig
-from semievol.data import paths, storage
+from semievol.data import models, paths, storage
 from semievol.data.inputs import inputs
 from semievol.engines import endpoint
 from semievol.errors import UserError
@@ -186,6 +186,10 @@ class Pipeline:
         cluster.connect(self.config)
         needed = [*variables, *endpoint.variables(self.config)]
         cluster.check_nodes(self.config, (storage.join(self.folder.uri, lease.FILE), owner), needed)
+        for key, model in paths.packaged(self.config).items():
+            if note := models.conversion(model):
+                self._echo(f"{key}: {note}")
+                cluster.run_here(models.local, model)
 
     def _run_rounds(self, until: str | None, only_needed: bool, connect: Callable[[], None]) -> dict[Key, Manifest]:
         manifests: dict[Key, Manifest] = {}

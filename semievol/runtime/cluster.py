@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from semievol.config import PoolResources, RunConfig
-from semievol.data import paths, storage
+from semievol.data import models, paths, storage
 from semievol.errors import UserError
 
 _STARTS = 3
@@ -153,7 +153,7 @@ def shortage(config: RunConfig, pools: Iterable[str]) -> str | None:
 
 
 def check_nodes(config: RunConfig, marker: tuple[str, str], variables: Sequence[str]) -> None:
-    """Check that every node sees the run folder and the inputs that are local paths, and has the variables by name.
+    """Check that every node sees the run folder and the inputs that are local paths, and has the packaged models and variables.
 
     `marker` is the URI of a JSON file that the driver has written to the run folder, and the `owner` in it.
     """
@@ -164,12 +164,13 @@ def check_nodes(config: RunConfig, marker: tuple[str, str], variables: Sequence[
     check = ray.remote(num_cpus=0, max_retries=0)(_missing)
     problems = [f"this node: {problem}" for problem in _missing(None, {}, variables)]
     checks = []
-    if inputs or shared or variables:
+    packaged = {key: models.identity(model) for key, model in paths.packaged(config).items()}
+    if inputs or shared or variables or packaged:
         here = ray.get_runtime_context().get_node_id()
         for node in ray.nodes():
             if node["Alive"] and node["NodeID"] != here:
                 on_node = check.options(scheduling_strategy=_only_on(node["NodeID"]))
-                checks.append((node["NodeManagerAddress"], on_node.remote(shared, inputs, variables)))
+                checks.append((node["NodeManagerAddress"], on_node.remote(shared, inputs, variables, packaged)))
     for address, answer in checks:
         with suppress(ray.exceptions.RayError):  # the node has left the cluster, and Ray goes on without it
             problems += [f"{address}: {problem}" for problem in ray.get(answer)]
@@ -181,12 +182,24 @@ def check_nodes(config: RunConfig, marker: tuple[str, str], variables: Sequence[
         )
 
 
-def _missing(marker: tuple[str, str] | None, inputs: Mapping[str, str], variables: Sequence[str]) -> list[str]:
+def _missing(
+    marker: tuple[str, str] | None,
+    inputs: Mapping[str, str],
+    variables: Sequence[str],
+    packaged: Mapping[str, list[str]] | None = None,
+) -> list[str]:
     problems = [f"--env {name}: not set" for name in variables if name not in os.environ]
     for key, path in inputs.items():
         fixed = re.split(r"[*?[]", path)[0]
         if not os.path.exists(path if fixed == path else os.path.dirname(fixed)):
             problems.append(f"{key}: no '{path}'")
+    for key, expected in (packaged or {}).items():
+        try:
+            here = models.identity(expected[0])
+            if here != expected:
+                problems.append(f"{key}: {here[0]} has version {here[1]}, and the driver's node has {expected[1]}")
+        except UserError as error:
+            problems.append(f"{key}: {error}")
     if marker and not _sees(*marker):
         problems.append(f"storage: '{os.path.dirname(marker[0])}' is not the folder that the driver writes to")
     return problems
@@ -206,6 +219,14 @@ def connection() -> str:
 
     context = ray.get_runtime_context()
     return f"{context.gcs_address} {context.get_job_id()}"
+
+
+def run_here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a process of its own on this process's node, so that what it imports is gone with it."""
+    import ray
+
+    task = ray.remote(num_cpus=0)(function).options(scheduling_strategy=drivers_node())
+    return ray.get(task.remote(*arguments))
 
 
 def drivers_node() -> Any:

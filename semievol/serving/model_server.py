@@ -22,7 +22,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from semievol.config import EngineConfig
-from semievol.data import storage
+from semievol.data import models
 from semievol.engines.base import RequestRefused
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings, file_of
@@ -55,7 +55,7 @@ class ModelServer(LLMServer):
         default_max_tokens: int,
     ) -> None:
         """Fetch the weights (a folder, a URI or a Hugging Face id) to this node, then start the engine."""
-        path = await asyncio.to_thread(storage.local_copy, weights) if "://" in weights else weights
+        path = await asyncio.to_thread(models.local, weights)
         tokenizer = await asyncio.to_thread(load_tokenizer, path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._tokenizer, self._template = tokenizer, ChatTemplate(tokenizer, chat.template, chat.thinking)

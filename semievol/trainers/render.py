@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semievol.data import storage
+from semievol.data import models, storage
 from semievol.data.tables import FOLDS, ROW_COLUMNS, TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings
@@ -174,8 +174,7 @@ def _spelled(template: ChatTemplate, responses: tuple[str, ...]) -> list[list[in
 @cache
 def _template(model: str, chat: ChatSettings) -> ChatTemplate:
     """Return the chat template of a model, loaded once in each process."""
-    tokenizer = load_tokenizer(storage.local_copy(model) if "://" in model else model)
-    return ChatTemplate(tokenizer, chat.template, chat.thinking)
+    return ChatTemplate(load_tokenizer(models.local(model)), chat.template, chat.thinking)
 
 
 def _count(block: pa.Table) -> tuple[int, int, Counter[str]]:

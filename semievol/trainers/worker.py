@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semievol.config import LoraConfig
-from semievol.data import storage
+from semievol.data import models, storage
 from semievol.engines.chat_template import load_tokenizer
 from semievol.errors import UserError
 from semievol.trainers import arguments, companions, loss
@@ -36,7 +36,7 @@ def work(given: dict[str, Any]) -> None:
     arguments.check(job.extras)
     spec = job.spec
     rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    base = storage.local_copy(spec.base) if "://" in spec.base else spec.base
+    base = models.local(spec.base)
     _check_targets(base, spec.config.lora)
     with tempfile.TemporaryDirectory(prefix="semievol-check-") as scratch:
         dropped = companions.check(base, spec.chat, Path(scratch))

@@ -20,12 +20,13 @@ import psutil
 import pytest
 import requests
 
-from semievol.demo import base_model
+from semievol.demo import run
 from semievol.demo.data import write_dataset
+from tests.support import bases
 
 pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).parents[2]
-DEMO = Path(base_model.__file__).with_name("demo.yaml")
+DEMO = Path(run.__file__).with_name("demo.yaml")
 TOKEN, SECRET = "0123456789abcdef" * 4, "hf_thisIsAValue"
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -114,18 +115,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(storage: Path) -> list[str]:
-    """The demo, small: a few rows, and a base model that has hardly been trained."""
-    import torch
-
+    """The demo, small: a few rows, and a base of one layer and random weights."""
     folder = storage.parent
     write_dataset(folder / "data", seed=0, labeled=36, unlabeled=60, test=24)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"STEPS": 10, "PROSE_ROWS": 1, "TASK_ROWS": 1}.items():
-            patch.setattr(base_model, name, value)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        base_model.build_base_model(folder / "base", seed=0)
-        torch.set_num_threads(threads)
+    bases.write(folder / "base")
     return [
         str(DEMO),
         "name=job",
@@ -135,6 +128,7 @@ def settings(storage: Path) -> list[str]:
         f"data.test={folder}/data/test.jsonl",
         f"model.base={folder}/base",
         "warmup.epochs=1",
+        "warmup.max_length=512",  # its tokens are bytes
         "resources.train.workers=1",  # two of them train in test_run
         "limits.max_bad_fraction=1",
     ]

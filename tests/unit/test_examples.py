@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = '["yes", "no", "maybe"]'
 # The header of the authors' files (ConvFinQA: of TheFinAI's), and a row like theirs.
 PAPER = {
-    "fpb": {"question": "q", "gt": "no", "options": OPTIONS, "answer": "B"},
+    "fpb": {"question": "q", "gt": "neutral", "options": '["negative", "neutral", "positive"]', "answer": "B"},
     "arc": {"id": "Mercury_1", "question": "q", "answer": "B", "options": OPTIONS},
     "mmlu": {"Unnamed: 0": "7", "question": "q", "answer": "B", "Subject": "law", "options": OPTIONS},
     "mmlu_pro": {"question_id": "1", "question": "q", "options": OPTIONS, "answer": "B", "answer_index": "1"},

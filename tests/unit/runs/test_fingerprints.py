@@ -13,6 +13,7 @@ from semievol.runs.fingerprints import Fingerprints
 from semievol.runs.rounds import Round
 from semievol.stages.base import Key
 from semievol.tasks import KINDS
+from tests.support import packages
 from tests.support.configs import run_config
 
 FILE = FileEntry("/u/a", 10, 1)
@@ -55,6 +56,20 @@ def test_template_and_thinking_count_and_the_name_of_a_file_does_not(tmp_path: P
         assert not changed(before, after) & {"ingest", "index", "retrieve"}
     with pytest.raises(UserError, match=r"model\.chat_template: 'none\.jinja' is neither a readable file"):
         prints(ModelConfig(base=str(base), chat_template="none.jinja"))
+
+
+def test_a_packaged_base_is_told_by_the_version_of_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    found = []
+    for place, version in (("here", "1.0"), ("there", "1.0"), ("newer", "1.1")):
+        packages.write(tmp_path / place, "a_base", files, version)
+        with monkeypatch.context() as on_path:
+            on_path.syspath_prepend(str(tmp_path / place))
+            found.append(prints(ModelConfig(base="package:a_base")))
+    assert not changed(found[0], found[1])
+    assert changed(found[1], found[2]) >= ASKS
+    with pytest.raises(UserError, match=r"model\.base: no Python package 'a_base'"):
+        prints(ModelConfig(base="package:a_base"))
 
 
 @pytest.mark.parametrize(

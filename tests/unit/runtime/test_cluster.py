@@ -8,6 +8,7 @@ import pytest
 from semievol.runs import lease
 from semievol.runtime import cluster
 from semievol.runtime.cluster import _missing
+from tests.support import packages
 
 
 def test_a_node_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +27,18 @@ def test_a_node_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for marker in ((str(file), "another"), (f"{tmp_path}/elsewhere/{lease.FILE}", "me")):  # a folder of its own
         [lack] = _missing(marker, {}, [])
         assert lack.startswith("storage: ") and "is not the folder that the driver writes to" in lack
+
+
+def test_a_node_says_which_packaged_models_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages.write(tmp_path, "a_base", {"config.json": b"{}", "model.safetensors": b""}, version="1.0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    drivers = {"model.base": ["package:a_base", "1.0"]}
+    assert _missing(None, {}, [], drivers) == []
+    older, gone = {"model.base": ["package:a_base", "1.1"]}, {"model.base": ["package:not_here", "1.0"]}
+    [lack] = _missing(None, {}, [], older)
+    assert lack == "model.base: package:a_base has version 1.0, and the driver's node has 1.1"
+    [lack] = _missing(None, {}, [], gone)
+    assert lack.startswith("model.base: no Python package 'not_here'. Install it")
 
 
 def test_a_full_disk_is_said_as_such_however_deep_it_was_found() -> None:
