@@ -61,6 +61,8 @@ demo: setup
 	$(BIN)/semievol demo
 
 # Two files at a time: most of what a test waits for is the start of a process, which leaves a core idle.
+# Containers often forbid to write bytecode; then each of the many processes that tests start compiles the package again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	@if $(call runs,python3.12) || PYENV_VERSION=3.12 $(call runs,python3.12); then $(MAKE) test-unit PYTHON=python3.12; \
 	else echo "python3.12 is not here: the unit tests run under $(PYTHON) only"; fi
