@@ -303,9 +303,6 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
     with pytest.raises(SystemExit) as refused:
         main(["promote", endpoint.run, "--round", "2"])
     assert refused.value.code == 2
-    main(["rollback", endpoint.run])
-    # Goes on until round 0 is loaded, as before a promotion; tests/unit/serving has what comes then.
-    assert endpoint.http.get("/v1/models/evolved").json()["root"] == "round-1"
 
 
 async def _until(condition: Any, seconds: float) -> None:
