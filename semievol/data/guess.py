@@ -163,7 +163,7 @@ def _decide(found: Guess, labeled: Profile, given: Given) -> None:
         found.multiple, found.separator = column.listed or several is not None, several
         split = (part.strip() for value in column.counts.elements() for part in value.split(several or "\0"))
         counts = Counter(items if column.listed else filter(None, split))
-        found.labels = merged(Classification().learned(counts), counts)
+        found.labels = merged(Classification(separator=_SEPARATOR).learned(counts), counts)
         if found.multiple and any(_SEPARATOR in label for label in found.labels) and not several:
             found.separator = next(
                 sign for sign in ("|", "||", ";;") if not any(sign in label for label in found.labels)
