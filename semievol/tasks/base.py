@@ -49,7 +49,9 @@ class Task(BaseModel, ABC):
         decision: What self-justification asks for, below the proposed answers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
     kind: str
 
