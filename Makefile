@@ -64,7 +64,7 @@ demo: setup
 # Containers often forbid to write bytecode; then each of the many processes that tests start compiles the package again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup
-	@$(MAKE) --jobs=2 --output-sync=target lint test-unit-312
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-unit-312
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit-312:
