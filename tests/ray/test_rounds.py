@@ -141,17 +141,12 @@ def test_rounds_over_the_same_rows_and_over_rows_that_arrive(settings: RunConfig
     assert written(folder / "round-0") | written(folder / "round-1") == before
 
 
-def test_select_again_and_validation_rows_that_decide(
-    settings: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_select_again(settings: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "runs" / "run"
-    settings.rounds, settings.stop_early = 1, False
-    settings.data.validation = 0.25
-    settings.label.collaborators = settings.label.collaborators[:1]
+    settings.rounds = 1
     with pytest.raises(UserError, match=r"no pseudo-labels in .* yet"):
         pipeline.Pipeline(settings, lambda _: None).select()
-    _, said = run(settings)
-    assert any("9 labeled, 60 unlabeled, 12 test, 3 validation" in line for line in said)
+    run(settings)
     before, asked = written(folder / "round-0"), len(requests(f"{tmp_path}/requests"))
     capsys.readouterr()
     time.sleep(0.01)
@@ -176,8 +171,14 @@ def test_select_again_and_validation_rows_that_decide(
     assert states["select"] == states["label"] == states["evaluate/warm"] == "done"
     assert states["finetune"] == states["evaluate/evolved"] == states["evaluate/compare"] == "to do"
 
-    settings.rounds, settings.select.theta = 2, 0.2
-    figures, _ = run(settings)
+
+def test_validation_rows_are_carved_answered_and_decide(settings: RunConfig, tmp_path: Path) -> None:
+    settings.rounds, settings.stop_early = 2, False
+    settings.data.validation = 0.25
+    settings.label.collaborators = settings.label.collaborators[:1]
+    figures, said = run(settings)
+    folder = tmp_path / "runs" / "run"
+    assert any("9 labeled, 60 unlabeled, 12 test, 3 validation" in line for line in said)
     held_out = set(storage.read_table(f"{folder}/round-0/ingest/validation")["row_id"].to_pylist())
     assert len(held_out) == 3 and held_out < ids(range(1000, 1012))
     for stage in ("round-0/validate/base", "round-0/validate/evolved", "round-1/validate/evolved"):
