@@ -64,4 +64,4 @@ def openai_server() -> Iterator[OpenAIServer]:
 
     server = OpenAIServer().start()
     yield server
-    server.stop()
+    server.stop(wait=False)  # there are a hundred of them

@@ -68,15 +68,18 @@ class OpenAIServer:
     def start(self) -> "OpenAIServer":
         config = uvicorn.Config(self._app(), port=self.port, log_level="critical", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
-        thread = threading.Thread(target=self._server.run, daemon=True)
-        thread.start()
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
         while not self._server.started:
-            assert thread.is_alive()
+            assert self._thread.is_alive()
             time.sleep(0.01)
         return self
 
-    def stop(self) -> None:
-        self._server.should_exit = True  # its thread ends by itself, within a second
+    def stop(self, *, wait: bool = True) -> None:
+        """Without waiting, it ends within a second."""
+        self._server.should_exit = True
+        if wait:
+            self._thread.join()
 
     def rows(self) -> list[int]:
         """The row of each chat that was answered, in order."""
