@@ -107,7 +107,7 @@ def test_several_labels_a_row(one_ray: None, tmp_path: Path) -> None:
           columns: {{question: text, answer: labels, oracle: labels}}
         """
     )
-    figures = select(tmp_path / "c.yaml", "warmup.epochs=12", only_needed=True)  # no evaluation, so one engine
+    figures = select(tmp_path / "c.yaml", "warmup.epochs=6", only_needed=True)  # no evaluation, so one engine
     assert figures["selected"] > 0
     for row in storage.read_table(f"{figures['places']['run']}/round-0/label/rows").to_pylist():
         assert row["answer"] is None or set(json.loads(row["answer"])) <= set(topics)
