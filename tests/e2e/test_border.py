@@ -37,7 +37,8 @@ def one_ray() -> Iterator[None]:
 
 def select(file: Path, *overrides: str, only_needed: bool) -> dict[str, Any]:
     """Run a config as far as the selection, in this process, and return the summary."""
-    settings = config.load(str(file), [*SMALL, *overrides])
+    by_words = "retrieve.by=bm25"  # the run of text and label has the embedding model
+    settings = config.load(str(file), [*SMALL, by_words, *overrides])
     return Pipeline(settings, print).run(summary.write, "select", only_needed=only_needed)
 
 
