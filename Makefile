@@ -12,7 +12,7 @@ UNIT := $(if $(filter python3.11,$(PYTHON)),.venv,.venv-$(PYTHON:python%=%))
 UNIT_ALL := .[cpu,offline,dev]
 UNIT_STAMP := $(if $(filter .venv,$(UNIT)),$(STAMP),$(UNIT)/.installed-unit)
 
-.PHONY: setup demo test test-unit chaos lint fix constraints bench-serve bench-quality bench-label bench-scale clean
+.PHONY: setup demo test test-unit test-unit-312 chaos lint fix constraints bench-serve bench-quality bench-label bench-scale clean
 
 setup: $(STAMP)
 
@@ -61,10 +61,15 @@ demo: setup
 	$(BIN)/semievol demo
 
 # Two files at a time: most of what a test waits for is the start of a process, which leaves a core idle.
-test: lint
+# Containers often forbid to write bytecode; then each of the many processes that tests start compiles the package again.
+test: export PYTHONDONTWRITEBYTECODE =
+test: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-unit-312
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-unit-312:
 	@if $(call runs,python3.12) || PYENV_VERSION=3.12 $(call runs,python3.12); then $(MAKE) test-unit PYTHON=python3.12; \
 	else echo "python3.12 is not here: the unit tests run under $(PYTHON) only"; fi
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: $(UNIT_STAMP)
 	$(UNIT)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +18,24 @@ if TYPE_CHECKING:
 settings.register_profile("semievol", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("semievol")
 
+# The files that take minutes, longest first. `make test` gives its two workers files in this order, behind those of tests/unit:
+# so neither of them has a long one left when the other has nothing to do.
+LONGEST = [
+    *("e2e/test_serve.py", "e2e/test_run.py", "chaos/test_chaos.py", "e2e/test_border.py", "e2e/test_submit.py"),
+    *("ray/test_label_and_select.py", "ray/test_rounds.py"),
+]
+
 # Threads of torch that wait for each other spin, by default, and take the cores from whatever else the test has started:
 # with two processes at work this took three times the CPU seconds. Inherited by all that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def turn(item: pytest.Item) -> int:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        return -1 if file.startswith("unit/") else LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
@@ -48,4 +64,4 @@ def openai_server() -> Iterator[OpenAIServer]:
 
     server = OpenAIServer().start()
     yield server
-    server.stop()
+    server.stop(wait=False)  # there are a hundred of them

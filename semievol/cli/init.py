@@ -8,9 +8,8 @@ import os
 import re
 import shlex
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -140,23 +139,10 @@ def _columns(found: Guess) -> list[tuple[str, str, str]]:
     return columns
 
 
-@dataclass
-class Sizes:
-    """Numbers of a config that follow from the numbers and lengths of rows."""
-
-    batch: int
-    warmup_epochs: int
-    warmup_steps: int
-    finetune_epochs: int
-    length: int
-    longest: int
-    window: int
-    window_note: str
-    answer: int | None  # tokens, where the default is not enough
-    per_answer: bool
-
-
-def _sizes(found: Guess, labeled: Profile, unlabeled: Profile, model: str | None, gpus: int, *, tested: bool) -> Sizes:
+def _sizes(
+    found: Guess, labeled: Profile, unlabeled: Profile, model: str | None, gpus: int, *, tested: bool
+) -> dict[str, Any]:
+    """Return the numbers of a config that follow from the numbers and lengths of rows."""
     rows, theta = math.ceil(labeled.rows * (1 if tested else 0.8)), 0.5
     step = 4 * (gpus or 2)  # per_device_batch_size x workers
     batch = step * math.ceil((8 if rows < 1_000 else 16 if rows < 5_000 else 32) / step)
@@ -174,18 +160,18 @@ def _sizes(found: Guess, labeled: Profile, unlabeled: Profile, model: str | None
     window, limit = min(4 * length, 32_768), _window_of(model)
     open_answer = found.kind in ("free_text", "numeric", "open_ended", "chat")
     answer = min(_power(math.ceil(said / _BYTES_PER_TOKEN)), 1_024) if open_answer else 16
-    return Sizes(
-        batch=batch,
-        warmup_epochs=epochs,
-        warmup_steps=math.ceil(epochs * rows / batch),
-        finetune_epochs=min(max(round(400 * batch / more), 2), 4),
-        length=length,
-        longest=longest,
-        window=min(window, limit or window),
-        window_note="; at most what the model has" if limit is None else "",
-        answer=answer if answer > 16 else None,
-        per_answer=found.kind == "classification" and not found.multiple and len(found.labels) <= 100,
-    )
+    return {
+        "batch": batch,
+        "warmup_epochs": epochs,
+        "warmup_steps": math.ceil(epochs * rows / batch),
+        "finetune_epochs": min(max(round(400 * batch / more), 2), 4),
+        "length": length,
+        "longest": longest,
+        "window": min(window, limit or window),
+        "window_note": "; at most what the model has" if limit is None else "",
+        "answer": answer if answer > 16 else None,  # tokens, where the default is not enough
+        "per_answer": found.kind == "classification" and not found.multiple and len(found.labels) <= 100,
+    }
 
 
 def _power(tokens: int) -> int:

@@ -22,8 +22,9 @@ FINGERPRINT = "fingerprint"  # a context of `model_dump`
 class Section(BaseModel):
     """A group of settings. It refuses unknown keys and impossible values when it is made."""
 
+    # Most processes get a config ready-made; to build the validators of all sections was a third of their import.
     model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True, defer_build=True
     )
 
     later: ClassVar[dict[str, Any]] = {}

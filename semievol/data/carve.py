@@ -7,7 +7,6 @@ gives equal parts in whatever files, a new row moves few others, and each fracti
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -21,15 +20,10 @@ from semievol.errors import UserError
 from semievol.tasks import Task
 
 
-def by_label(task: Task) -> bool:
-    """Tell whether shares are taken of each label, and not of all rows together."""
-    return task.closed or task.sets
-
-
 def choose(
-    answers: Mapping[int, str], shares: Mapping[str, float], *, closed: bool
+    answers: Mapping[int, str], shares: Mapping[str, float], task: Task
 ) -> tuple[dict[str, set[int]], dict[str, int]]:
-    """Choose the rows of each part, label by label where the answers are from a closed set.
+    """Choose the rows of each part, label by label where the answers of the task are labels.
 
     Every label keeps at least one labeled row.
 
@@ -41,7 +35,8 @@ def choose(
         The row ids of each part, and the number of labels that are in no row of it.
     """
     strata: dict[str, list[int]] = defaultdict(list)
-    for row, label in zip(answers, _rarest(list(answers.values())) if closed else [""] * len(answers), strict=True):
+    labels = _rarest([task.parts(answer) for answer in answers.values()]) if _by_label(task) else [""] * len(answers)
+    for row, label in zip(answers, labels, strict=True):
         strata[label].append(row)
     ranked = {label: sorted(strata[label], key=_rank) for label in sorted(strata)}
     spare = {label: len(rows) - 1 for label, rows in ranked.items()}
@@ -64,7 +59,7 @@ def choose(
     return chosen, absent
 
 
-def write(out: str, shares: Mapping[str, float], *, closed: bool) -> tuple[dict[str, int], dict[str, int]]:
+def write(out: str, shares: Mapping[str, float], task: Task) -> tuple[dict[str, int], dict[str, int]]:
     """Move the chosen rows from labeled/ to the folder of their part.
 
     It may be repeated after a kill: labeled/ is written last, so that every row stays in one of the folders.
@@ -75,7 +70,7 @@ def write(out: str, shares: Mapping[str, float], *, closed: bool) -> tuple[dict[
     files = [file.uri for split in ("labeled", *shares) for file in storage.find(storage.join(out, split))]
     known = pa.concat_tables(storage.read_table(file, ["row_id", "answer"]) for file in files)
     answers = dict(zip(known["row_id"].to_pylist(), known["answer"].to_pylist(), strict=True))
-    chosen, absent = choose(answers, shares, closed=closed)
+    chosen, absent = choose(answers, shares, task)
     for part, rows in chosen.items():
         table = pa.concat_tables(_filtered(file, rows) for file in files)
         _, once = np.unique(table["row_id"].to_numpy(), return_index=True)
@@ -87,25 +82,20 @@ def write(out: str, shares: Mapping[str, float], *, closed: bool) -> tuple[dict[
         else:
             storage.delete_file(entry.uri)
     counts = {part: len(rows) for part, rows in chosen.items()}
-    notes = {f"{part}: labels with no row, as they have too few": n for part, n in absent.items() if n and closed}
+    notes = {
+        f"{part}: labels with no row, as they have too few": n for part, n in absent.items() if n and _by_label(task)
+    }
     return counts | {"labeled": len(answers) - len(moved)}, notes
 
 
-def _rarest(answers: Sequence[str]) -> list[str]:
-    """Return the label of each answer; of several labels, the one that the fewest rows have."""
-    labels = [_labels(answer) for answer in answers]
+def _by_label(task: Task) -> bool:
+    return task.closed or task.sets
+
+
+def _rarest(labels: Sequence[list[str]]) -> list[str]:
+    """Return the label of each row; of several labels, the one that the fewest rows have."""
     rows = Counter(label for of_row in labels for label in set(of_row))
     return [min(of_row, key=lambda label: (rows[label], label), default="") for of_row in labels]
-
-
-def _labels(answer: str) -> list[str]:
-    """Return the labels of an answer, which is a JSON list where a row may have several."""
-    if answer.startswith("["):
-        try:
-            return [str(label) for label in json.loads(answer)]
-        except ValueError:
-            pass  # a label that begins with a bracket
-    return [answer]
 
 
 def _quotas(sizes: Mapping[str, int], share: float, spare: Mapping[str, int]) -> dict[str, int]:

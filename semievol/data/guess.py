@@ -25,9 +25,11 @@ from semievol.data.columns import (
     separator,
     text_column,
 )
+from semievol.data.labels import merged
 from semievol.data.profile import Column, Profile
 from semievol.errors import UserError
 from semievol.tasks import Row
+from semievol.tasks.classification import Classification
 from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.tasks.numeric import Numeric
 
@@ -160,20 +162,12 @@ def _decide(found: Guess, labeled: Profile, given: Given) -> None:
     if kind == "classification":
         found.multiple, found.separator = column.listed or several is not None, several
         split = (part.strip() for value in column.counts.elements() for part in value.split(several or "\0"))
-        found.labels = _spelled_once(Counter(items if column.listed else filter(None, split)))
+        counts = Counter(items if column.listed else filter(None, split))
+        found.labels = merged(Classification(separator=_SEPARATOR).learned(counts), counts)
         if found.multiple and any(_SEPARATOR in label for label in found.labels) and not several:
             found.separator = next(
                 sign for sign in ("|", "||", ";;") if not any(sign in label for label in found.labels)
             )
-
-
-def _spelled_once(labels: Counter[str]) -> Counter[str]:
-    """Count labels that differ in case and white space as one, by the spelling that most rows have."""
-    spelled: dict[str, str] = {}
-    merged: Counter[str] = Counter()
-    for label, rows in labels.most_common():
-        merged[spelled.setdefault(" ".join(label.casefold().split()), label)] += rows
-    return merged
 
 
 def _multiple_choice(found: Guess, labeled: Profile) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from typing import Any
+
+from semievol.tasks.parsing.lists import literal
 
 _SPEAKERS = r"(?P<role>Human|User|Assistant|AI|GPT|System)"
 _MARKS = (
@@ -25,23 +25,11 @@ _ENDS = re.compile(r"\s*(?:(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|
 
 
 def decoded(value: Any) -> Any:
-    """Return the list or object that a text holds as JSON, or as Python or NumPy prints it; anything else as it is."""
+    """Return the list or mapping that a text writes down; anything else as it is."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
-    text = value.strip()
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    # NumPy puts a line break, and no comma, between the elements of an array. In Python's notation no text has one.
-    for candidate in (text, text.replace("}\n {", "}, {")):
-        try:
-            found = ast.literal_eval(candidate)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(found, (list, dict)):
-            return found
-    return value
+    found = literal(value.strip())
+    return found if isinstance(found, (list, dict)) else value
 
 
 def transcript(text: str) -> list[dict[str, str]] | None:

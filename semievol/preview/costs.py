@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 from semievol.preview.look import Preview
 
 
-@dataclass(frozen=True)
-class Cost:
-    """The tokens of one request over all unlabeled rows: `prompt` is an estimate, `output` an upper bound.
+def of_labeling(preview: Preview) -> list[dict[str, Any]]:
+    """Return the tokens of each collaborator over all unlabeled rows, and of self-justification if the answers to every row differ.
 
-    `price` is in the currency of `engine.price_per_million`; None without prices, 0 for tokens of the run's own engine.
+    `prompt` is an estimate, `output` an upper bound. `price` is in the currency of `engine.price_per_million`: None without prices,
+    0 for tokens of the run's own engine.
     """
-
-    request: str
-    rows: int
-    prompt_per_row: float
-    output_per_row: int
-    price: float | None
-
-    @property
-    def prompt(self) -> int:
-        return round(self.rows * self.prompt_per_row)
-
-    @property
-    def output(self) -> int:
-        return self.rows * self.output_per_row
-
-
-def of_labeling(preview: Preview) -> list[Cost]:
-    """Return the cost of each collaborator, and of self-justification if the answers to every row differ."""
     rows = preview.splits["unlabeled"].usable
     price = preview.config.engine.price_per_million
     found = []
@@ -43,5 +25,6 @@ def of_labeling(preview: Preview) -> list[Cost]:
         money = None
         if price.input is not None and price.output is not None:
             money = rows * (prompt * price.input + output * price.output) / 1e6 if request.paid else 0.0
-        found.append(Cost(request.name, rows, prompt, output, money))
+        cost = {"request": request.name, "rows": rows, "prompt_per_row": prompt, "output_per_row": output}
+        found.append(cost | {"price": money, "prompt": round(rows * prompt), "output": rows * output})
     return found

@@ -84,7 +84,7 @@ def _split(records: list[Record], decided: list[tuple[str, str | None]], counted
 def _carved(labeled: Split, config: RunConfig) -> dict[str, Split]:
     """Return the labeled rows without those that are held back, and the parts that they make."""
     answers = {record["row_id"]: record["answer"] for record in labeled.kept}
-    chosen, _ = carve.choose(answers, config.data.carved, closed=carve.by_label(config.task))
+    chosen, _ = carve.choose(answers, config.data.carved, config.task)
     found = {}
     for part, ids in chosen.items():
         rows = [record | {"split": part} for record in labeled.kept if record["row_id"] in ids]

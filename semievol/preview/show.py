@@ -50,9 +50,7 @@ def as_json(preview: Preview) -> dict[str, Any]:
         "labels": preview.labels,
         "prompts": [_shown_as_json(shown) for shown in preview.shown],
         "tokens": {measured.request.name: _measured_as_json(measured) for measured in preview.measured},
-        "labeling": [
-            vars(cost) | {"prompt": cost.prompt, "output": cost.output} for cost in costs.of_labeling(preview)
-        ],
+        "labeling": costs.of_labeling(preview),
         "notes": _notes(preview),
     }
 
@@ -214,16 +212,17 @@ def _bar(n: int, most: int) -> str:
 
 def _print_costs(console: Console, preview: Preview) -> None:
     found = costs.of_labeling(preview)
-    priced = any(cost.price is not None for cost in found)
+    priced = any(cost["price"] is not None for cost in found)
     title = f"Tokens of labeling {preview.splits['unlabeled'].usable:,} rows"
     header = ["", "prompt a row", "prompts", "responses <=", *(["price <="] if priced else [])]
     table = _table(title, *header)
     for cost in found:
-        cells = [f"{cost.prompt_per_row:,.1f}", f"{cost.prompt:,}", f"{cost.output:,}"]
-        table.add_row(escape(cost.request), *cells, *([f"{cost.price:,.2f}" if cost.price else "-"] if priced else []))
+        cells = [f"{cost['prompt_per_row']:,.1f}", f"{cost['prompt']:,}", f"{cost['output']:,}"]
+        money = f"{cost['price']:,.2f}" if cost["price"] else "-"
+        table.add_row(escape(cost["request"]), *cells, *([money] if priced else []))
     if len(found) > 1:
-        total = [f"{sum(c.prompt for c in found):,}", f"{sum(c.output for c in found):,}"]
-        table.add_row("[bold]total", "", *total, *([f"{sum(c.price or 0 for c in found):,.2f}"] if priced else []))
+        prompts, outputs, prices = (sum(cost[key] or 0 for cost in found) for key in ("prompt", "output", "price"))
+        table.add_row("[bold]total", "", f"{prompts:,}", f"{outputs:,}", *([f"{prices:,.2f}"] if priced else []))
     console.print(table)
     console.print()
 

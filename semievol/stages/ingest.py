@@ -149,8 +149,7 @@ def _carve(ctx: StageContext) -> tuple[dict[str, int], dict[str, int]]:
     """Hold back shares of the labeled rows, in a task on a node: the driver reads no rows."""
     import ray
 
-    closed = carve.by_label(ctx.config.task)
-    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, closed=closed)
+    move = ray.remote(carve.write).remote(ctx.out, ctx.config.data.carved, ctx.config.task)
     return ray.get(move)
 
 

@@ -44,11 +44,14 @@ class Task(BaseModel, ABC):
         transfers: The answer of a solved row can mean something for another row.
         unread: Settings that the reading of input files does not depend on.
         conversational: Rows are chats, in the layouts of `semievol.data.chats`.
+        names_labels: Answers are labels that mean the same in every row, so that reports count each.
         instruction: The last paragraph of the user message. It says how to answer.
         decision: What self-justification asks for, below the proposed answers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
     kind: str
 
@@ -57,6 +60,7 @@ class Task(BaseModel, ABC):
     unread: ClassVar[frozenset[str]] = frozenset()
     transfers: ClassVar[bool] = False
     conversational: ClassVar[bool] = False
+    names_labels: ClassVar[bool] = False
     instruction: ClassVar[str] = ""
     decision: ClassVar[str] = "Decide which one is right."
 
@@ -68,12 +72,7 @@ class Task(BaseModel, ABC):
     @property
     def scored(self) -> bool:
         """Tell whether `label.mode: auto` and `evaluate.mode: auto` score all answers, and generate none."""
-        return False
-
-    @property
-    def names_labels(self) -> bool:
-        """Tell whether answers are labels that mean the same in every row, so that reports count each."""
-        return False
+        return self.closed and self.names_labels
 
     @property
     def descriptions(self) -> dict[str, str]:

@@ -37,6 +37,7 @@ class Classification(Task):
     """
 
     transfers = True
+    names_labels = True
     ignores = ("options",)
     unread = frozenset({"show", "show_tokens"})
 
@@ -84,14 +85,6 @@ class Classification(Task):
     @property
     def closed(self) -> bool:
         return not self.multiple
-
-    @property
-    def scored(self) -> bool:
-        return not self.multiple
-
-    @property
-    def names_labels(self) -> bool:
-        return True
 
     @property
     def descriptions(self) -> dict[str, str]:
@@ -147,9 +140,6 @@ class Classification(Task):
         near = f"; the nearest is '{at[nearest[0]]}'" if nearest else ""
         which = f"'{wrong[0][:60]}' is not a label; " if self.multiple and wrong else ""
         return f"{which}expected {self.expects(row)}{near}"
-
-    def ask(self, row: Row) -> str:
-        return "\n\n".join(filter(None, (row.context, row.question)))
 
     def instruct(self, row: Row) -> str:
         if self.multiple:

@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from semievol import config
 from semievol.data import storage
+from semievol.reports import summary
+from semievol.runs.pipeline import Pipeline
 from tests.support import served
 from tests.support.command import semievol
 from tests.support.conversations import write_chats
@@ -23,13 +26,20 @@ SMALL = [
 ]
 
 
-def run(config: Path, *overrides: str) -> dict[str, Any]:
-    """Run a config and return the summary."""
-    done = semievol("run", str(config), *SMALL, *overrides, "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert all(0 <= model["accuracy"] <= 1 for model in summary["models"].values())
-    return summary
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """A local Ray, in this process, for several runs."""
+    import ray
+
+    yield  # the first run connects
+    ray.shutdown()
+
+
+def select(file: Path, *overrides: str, only_needed: bool) -> dict[str, Any]:
+    """Run a config as far as the selection, in this process, and return the summary."""
+    by_words = "retrieve.by=bm25"  # the run of text and label has the embedding model
+    settings = config.load(str(file), [*SMALL, by_words, *overrides])
+    return Pipeline(settings, print).run(summary.write, "select", only_needed=only_needed)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +62,17 @@ def endpoint(sheets: Path) -> Iterator[Served]:
     )
     assert made.returncode == 0, made.stdout + made.stderr
     assert "classification" in made.stdout
-    summary = run(sheets / "run.yaml", f"storage={sheets}/runs", "warmup.epochs=1")
-    running = served.start(summary["places"]["run"], "serving.models=[evolved]")
+    done = semievol("run", f"{sheets}/run.yaml", *SMALL, f"storage={sheets}/runs", "warmup.epochs=1", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    running = served.start(json.loads(done.stdout.splitlines()[-1])["places"]["run"], "serving.models=[evolved]")
     yield running
     served.stop(running)
 
 
 def test_text_and_label_from_two_files_to_an_answer(endpoint: Served) -> None:
-    summary = json.loads(storage.read_text(f"{endpoint.run}/summary.json"))
-    splits = summary["data"]["splits"]
+    figures = json.loads(storage.read_text(f"{endpoint.run}/summary.json"))
+    assert all(0 <= model["accuracy"] <= 1 for model in figures["models"].values())
+    splits = figures["data"]["splits"]
     assert splits["test"]["kept"] == 12 and splits["labeled"]["kept"] + splits["test"]["kept"] == 60
     for row in storage.read_table(f"{endpoint.run}/round-0/label/rows").to_pylist():
         assert sum(share["share"] for share in row["responses"][0]["distribution"]) == pytest.approx(1, abs=1e-3)
@@ -76,7 +88,7 @@ def test_text_and_label_from_two_files_to_an_answer(endpoint: Served) -> None:
     assert "/v1/task" in page
 
 
-def test_several_labels_a_row(tmp_path: Path) -> None:
+def test_several_labels_a_row(one_ray: None, tmp_path: Path) -> None:
     topics = {"pay": "the invoice was paid twice", "ship": "the parcel is late", "login": "the password fails"}
     pairs = [["pay"], ["ship"], ["login"], ["pay", "ship"], ["login", "pay"]]
     rows = [(" and ".join(topics[t] for t in pairs[i % 5]) + f", case {i}", ";".join(pairs[i % 5])) for i in range(80)]
@@ -96,13 +108,13 @@ def test_several_labels_a_row(tmp_path: Path) -> None:
           columns: {{question: text, answer: labels, oracle: labels}}
         """
     )
-    summary = run(tmp_path / "c.yaml", "warmup.epochs=12", "--until=select")
-    assert summary["selected"] > 0
-    for row in storage.read_table(f"{summary['places']['run']}/round-0/label/rows").to_pylist():
+    figures = select(tmp_path / "c.yaml", "warmup.epochs=6", only_needed=True)  # no evaluation, so one engine
+    assert figures["selected"] > 0
+    for row in storage.read_table(f"{figures['places']['run']}/round-0/label/rows").to_pylist():
         assert row["answer"] is None or set(json.loads(row["answer"])) <= set(topics)
 
 
-def test_chats_of_three_turns(tmp_path: Path) -> None:
+def test_chats_of_three_turns(one_ray: None, tmp_path: Path) -> None:
     write_chats(tmp_path, labeled=24, unlabeled=24, test=8)
     (tmp_path / "c.yaml").write_text(
         f"""
@@ -113,10 +125,10 @@ def test_chats_of_three_turns(tmp_path: Path) -> None:
         data: {{labeled: {tmp_path}/labeled.jsonl, unlabeled: {tmp_path}/unlabeled.jsonl, test: {tmp_path}/test.jsonl}}
         """
     )
-    summary = run(
-        tmp_path / "c.yaml", "warmup.epochs=1", "label.max_tokens=12", "evaluate.max_tokens=12", "--until=select"
-    )
-    folder = summary["places"]["run"]
+    short = ("warmup.epochs=1", "label.max_tokens=12", "evaluate.max_tokens=12")
+    figures = select(tmp_path / "c.yaml", *short, only_needed=False)
+    assert all(0 <= model["accuracy"] <= 1 for model in figures["models"].values())
+    folder = figures["places"]["run"]
     row = storage.read_table(f"{folder}/round-0/label/rows").to_pylist()[0]
     assert [turn["role"] for turn in row["history"]][-2:] == ["user", "assistant"]
     trained = storage.read_table(f"{folder}/round-0/warmup/rows").to_pylist()[0]

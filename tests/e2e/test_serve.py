@@ -4,8 +4,6 @@ import asyncio
 import json
 import math
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -143,15 +141,10 @@ def test_the_task_route_measures_as_the_run_does(client: openai.OpenAI, endpoint
     assert endpoint.http.post("/v1/answer", json=QUESTION | {"min_confidence": 1.0}).json()["answer"] is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "route", "options"),
-    [
-        ("local-chat-completions", "chat/completions", []),
-        ("local-completions", "completions", ["tokenized_requests=True", f"tokenizer={MODEL}", "max_length=2048"]),
-        ("local-completions", "completions", ["tokenized_requests=False", "tokenizer_backend=None"]),
-    ],
-)
-def test_lm_eval_harness(endpoint: Served, tmp_path: Path, kind: str, route: str, options: list[str]) -> None:
+def test_lm_eval_harness(endpoint: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
     rows = [{"question": f"{SECRET} {i}: profit rose", "answer": "A"} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "task.yaml").write_text(
@@ -167,19 +160,26 @@ def test_lm_eval_harness(endpoint: Served, tmp_path: Path, kind: str, route: str
         metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
         """
     )
-    arguments = [f"base_url={endpoint.url}/v1/{route}", "model=evolved", "num_concurrent=2", "max_retries=1", *options]
-    command = [sys.executable, "-m", "lm_eval", "--model", kind, "--model_args", ",".join(arguments)]
-    command += ["--tasks", "letters", "--include_path", str(tmp_path)]
-    command += [] if options else ["--apply_chat_template"]
-    command += ["--batch_size", "3"] if options else []  # prompts of a request
-    command += ["--output_path", str(tmp_path / "out"), "--log_samples"]
-    environment = os.environ | {"OPENAI_API_KEY": endpoint.key, "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
-    assert 0 <= results["results"]["letters"]["exact_match,none"] <= 1
-    samples = next((tmp_path / "out").rglob("samples_*.jsonl")).read_text().splitlines()
-    assert len(samples) == 6 and all(json.loads(sample)["resps"][0][0] for sample in samples)
+    monkeypatch.setenv("OPENAI_API_KEY", endpoint.key)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    common: dict[str, Any] = {"model": "evolved", "num_concurrent": 2, "max_retries": 1}
+    for kind, route, options in (
+        ("local-chat-completions", "chat/completions", {}),
+        ("local-completions", "completions", {"tokenized_requests": True, "tokenizer": str(MODEL), "max_length": 2048}),
+        ("local-completions", "completions", {"tokenized_requests": False, "tokenizer_backend": None}),
+    ):
+        done = simple_evaluate(
+            kind,
+            {"base_url": f"{endpoint.url}/v1/{route}"} | common | options,
+            ["letters"],
+            batch_size=3 if options else 1,  # prompts of a request
+            task_manager=tasks,
+            apply_chat_template=not options,
+        )
+        assert 0 <= done["results"]["letters"]["exact_match,none"] <= 1
+        samples = done["samples"]["letters"]
+        assert len(samples) == 6 and all(sample["resps"][0][0] for sample in samples)
 
 
 def test_hostile_requests_get_an_error_and_leave_no_trace(endpoint: Served) -> None:
@@ -303,11 +303,6 @@ def test_a_lost_replica_and_a_promotion_under_load(endpoint: Served) -> None:
     with pytest.raises(SystemExit) as refused:
         main(["promote", endpoint.run, "--round", "2"])
     assert refused.value.code == 2
-    main(["rollback", endpoint.run])
-    until = time.monotonic() + 300
-    while endpoint.http.get("/v1/models/evolved").json()["root"] != "round-0":
-        assert time.monotonic() < until
-        time.sleep(1)
 
 
 async def _until(condition: Any, seconds: float) -> None:

@@ -43,6 +43,7 @@ def test_labels_are_found_scored_and_reported(
     run_config.data.columns.oracle = None
     run_config.task = Classification(show="likeliest", show_tokens=20)
     run_config.engine.extra = {"lists": [""]}  # some label
+    run_config.retrieve.by = "bm25"  # tests/e2e has the embedding model
     run_config.limits.max_bad_fraction = 0.0
     folder, engines = RunFolder(str(tmp_path), "run"), engine_pool(LabelEngine)
 

@@ -104,24 +104,14 @@ def test_neighbours_vote_without_the_engine(run_config: RunConfig, engines: Engi
     assert Counter(requests(f"{tmp_path}/requests")) == {10: 3, 11: 3}
 
 
-def test_a_dead_engine_is_replaced_and_no_row_is_lost_or_doubled(
+def test_dead_engines_are_replaced_and_a_poisoned_row_costs_nothing_but_itself(
     run_config: RunConfig, engines: EnginePool, tmp_path: Path
 ) -> None:
-    questions = {100 + i: f"say=B row={100 + i} {'die' if i == 37 else ''}" for i in range(60)}
-    run_config.label.rows_per_commit = 10
-    run_config.resources.label.num_gpus = 2  # all there are: the next engine waits until the dead one has let go
-    label.run(prepare(tmp_path, run_config, engines, questions))
-    rows = storage.read_table(f"{tmp_path}/label/rows")
-    assert sorted(rows["row_id"].to_pylist()) == sorted(questions)
-    assert set(rows["answer"].to_pylist()) == {"B"}
-    assert (tmp_path / "requests.died").exists()
-
-
-def test_a_poisoned_row_costs_itself_and_nothing_else(
-    run_config: RunConfig, engines: EnginePool, tmp_path: Path
-) -> None:
-    questions = {100 + i: f"say=B row={100 + i} {'poison' if i == 37 else ''}" for i in range(60)}
+    """One row kills an engine once, another one each that is asked it."""
+    killers = {7: "die", 37: "poison"}
+    questions = {100 + i: f"say=B row={100 + i} {killers.get(i, '')}" for i in range(60)}
     run_config.label.rows_per_commit = 20
+    run_config.resources.label.num_gpus = 2  # all there are: the next engine waits until the dead one has let go
     result = label.run(prepare(tmp_path, run_config, engines, questions))
     assert (result.rows.out, result.rows.quarantined) == (59, 1)
     rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
@@ -130,17 +120,18 @@ def test_a_poisoned_row_costs_itself_and_nothing_else(
     reason = rows[137]["quarantine_reason"]
     assert reason.startswith("a: the engine failed each time it was asked this row: it died")
     starts = (tmp_path / "requests.starts").read_text().split()
-    assert len(starts) <= 1 + 2 + 5 + 2  # by chance twice, then bisection, then by itself twice
+    assert (tmp_path / "requests.died").exists()
+    assert len(starts) <= 1 + 1 + 2 + 5 + 2  # once, then by chance twice, then bisection, then by itself twice
 
 
 def test_an_engine_that_hangs_is_replaced(run_config: RunConfig, engines: EnginePool, tmp_path: Path) -> None:
-    questions = {100 + i: f"say=B row={100 + i} {'hang' if i == 3 else ''}" for i in range(4)}
-    run_config.label.rows_per_commit = 4
+    questions = {100 + i: f"say=B row={100 + i} {'hang' if i == 1 else ''}" for i in range(2)}
+    run_config.label.rows_per_commit = 2
     run_config.limits.no_progress_s = 2.0
     result = label.run(prepare(tmp_path, run_config, engines, questions))
-    assert (result.rows.out, result.rows.quarantined) == (3, 1)
+    assert (result.rows.out, result.rows.quarantined) == (1, 1)
     rows = {row["row_id"]: row for row in storage.read_table(f"{tmp_path}/label/rows").to_pylist()}
-    assert "no row was finished in 2 s (limits.no_progress_s)" in rows[103]["quarantine_reason"]
+    assert "no row was finished in 2 s (limits.no_progress_s)" in rows[101]["quarantine_reason"]
 
 
 def test_an_engine_that_always_dies_ends_the_stage_and_quarantines_nothing(
@@ -179,23 +170,6 @@ def test_an_engine_that_dies_and_never_starts_again_ends_the_stage(
     assert len((tmp_path / "requests.starts").read_text().split()) == 1 + 3
 
 
-def test_stages_with_the_same_weights_load_them_once(
-    run_config: RunConfig, engines: EnginePool, tmp_path: Path
-) -> None:
-    ctx = prepare(tmp_path, run_config, engines, {10: "say=B row=10", 11: "say=C row=11"})
-    first = label.run(ctx)
-    again = label.run(replace(ctx, out=f"{tmp_path}/label-again"))
-    assert first.rows == again.rows
-    starts = tmp_path / "requests.starts"
-    assert len(starts.read_text().split()) == 1
-    other = replace(ctx, out=f"{tmp_path}/label-other", inputs=ctx.inputs | {"warmup": f"{tmp_path}/other"})
-    label.run(other)
-    assert len(set(starts.read_text().split())) == 2  # other weights
-    engines.release()
-    label.run(replace(other, out=f"{tmp_path}/label-released"))
-    assert len(starts.read_text().split()) == 3
-
-
 def test_an_interrupted_stage_asks_only_for_what_was_not_committed(
     run_config: RunConfig, engines: EnginePool, tmp_path: Path
 ) -> None:
@@ -227,6 +201,11 @@ def test_an_interrupted_stage_asks_only_for_what_was_not_committed(
     assert label.run(ctx).rows.out == 60
     assert len(requests(f"{tmp_path}/requests")) == before + 3 * lost  # by three collaborators
     assert storage.read_table(f"{ctx.out}/rows").sort_by("row_id").equals(by_id[1])
+
+    starts = tmp_path / "requests.starts"
+    assert len(starts.read_text().split()) == 1  # stages with the same weights have the same engine
+    label.run(replace(ctx, out=f"{tmp_path}/label-other", inputs=ctx.inputs | {"warmup": f"{tmp_path}/other"}))
+    assert len(set(starts.read_text().split())) == 2  # other weights
 
 
 def test_selection_is_the_exact_quantile_with_floor_and_caps(run_config: RunConfig, tmp_path: Path) -> None:

@@ -63,25 +63,39 @@ def labeled(tmp_path: Path) -> dict[int, dict[str, Any]]:
     return rows
 
 
-def test_weights_and_an_endpoint_label_the_same_rows(
+def test_weights_and_an_endpoint_that_dies_half_way_label_the_same_rows(
     run_config: RunConfig, engines: EnginePool, tmp_path: Path, openai_server: OpenAIServer
 ) -> None:
     def refuses_one(path: str, body: dict[str, Any]) -> Fault | None:
         return Fault(400, "not that one") if "row=113" in body["messages"][0]["content"] else None
 
-    openai_server.fault = refuses_one
+    openai_server.fault = lambda path, body: Fault(0) if len(openai_server.rows()) >= 25 else refuses_one(path, body)
     ctx = prepare(tmp_path, run_config, engines, openai_server)
     assert [(work.members, work.endpoint, work.last) for work in label.passes(ctx)] == [
         ((0,), None, False),
         ((1,), openai_server.url, False),
         ((2,), None, True),
     ]
+    with pytest.raises(UserError) as failure:
+        label.run(ctx)
+    answered = openai_server.rows()
+    kept = storage.read_table(f"{tmp_path}/label/pass-1/rows")["row_id"].to_pylist()
+    assert set(kept) - {113} == set(answered) and 25 <= len(kept) < 60  # every answer that was paid for
+    message = str(failure.value)
+    assert message.startswith(f"stage label (remote, pass 2 of 3): {len(kept)} of 60 rows are answered")
+    assert f"label.collaborators[1].endpoint: {openai_server.url} is unavailable" in message
+    assert message.endswith("run the same command again: it asks for the rest")
+    assert "\n" not in message
+
+    openai_server.fault = refuses_one
     result = label.run(ctx)
     result.rows.check("label")
+    assert Counter(openai_server.rows()) == dict.fromkeys(set(ROWS) - {113}, 1)
+    assert Counter(requests(f"{tmp_path}/requests")) == dict.fromkeys(ROWS, 2)  # once by each of the weights
     assert (result.rows.out, result.rows.quarantined) == (60, 0)
     rows = labeled(tmp_path)
     assert set(rows) == set(ROWS)
-    assert all(row["answer"] == "ABC"[i % 3] for i, row in rows.items())
+    assert all(row["answer"] == "ABC"[i % 3] and not row["justified"] for i, row in rows.items())
     assert [r["collaborator"] for r in rows[100]["responses"]] == ["base", "remote", "remote", "warm"]
     assert rows[100]["responses"][1]["nll"] == pytest.approx(0.2)
     assert [r["prompt_tokens"] for r in rows[100]["responses"]] == [0, 10, 0, 0]
@@ -94,27 +108,3 @@ def test_weights_and_an_endpoint_label_the_same_rows(
     assert result.metrics["output_tokens"] == 59 * 6 + 60 * 6
     assert result.metrics["cost"] == pytest.approx((590 * 100 + 59 * 6 * 1000) / 1e6)
     assert openai_server.most_in_flight <= 4
-
-
-def test_an_endpoint_that_dies_half_way_leaves_a_run_that_finishes_later(
-    run_config: RunConfig, engines: EnginePool, tmp_path: Path, openai_server: OpenAIServer
-) -> None:
-    openai_server.fault = lambda path, body: Fault(0) if len(openai_server.rows()) >= 25 else None
-    ctx = prepare(tmp_path, run_config, engines, openai_server)
-    with pytest.raises(UserError) as failure:
-        label.run(ctx)
-    answered = openai_server.rows()
-    kept = storage.read_table(f"{tmp_path}/label/pass-1/rows")["row_id"].to_pylist()
-    assert sorted(kept) == sorted(answered) and 25 <= len(kept) < 60  # every answer that was paid for
-    message = str(failure.value)
-    assert message.startswith(f"stage label (remote, pass 2 of 3): {len(kept)} of 60 rows are answered")
-    assert f"label.collaborators[1].endpoint: {openai_server.url} is unavailable" in message
-    assert message.endswith("run the same command again: it asks for the rest")
-    assert "\n" not in message
-
-    openai_server.fault = lambda path, body: None
-    result = label.run(ctx)
-    assert result.rows.out == 60
-    assert Counter(openai_server.rows()) == dict.fromkeys(ROWS, 1)
-    assert Counter(requests(f"{tmp_path}/requests")) == dict.fromkeys(ROWS, 2)  # once by each of the weights
-    assert all(len(row["responses"]) == 4 and not row["justified"] for row in labeled(tmp_path).values())

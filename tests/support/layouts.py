@@ -158,7 +158,7 @@ CASES: dict[str, tuple[Make, tuple[str, ...], Row]] = {
     "labels in two spellings": (
         lambda i: {"text": text(i), "label": ("card", "Card", "charge ", "charge")[i % 4]},
         ("label",),
-        {"kind": "classification", "question": "text", "answer": "label", "labels": ["card", "charge"]},
+        {"kind": "classification", "question": "text", "answer": "label", "labels": ["Card", "charge"]},
     ),
     "labels that have a comma": (
         lambda i: {"text": text(i), "label": ("Food, drink", "Toys")[i % 2]},

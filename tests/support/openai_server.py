@@ -75,9 +75,11 @@ class OpenAIServer:
             time.sleep(0.01)
         return self
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
+        """Without waiting, it ends within a second."""
         self._server.should_exit = True
-        self._thread.join()
+        if wait:
+            self._thread.join()
 
     def rows(self) -> list[int]:
         """The row of each chat that was answered, in order."""

@@ -27,10 +27,17 @@ def as_list(text: str) -> list[Any] | None:
 
 
 def literal(text: str) -> Any:
-    """Return the value that a text writes down in the notation of JSON or Python; None if it is neither."""
-    for read in (json.loads, ast.literal_eval):
+    """Return the value that a text writes down in the notation of JSON, Python or NumPy; None if it is none of them.
+
+    NumPy puts a line break, and no comma, between mappings. In Python's notation no text has one.
+    """
+    for read, written in (
+        (json.loads, text),
+        (ast.literal_eval, text),
+        (ast.literal_eval, text.replace("}\n {", "}, {")),
+    ):
         try:
-            return read(text)
+            return read(written)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
     return None

@@ -170,8 +170,8 @@ def test_what_prompts_list() -> None:
     assert MOODS.listing(ROW).endswith("Labels:\n- positive\n- negative\n- neutral")
     described = Classification(labels={"spam": "nobody asked for it", "ham": ""})
     assert described.listing(ROW).endswith("- spam: nobody asked for it\n- ham")
-    options = Row("Which?", ["x", "y"], "A mail.", None)
-    assert described.ask(options) == "A mail.\n\nWhich?" and described.ignores == ("options",)
+    assert described.ask(Row("Which?", [], "A mail.", None)) == "A mail.\n\nWhich?"
+    assert described.ignores == ("options",)
     names = [f"a label with a longer name {i}" for i in range(200)]
     large = learned(*names)
     assert large.instruct(ROW) == "Answer with the label alone."
