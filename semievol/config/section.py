@@ -38,12 +38,6 @@ class Section(BaseModel):
         return {key: value for key, value in dumped.items() if key not in self.later or value != self.later[key]}
 
 
-def added_later(default: Any) -> Any:
-    """Return a field that older configs did not have. It is dumped only if it is not at its default, so that the fingerprints of
-    their runs stay what they are."""
-    return Field(default, exclude_if=lambda value: value == default)
-
-
 def with_kind(default: str) -> BeforeValidator:
     """Make a group that names no `kind` one of the default kind."""
     return BeforeValidator(lambda given: {"kind": default} | given if isinstance(given, dict) else given)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from semievol.config.section import BaseURL, Options, Section, ShareBelowOne, added_later, with_kind
+from semievol.config.section import FINGERPRINT, BaseURL, Options, Section, ShareBelowOne, with_kind
 
 
 def _epochs(given: Any) -> Any:
@@ -23,10 +23,12 @@ class LoraConfig(Section):
     dropout: ShareBelowOne = 0.0
     targets: list[str] = ["all-linear"]
     """`[all-linear]`, or names of modules, such as `[q_proj, embed_tokens]`."""
-    layers: PositiveInt | None = added_later(None)
+    layers: PositiveInt | None = None
     """Train this many of the model's layers, the upper ones. The lower ones then cost no backward pass. Default: all."""
     extra: Options = {}
     """Further arguments of PEFT's `LoraConfig`, passed on as they are, such as `use_dora`."""
+
+    later: ClassVar[dict[str, Any]] = {"layers": None}
 
 
 class TrainConfig(Section):
@@ -73,25 +75,29 @@ class FinetuneConfig(TrainConfig):
     """The weights to start from. A round after round 0 starts from the last evolved model."""
     include_labeled: bool = True
     """Train on the labeled rows too."""
-    targets: Literal["hard", "soft"] = added_later("hard")
+    targets: Literal["hard", "soft"] = "hard"
     """`soft`: where the tokens of a pseudo-label tell it from the others, learn the share that the collaborators gave to each
     (`shares` in the rows of `label`), and not the chosen label alone. Rows that self-justification decided stay hard."""
+
+    later: ClassVar[dict[str, Any]] = {"targets": "hard"}
 
 
 class DeepSpeedTrainer(Section):
     """Fine-tune on the cluster, with DeepSpeed."""
 
     kind: Literal["deepspeed"] = "deepspeed"
-    dtype: Literal["auto", "bfloat16", "float32"] = added_later("auto")
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """The precision of matrix products. `auto`: bfloat16 on GPUs, and on CPUs that multiply it faster (AMX, most with
     AVX512-BF16); else float32. On CPUs weights stay float32 in either case."""
     extra: Options = {}
     """Further arguments of TRL's `SFTConfig`, passed on as they are, such as `neftune_noise_alpha`."""
 
+    later: ClassVar[dict[str, Any]] = {"dtype": "auto"}
+
     @property
     def output_settings(self) -> dict[str, Any]:
         """What the trained model depends on."""
-        return self.model_dump()
+        return self.model_dump(context=FINGERPRINT)
 
 
 class OpenAITrainer(Section):
