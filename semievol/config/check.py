@@ -10,7 +10,9 @@ from semievol.config.schema import RunConfig
 from semievol.config.training import TrainConfig
 
 # All that a trainer of kind openai reads of warmup and finetune. The keys of lora are looked at one by one.
-_READ_BY_OPENAI = {"epochs", "batch_size", "context", "k", "start_from", "include_labeled", "lora"}
+_READ_BY_OPENAI = {
+    *("epochs", "batch_size", "context", "k", "members", "styles", "start_from", "include_labeled", "lora")
+}
 
 
 def problems(config: RunConfig, preset: dict[str, Any]) -> Iterator[str]:
@@ -26,6 +28,11 @@ def problems(config: RunConfig, preset: dict[str, Any]) -> Iterator[str]:
             product = f"{key}.per_device_batch_size x resources.train.workers = {per_step}"
             yield f"{key}.batch_size: must be a multiple of {product}, is {train.batch_size}"
     warmup, split, gpus = config.warmup, config.engine.split, config.resources.label.num_gpus
+    for style in warmup.styles or ():
+        if style not in config.prompt.styles:
+            yield f"warmup.styles: prompt.styles has no '{style}'; it has {', '.join(config.prompt.styles)}"
+    if warmup.styles == []:
+        yield "warmup.styles: name at least one, or leave it out for all of prompt.styles"
     if warmup.context != "none" and not 0 < warmup.k <= config.retrieve.k:
         yield f"warmup.k: must be from 1 to retrieve.k = {config.retrieve.k}, is {warmup.k}"
     if config.select.confidence == "token_entropy" and not config.engine.top_logprobs:
@@ -67,6 +74,12 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
         key, most = f"label.collaborators[{i}]", config.retrieve.k
         if who.prompt not in config.prompt.styles:
             yield f"{key}.prompt: prompt.styles has no '{who.prompt}'; it has {', '.join(config.prompt.styles)}"
+        if who.member() is not None:
+            yield f"{key}.model: is {who.model}; warm stands for every member of the committee (warmup.members)"
+        if config.folds and "@" in who.name:
+            yield f"{key}.name: must not hold @, which stands before a member's name (warmup.members)"
+        if config.folds and (who.kind, who.model, who.endpoint) == ("model", "warm", None) and who.prompt != "plain":
+            yield f"{key}.prompt: each member of the committee has its own style (warmup.styles); leave it out"
         if who.k > most:
             yield f"{key}.k: must be from 0 to retrieve.k = {most}, is {who.k}"
         if who.kind == "neighbors" and config.retrieve.by != "embedding":

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from semievol.config.section import BaseURL, Section, Share, ShareAboveZero
 
+MEMBER = re.compile(r"warm-(\d+)")  # the weights of a member of the committee
 Mode = Literal["auto", "sample", "score"]
 CONFIDENCES = ("nll", "token_entropy", "vote_entropy")  # see select.confidence
 
@@ -73,9 +74,14 @@ class Collaborator(Section):
         match = re.fullmatch(r"round-(\d+)", self.model)
         return int(match[1]) if match and self.kind == "model" and not self.endpoint else None
 
+    def member(self) -> int | None:
+        """Return the number of the member of the committee whose weights it has, and None for all others."""
+        match = MEMBER.fullmatch(self.model)
+        return int(match[1]) if match and self.kind == "model" and not self.endpoint else None
+
     def brings_weights(self) -> bool:
         """Return whether its model is a folder, URI or hub id, and none of the run's own."""
-        mine = self.model in ("warm", "base") or self.earlier_round() is not None
+        mine = self.model in ("warm", "base") or self.member() is not None or self.earlier_round() is not None
         return self.kind == "model" and not self.endpoint and not mine
 
     def takes_part(self, round_number: int) -> bool:
@@ -93,13 +99,15 @@ class LabelConfig(Section):
         Collaborator(name="examples", k=3),
         Collaborator(name="careful-examples", k=3, prompt="careful"),
     ]
-    """Default: four, with the weights `warm`: two styles of prompt, each without and with 3 solved examples."""
+    """Default: four, with the weights `warm`: two styles of prompt, each without and with 3 solved examples. With several
+    `warmup.members` one, which asks them all without examples: each has its own style."""
     mode: Mode = "auto"
     """`sample`: generate responses. `score`: the exact distribution over all answers of a row, if they are known
     beforehand; one prefill if one token tells the answers apart, else a few short requests more. `auto`: score for
     classification with one label where vLLM answers and the model does not think, else sample."""
-    justify: bool = True
-    """Let the warm model decide where answers differ. Without it the majority stands, and ties go to the surer answer."""
+    justify: bool | None = None
+    """Let the warm model decide where answers differ. Without it the majority stands, and ties go to the surer answer.
+    Default: only where there is one warm model (`warmup.members`)."""
     max_tokens: PositiveInt = 16
     """Tokens of a response at most; with classification at least as many as its longest label may need."""
     rows_per_commit: PositiveInt | None = None

@@ -32,8 +32,11 @@ class PromptConfig(Section):
     styles: dict[str, str] = {
         "plain": "",
         "careful": "Weigh every possible answer before you decide, and rule out the wrong ones first.",
+        "precise": "You are an expert. Read every word, and give exactly the answer that fits best.",
+        "intuitive": "Answer at once, with the first answer that feels right.",
+        "contextual": "Think of who wrote this and why, and answer what they would call right.",
     }
-    """Instructions for the system message, by the names that collaborators give as `prompt`."""
+    """Instructions for the system message, by the names that collaborators give as `prompt`, and `warmup.styles` lists."""
 
     @field_validator("template", "example_template")
     @classmethod

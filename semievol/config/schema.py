@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from semievol.config.labeling import EmbeddingConfig, EvaluateConfig, LabelConfig, RetrieveConfig, SelectConfig
+from semievol.config.labeling import (
+    Collaborator,
+    EmbeddingConfig,
+    EvaluateConfig,
+    LabelConfig,
+    RetrieveConfig,
+    SelectConfig,
+)
 from semievol.config.prompting import PromptConfig
 from semievol.config.running import EngineConfig, LimitsConfig, ResourcesConfig, ServingConfig
 from semievol.config.section import FilesOrShare, FolderName, Section, with_kind
@@ -135,6 +142,39 @@ class RunConfig(Section):
     resources: ResourcesConfig = ResourcesConfig()
     limits: LimitsConfig = LimitsConfig()
 
+    @model_validator(mode="after")
+    def _complete(self) -> RunConfig:
+        if self.folds and "collaborators" not in self.label.model_fields_set:
+            committee = [Collaborator(name="committee", k=0)]
+            self.label = self.label.model_copy(update={"collaborators": committee})
+        return self
+
+    @property
+    def folds(self) -> int | None:
+        """Return into how many folds the labeled rows are dealt; None where there is no committee."""
+        return self.warmup.members if self.warmup.members > 1 else None
+
+    @property
+    def member_styles(self) -> list[str]:
+        """Return the style of each member's prompts; of a single warm model `plain`."""
+        styles = self.warmup.styles or list(self.prompt.styles)
+        return [styles[m % len(styles)] for m in range(self.warmup.members)] if self.folds else ["plain"]
+
+    @property
+    def voters(self) -> list[Collaborator]:
+        """Return the collaborators of round 0: one that asks a committee becomes one for each member, NAME@warm-m."""
+        found = []
+        for who in self.label.collaborators:
+            if self.folds and who.kind == "model" and who.model == "warm" and not who.endpoint:
+                each = [
+                    {"name": f"{who.name}@warm-{m}", "model": f"warm-{m}", "prompt": s}
+                    for m, s in enumerate(self.member_styles)
+                ]
+                found += [who.model_copy(update=update) for update in each]
+            else:
+                found.append(who)
+        return found
+
     @property
     def endpoints(self) -> list[str]:
         """Return the keys of what lets an endpoint answer when rows are labeled."""
@@ -146,7 +186,8 @@ class RunConfig(Section):
         """Return how collaborators are asked: the mode that `auto` stands for, and what matters with it."""
         several = any(c.samples > 1 for c in self.label.collaborators)
         mode = self._mode(self.label.mode, sampled=bool(self.endpoints) or several)
-        return _how(mode, self.label.max_tokens) | {"justify": self.label.justify}
+        justify = not self.folds if self.label.justify is None else self.label.justify
+        return _how(mode, self.label.max_tokens) | {"justify": justify}
 
     @property
     def evaluate_how(self) -> dict[str, Any]:
@@ -168,7 +209,8 @@ class RunConfig(Section):
     @property
     def warmup_prompt(self) -> dict[str, Any]:
         """Return what the prompts of the warm-up depend on."""
-        return self.prompt.output_settings(examples=self.warmup.context != "none")
+        styles = {"styles": [self.prompt.styles[style] for style in self.member_styles]} if self.folds else {}
+        return self.prompt.output_settings(examples=self.warmup.context != "none") | styles
 
     @property
     def label_prompt(self) -> dict[str, Any]:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+FINGERPRINT = "fingerprint"  # a context of `model_dump`
 
 
 class Section(BaseModel):
@@ -14,6 +25,16 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
     )
+
+    later: ClassVar[dict[str, Any]] = {}
+    """Keys that came later, and the value with which all is as before: fingerprints leave a key with this value out."""
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        if info.context != FINGERPRINT:
+            return dumped
+        return {key: value for key, value in dumped.items() if key not in self.later or value != self.later[key]}
 
 
 def added_later(default: Any) -> Any:

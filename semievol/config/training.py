@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -56,6 +56,14 @@ class WarmupConfig(TrainConfig):
     """`knn`: each row shows its own k nearest labeled rows. `mixed`: every other row does."""
     k: NonNegativeInt = 3
     """Nearest labeled rows in a prompt, at most `retrieve.k`."""
+    members: Annotated[int, Field(ge=1, le=32)] = 1
+    """Warm models. More than one are a committee: each leaves one fold of the labeled rows out, and has a seed and a style of
+    its own. `warm` then stands for all of them where rows are labeled or test rows evaluated, and else for the one with the
+    lowest loss on the rows that it left out."""
+    styles: list[str] | None = None
+    """The styles of the members' prompts, by their names in `prompt.styles`; members beyond them start over. Default: all."""
+
+    later: ClassVar[dict[str, Any]] = {"members": 1, "styles": None}
 
 
 class FinetuneConfig(TrainConfig):

@@ -46,6 +46,9 @@ QUARANTINE = pa.schema(
 _NEIGHBORS = [("neighbor_ids", pa.list_(pa.int64())), ("neighbor_scores", pa.list_(pa.float32()))]
 RETRIEVED = pa.schema([*_TEXT, *_NEIGHBORS])
 LABELED_RETRIEVED = pa.schema([*LABELED, *_NEIGHBORS])
+_FOLD = ("fold", pa.int32())  # of a labeled row; the member of this number has not seen it
+FOLDS = pa.schema([ROW_ID, _FOLD])
+FOLDED = pa.schema([*LABELED_RETRIEVED, _FOLD])  # with neighbors from the other folds
 # One response of a collaborator (semievol.method.confidence.Response); entropies in nats.
 # Of more than 32 answers the likeliest, and the rest together as the share of the answer null.
 _SHARES = pa.list_(pa.struct([("answer", pa.string()), ("share", pa.float32())]))
@@ -82,6 +85,7 @@ PSEUDO_LABELED = pa.schema([*_TEXT, *_VERDICT])
 # `likelihood`: of open-ended tasks the mean log-probability of the true response's tokens, of scored ones the log of the
 # true answer's share.
 PREDICTED = pa.schema([*_TEXT, ("gold", pa.string()), *_VERDICT, ("likelihood", pa.float32())])
+CROSSFITTED = pa.schema([*PREDICTED, _FOLD])  # labeled rows, answered by who has not seen them
 SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_because", pa.string())])
 # Rendered training rows: chat messages in TRL's prompt / completion format, and their tokens for the trained model.
 # Labels are -100 where no loss is taken. Tokens are null if a row is too long, or if an endpoint trains.
@@ -89,6 +93,12 @@ SELECTED = pa.schema([*PSEUDO_LABELED, ("selected", pa.bool_()), ("rejected_beca
 _SOFT = pa.struct([("place", pa.int32()), ("tokens", pa.list_(pa.int32())), ("shares", pa.list_(pa.float32()))])
 _TOKENS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("soft", pa.list_(_SOFT))]
 TRAINING = pa.schema([ROW_ID, ("prompt", _MESSAGES), ("completion", _MESSAGES), *_TOKENS])
+
+
+def in_part(schema: pa.Schema) -> pa.Schema:
+    """Return what rows of a schema are before the last pass: without a verdict, and with what the next pass needs."""
+    kept = [field for field in schema if field.name in ("gold", "fold")]
+    return pa.schema([*ANSWERED_IN_PART, *kept])
 
 
 ROW_COLUMNS = ["row_id", *(name for name, _ in _ROW)]  # what `to_row` reads, but for the answer

@@ -15,9 +15,9 @@ import numpy as np
 
 from semievol.engines.base import RequestRefused
 
-# The part of the total probability that may lie under branches that are left out. It bounds the error of each response there;
-# that of the others is half of it, because the walk counts half of what may be there.
-TOLERANCE = 8e-4
+# How far a probability may be from the exact one. The walk counts half of what may lie under the branches that it leaves out, so
+# twice this part of the total may lie there, but no more than this part under a branch with several responses.
+TOLERANCE = 9e-4
 
 
 @dataclass(eq=False)
@@ -71,7 +71,7 @@ class LabelTree:
 
         Args:
             ask: asks the model about a branch; the branches of a level are asked together.
-            tolerance: the part of the total that may be left out; bounds the error of each probability.
+            tolerance: bounds the error of each probability.
         """
         if self.root is None:
             return [1.0] * self.size
@@ -108,8 +108,10 @@ def _needed(
     bounds = np.exp(bounds - best)
     at_most = np.exp(logs - best).sum() + bounds.sum()  # of the total
     rising = np.argsort(bounds, kind="stable")
-    left_out = np.searchsorted(np.cumsum(bounds[rising]), tolerance * at_most, side="right")
-    return [open_branches[place] for place in rising[left_out:][::-1]]
+    needed = np.cumsum(bounds[rising]) > 2 * tolerance * at_most
+    several = np.array([len(branch.responses) > 1 for _, branch in open_branches])
+    needed |= (several & (bounds > tolerance * at_most))[rising]
+    return [open_branches[place] for place in rising[needed][::-1]]
 
 
 def _prefixes(spelled: list[tuple[int, ...]]) -> Iterator[tuple[int, int]]:

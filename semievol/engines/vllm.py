@@ -29,7 +29,7 @@ from semievol.engines.vllm_scoring import Scorer
 from semievol.method.confidence import token_entropies
 from semievol.method.prompts import Messages
 
-_SAMPLING = "semievol.engines.vllm_sampling:SeededSampling"  # our logits processor, on CPUs
+_SAMPLING = "semievol.engines.vllm_sampling:ChosenTokens"  # our logits processor, on CPUs
 # Options that are incompatible with it.
 _NO_PROCESSORS = ("speculative_config", "spec_method", "spec_model", "spec_tokens", "logprobs_mode")
 _COUNTED = {"prompt_tokens": "queries", "cached_tokens": "hits"}  # vLLM's metrics of the prefix cache
@@ -48,7 +48,7 @@ class VLLMEngine:
 
         path = storage.local_copy(model) if "://" in model else model
         options = engine_options(path, config) | {"disable_log_stats": False}  # for `figures`
-        self._draws = _SAMPLING in options.get("logits_processors", [])
+        self._chooses = chooses_tokens(options)
         self.max_model_len = options["max_model_len"]
         self._top_logprobs = config.top_logprobs
         self._ids = itertools.count()
@@ -62,7 +62,7 @@ class VLLMEngine:
         self.tokenizer = load_tokenizer(path)  # as training does; vLLM has tokenizers of its own for some models
         self._batches = PromptBatches(self.tokenizer, chat)
         self._template = ChatTemplate(self.tokenizer, chat.template, chat.thinking)
-        self._scorer = Scorer(self.tokenizer, chat, self._request, self.max_model_len)
+        self._scorer = Scorer(self.tokenizer, chat, self._request, self.max_model_len, tells=self._chooses)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -76,7 +76,7 @@ class VLLMEngine:
         # Lists of floats instead of an object for each log-probability; see `_reduce`.
         shared: dict[str, Any] = {"logprobs": self._top_logprobs, "flat_logprobs": True}
         shared["stop_token_ids"] = self._template.stop_token_ids  # the model's own ends stop it too
-        if temperature > 0 and self._draws:
+        if temperature > 0 and self._chooses:
             from semievol.engines.vllm_sampling import seeded
 
             requests = [seeded(seed + i, temperature) for i in range(n)]
@@ -261,6 +261,11 @@ def engine_options(path: str, config: EngineConfig) -> dict[str, Any]:
     if is_cpu_build() and not any(options.get(name) for name in _NO_PROCESSORS):
         options["logits_processors"] = [*options.get("logits_processors", []), _SAMPLING]
     return options
+
+
+def chooses_tokens(options: dict[str, Any]) -> bool:
+    """Tell whether an engine with these options has our logits processor."""
+    return _SAMPLING in options.get("logits_processors", [])
 
 
 def is_cpu_build() -> bool:

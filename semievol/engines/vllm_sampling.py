@@ -1,8 +1,8 @@
-"""Sample with a seed for each request, on vLLM's CPU build.
+"""Choose the next tokens of requests on vLLM's CPU build: drawn with a seed, or told beforehand.
 
-That build draws noise for the whole vocabulary from a generator of each request, which took a third of labeling with a
-small model (benchmarks/RESULTS.md). Here a token needs one random number, and all requests of a step draw together.
-On a GPU vLLM's own seeds cost nothing.
+For its own seeds that build draws noise for the whole vocabulary from a generator of each request, which took a third of
+labeling with a small model (benchmarks/RESULTS.md). Here a token needs one random number, and all requests of a step draw
+together. On a GPU vLLM's own seeds cost nothing.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ _CERTAIN = 1e30  # a logit that leaves the other tokens no probability
 
 
 def seeded(seed: int, temperature: float) -> dict[str, Any]:
-    """Return the SamplingParams of a request for which `SeededSampling` draws."""
+    """Return the SamplingParams of a request for which `ChosenTokens` draws."""
     return {"temperature": 0.0, "extra_args": {"seed": seed, "temperature": temperature}}
 
 
-class SeededSampling(LogitsProcessor):
-    """Draw the next token of requests made with `seeded`, and make it certain.
+def told(tokens: list[int]) -> dict[str, Any]:
+    """Return the SamplingParams of a request whose response begins with these tokens; their log-probabilities are the model's."""
+    return {"temperature": 0.0, "ignore_eos": True, "extra_args": {"told": tokens}}
 
-    The i-th token of a response uses the i-th number of its seed's stream, independent of other requests and of time.
+
+class ChosenTokens(LogitsProcessor):
+    """Make the next token of requests made with `seeded` or `told` certain, which vLLM's raw log-probabilities do not show.
+
+    The i-th token of a seeded response uses the i-th number of its seed's stream, independent of other requests and of time.
     Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs
     """
 
@@ -35,17 +40,23 @@ class SeededSampling(LogitsProcessor):
         keep_other_logprobs()  # here, because this is the process of the sampler
         # For each place in the batch: the stream of its seed, the temperature, and the tokens generated so far.
         self._requests: dict[int, tuple[list[float], float, list[int]]] = {}
+        self._told: dict[int, tuple[list[int], list[int]]] = {}  # what to say, and the tokens generated so far
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         process_dict_updates(self._requests, batch_update, _request)
+        process_dict_updates(self._told, batch_update, _sentence)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draw a token for each request: change the logits (float32, [requests, vocabulary]) in place."""
-        if not self._requests:
-            return logits
+        """Choose a token for each request: change the logits (float32, [requests, vocabulary]) in place."""
+        going_on = [(place, path[len(said)]) for place, (path, said) in self._told.items() if len(said) < len(path)]
+        if going_on:
+            logits[tuple(torch.tensor(going_on).T)] = _CERTAIN
+        return self._draw(logits) if self._requests else logits
+
+    def _draw(self, logits: torch.Tensor) -> torch.Tensor:
         places = sorted(self._requests)
         requests = [self._requests[place] for place in places]
         numbers = torch.tensor([[stream[len(tokens)]] for stream, _, tokens in requests])
@@ -66,6 +77,11 @@ def _request(params: SamplingParams, _: Any, tokens: list[int]) -> tuple[list[fl
         return None
     stream = np.random.default_rng(extra["seed"]).random(params.max_tokens, dtype=np.float32)
     return stream.tolist(), extra["temperature"], tokens
+
+
+def _sentence(params: SamplingParams, _: Any, tokens: list[int]) -> tuple[list[int], list[int]] | None:
+    told = (params.extra_args or {}).get("told")
+    return (told, tokens) if told else None
 
 
 def keep_other_logprobs() -> None:

@@ -1,4 +1,4 @@
-"""Ask vLLM what a `LabelTree` wants to know, in requests of one token each that share their prompt's KV cache."""
+"""Ask vLLM what a `LabelTree` wants to know, in short requests that share their prompt's KV cache."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ class Scorer:
         chat: the template in which prompts are written.
         send: is called with a prompt's token ids and, by keyword, SamplingParams.
         max_model_len: of the engine, in tokens.
+        tells: whether the engine says what it is told (`vllm_sampling.told`), which needs less work than a prefill.
     """
 
-    def __init__(self, tokenizer: Any, chat: ChatSettings, send: Send, max_model_len: int) -> None:
-        self._send, self._max_model_len = send, max_model_len
+    def __init__(
+        self, tokenizer: Any, chat: ChatSettings, send: Send, max_model_len: int, *, tells: bool = False
+    ) -> None:
+        self._send, self._max_model_len, self._tells = send, max_model_len, tells
         own = copy.deepcopy(tokenizer)  # two threads must not share one tokenizer
         self._template = ChatTemplate(own, chat.template, chat.thinking)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
@@ -61,28 +64,46 @@ class Scorer:
         return await tree.shares(partial(self._ask, prompt))
 
     async def _ask(self, prompt: list[int], branch: Branch) -> Answer:
-        asked, unknown = [*prompt, *branch.path], len(branch.path) - branch.known
         groups = [branch.tokens[start : start + _IDS] for start in range(0, len(branch.tokens), _IDS)]
-        first = partial(self._with_path, unknown) if unknown else self._one_token
-        how = [first, *[self._one_token] * (len(groups) - 1)]
-        sent = (one(asked, logprob_token_ids=group) for one, group in zip(how, groups, strict=True))
-        done = await asyncio.gather(*sent)
-        path = sum(done[0].prompt_logprobs.logprobs[-unknown:]) if unknown else 0.0
-        # The log-probability of the sampled token comes first.
-        pairs = zip(done, groups, strict=True)
-        return path, [p for output, group in pairs for p in output.outputs[0].logprobs.logprobs[1 : len(group) + 1]]
+        walk = self._say_path if self._tells else self._prefill_path
+        further = (self._one_token([*prompt, *branch.path], logprob_token_ids=group) for group in groups[1:])
+        (path, first), *others = await asyncio.gather(walk(prompt, branch, groups[0]), *further)
+        pairs = zip([first, *others], groups, strict=True)
+        return path, [logprob for output, group in pairs for logprob in _following(output, len(group))]
 
-    async def _with_path(self, unknown: int, prompt: list[int], **options: Any) -> Any:
-        """Ask for the log-probabilities of the last tokens of the prompt, too.
+    async def _say_path(self, prompt: list[int], branch: Branch, group: list[int]) -> tuple[float, Any]:
+        """Let the model say the tokens of the path that are unknown yet: a step for each, in a batch with those of others."""
+        from semievol.engines.vllm_sampling import told
+
+        path = list(branch.path[branch.known :])
+        asked = [*prompt, *branch.path[: branch.known]]
+        output = await self._request(asked, max_tokens=len(path) + 1, logprob_token_ids=group, **told(path))
+        logprobs = output.outputs[0].logprobs
+        return sum(logprobs.logprobs[start] for start in logprobs.start_indices[:-1]), output
+
+    async def _prefill_path(self, prompt: list[int], branch: Branch, group: list[int]) -> tuple[float, Any]:
+        """Ask for the log-probabilities of the last tokens of a prompt that ends with the path.
 
         vLLM would prefill the whole prompt again, because it has none for tokens in the prefix cache. We read the cache, and
         ask a second time if it had too much, which happens when a label reaches into a block that an earlier request filled.
         """
-        output = await self._one_token(prompt, prompt_logprobs=0, skip_reading_prefix_cache=False, **options)
-        if output.num_cached_tokens >= len(prompt) - unknown:
-            output = await self._one_token(prompt, prompt_logprobs=0, **options)
-        return output
+        asked, unknown = [*prompt, *branch.path], len(branch.path) - branch.known
+        options: dict[str, Any] = {"logprob_token_ids": group} | ({"prompt_logprobs": 0} if unknown else {})
+        output = await self._one_token(asked, **options, **({"skip_reading_prefix_cache": False} if unknown else {}))
+        if unknown and output.num_cached_tokens >= len(asked) - unknown:
+            output = await self._one_token(asked, **options)
+        return (sum(output.prompt_logprobs.logprobs[-unknown:]) if unknown else 0.0), output
 
     async def _one_token(self, prompt: list[int], **options: Any) -> Any:
+        return await self._request(prompt, max_tokens=1, temperature=0.0, **options)
+
+    async def _request(self, prompt: list[int], **options: Any) -> Any:
         self.figures["score_requests"] += 1
-        return await self._send(prompt, max_tokens=1, temperature=0.0, flat_logprobs=True, **options)
+        return await self._send(prompt, flat_logprobs=True, **options)
+
+
+def _following(output: Any, tokens: int) -> list[float]:
+    """Return the log-probabilities of the tokens asked about at the last position, where that of the chosen one comes first."""
+    logprobs = output.outputs[0].logprobs
+    first = logprobs.start_indices[-1] + 1
+    return list(logprobs.logprobs[first : first + tokens])

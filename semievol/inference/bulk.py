@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from semievol.config import EngineConfig, PoolResources
 from semievol.data import storage
-from semievol.data.tables import ANSWERED_IN_PART
+from semievol.data.tables import in_part
 from semievol.inference.labeler import Labeling, Panel, Pass
 from semievol.inference.pool import EnginePool
 from semievol.inference.relay import Relay
@@ -37,38 +37,56 @@ class Request:
     columns: dict[str, str] | None = None  # renames of columns of the source, old to new
 
 
-def answer_rows(engines: EnginePool, request: Request) -> list[dict[str, float]]:
-    """Answer the rows of a request, from where an earlier attempt stopped. Return the figures of the engines."""
-    resources = request.resources.model_copy(update={"max_actors": cluster.at_most(request.resources)})
-    source, figures = request.source, []
-    for number, work in enumerate(request.passes):
-        names = [request.panel.collaborators[i].name for i in work.members]
-        written = request.out if work.last else storage.join(request.job.folder, f"pass-{number}", "rows")
-        at_endpoint = {"kind": "openai", "endpoint": work.endpoint} if work.endpoint else {}
-        config = request.engine.model_copy(update=at_endpoint)
-        elsewhere = config.kind == "openai"
-        whose = f"label.collaborators[{work.members[0]}]" if work.endpoint else "engine"
-        schema = request.schema if work.last else ANSWERED_IN_PART
-        key = f"{whose}.endpoint" if elsewhere else f"model {work.model}"
-        at_a_time = config.extra.get("max_num_seqs", config.max_num_seqs)
-        figures += run_rows(
-            request.job,
-            source=source,
-            out=written,
-            actor=Relay,
-            arguments={
-                "name": uuid.uuid4().hex,
-                "keeper": engines.keeper(work, config, resources),
-                "labeling": Labeling(work, request.panel, schema, key),
-                "no_progress_s": None if elsewhere else request.no_progress_s,  # endpoints have their own limits
-            },
-            pool=resources.model_copy(update={"num_cpus": 0.0, "num_gpus": 0.0}),  # the engines reserve them
-            rows_in_flight=config.concurrency if elsewhere else int(at_a_time),
-            columns=request.columns,
-            note=f"{', '.join(names)}, pass {number + 1} of {len(request.passes)}" if len(request.passes) > 1 else "",
-        )
-        source = written
+def answer_rows(engines: EnginePool, *requests: Request) -> list[dict[str, float]]:
+    """Answer the rows of requests, from where an earlier attempt stopped. Return the figures of the engines.
+
+    The requests have the same passes: an engine answers the rows of all of them before the next one starts.
+    """
+    sources, figures = [request.source for request in requests], []
+    for number in range(len(requests[0].passes)):
+        for i, request in enumerate(requests):
+            sources[i], counted = _pass(engines, request, number, sources[i])
+            figures += counted
     return figures
+
+
+def _pass(engines: EnginePool, request: Request, number: int, source: str) -> tuple[str, list[dict[str, float]]]:
+    """Return where a pass has written the rows of `source`, and the figures of its engines."""
+    work, panel = request.passes[number], request.panel
+    resources = request.resources.model_copy(update={"max_actors": cluster.at_most(request.resources)})
+    names = [panel.collaborators[i].name for i in work.members]
+    part = request.out.rpartition("/")[2]
+    written = request.out if work.last else storage.join(request.job.folder, f"pass-{number}", part)
+    at_endpoint = {"kind": "openai", "endpoint": work.endpoint} if work.endpoint else {}
+    config = request.engine.model_copy(update=at_endpoint)
+    elsewhere = config.kind == "openai"
+    whose = f"label.collaborators[{_place(panel, work.members[0])}]" if work.endpoint else "engine"
+    schema = request.schema if work.last else in_part(request.schema)
+    key = f"{whose}.endpoint" if elsewhere else f"model {work.model}"
+    at_a_time = config.extra.get("max_num_seqs", config.max_num_seqs)
+    figures = run_rows(
+        request.job,
+        source=source,
+        out=written,
+        actor=Relay,
+        arguments={
+            "name": uuid.uuid4().hex,
+            "keeper": engines.keeper(work, config, resources),
+            "labeling": Labeling(work, panel, schema, key),
+            "no_progress_s": None if elsewhere else request.no_progress_s,  # endpoints have their own limits
+        },
+        pool=resources.model_copy(update={"num_cpus": 0.0, "num_gpus": 0.0}),  # the engines reserve them
+        rows_in_flight=config.concurrency if elsewhere else int(at_a_time),
+        columns=request.columns if number == 0 else None,
+        note=f"{', '.join(names)}, pass {number + 1} of {len(request.passes)}" if len(request.passes) > 1 else "",
+    )
+    return written, figures
+
+
+def _place(panel: Panel, number: int) -> int:
+    """Return the place of a collaborator in the config, where all members of a committee are one."""
+    names = [who.name.partition("@")[0] for who in panel.collaborators]
+    return list(dict.fromkeys(names)).index(names[number])
 
 
 def engine_figures(actors: list[dict[str, float]]) -> dict[str, float]:

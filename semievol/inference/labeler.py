@@ -129,23 +129,31 @@ class Labeler:
         row = to_row(record | {"answer": None})
         ids, cosines = record.get("neighbor_ids") or [], record.get("neighbor_scores") or []
         neighbors = [(self._labeled[i], s) for i, s in zip(ids, cosines, strict=True)] if self._labeled else []
-        asked = [self._ask(i, record["row_id"], row, neighbors, refused) for i in self._work.members]
+        places = [i for i in self._work.members if self._may_answer(i, record.get("fold"))]
+        asked = [self._ask(i, record["row_id"], row, neighbors, refused) for i in places]
         given = [response for responses in await asyncio.gather(*asked) for response in responses]
         responses = [*map(_from_record, record.get("responses") or []), *given]
         order = [c.name for c in self._panel.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses, refused) if self._work.last else {}
-        if record.get("gold") is not None and self._panel.mode == "score":
-            verdict["likelihood"] = self._scored(responses[0], row, record["gold"])
-        elif record.get("gold") is not None and self._task.cosine is not None and not refused:
+        alone = len(self._panel.collaborators) == 1
+        if record.get("gold") is not None and self._panel.mode == "score" and self._work.last:
+            verdict["likelihood"] = self._scored(responses, row, record["gold"])
+        elif record.get("gold") is not None and self._task.cosine is not None and not refused and alone:
             verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
         whole = not self._work.last  # the last pass needs the whole distributions for its verdict
         return record | {"responses": [_to_record(r, whole=whole) for r in responses]} | verdict
 
-    def _scored(self, response: Response, row: Row, gold: str) -> float | None:
-        """Return the log of the share that the first collaborator gives the true answer; None if it scored none."""
+    def _may_answer(self, number: int, fold: int | None) -> bool:
+        """Tell whether a collaborator answers a row: of a labeled row, the one member that has not seen it does."""
+        member = self._panel.collaborators[number].member()
+        return fold is None or member is None or member == fold
+
+    def _scored(self, responses: list[Response], row: Row, gold: str) -> float | None:
+        """Return the log of the mean share that those who scored the answers give the true one; None if nobody did."""
         truth = self._task.transfer(gold, row, row) or gold
-        share = (response.distribution or {}).get(truth)
+        scored = [response for response in responses if response.distribution is not None]
+        share = confidence.mixture(self._task.same, scored).get(truth)
         return None if share is None else math.log(max(share, _LEAST_SHARE))
 
     async def _likelihood(self, row: Row, gold: str, neighbors: list[tuple[Row, float]]) -> float | None:

@@ -58,8 +58,9 @@ def of_config(config: RunConfig) -> list[Request]:
     base = config.model.base if local else None
     serving, evaluate = config.serving, config.evaluate
     shown = serving.neighbors if serving.in_context else 0
+    named = [("warm-up" if not config.folds else f"warm-up, warm-{m}", s) for m, s in enumerate(config.member_styles)]
     return [
-        _training("warm-up", config, config.warmup, ("labeled",)),
+        *(_training(name, config, config.warmup, ("labeled",), style) for name, style in named),
         *_labeling(config),
         _training("fine-tuning", config, config.finetune, ("labeled", "unlabeled")),
         Request("evaluation", ("test",), base, **_answers(config, config.evaluate_how), k=evaluate.k),
@@ -67,20 +68,22 @@ def of_config(config: RunConfig) -> list[Request]:
     ]
 
 
-def _training(name: str, config: RunConfig, train: TrainConfig, splits: tuple[str, ...]) -> Request:
+def _training(
+    name: str, config: RunConfig, train: TrainConfig, splits: tuple[str, ...], style: str = "plain"
+) -> Request:
     counted = trainers.load(config).needs_tokens
     context = getattr(train, "context", "none")
     k = getattr(train, "k", 0) if context != "none" else 0
     model, most = (config.model.base, train.max_length) if counted else (None, None)
-    return Request(name, splits, model, max_length=most, k=k, every_other=context == "mixed")
+    return Request(name, splits, model, max_length=most, k=k, every_other=context == "mixed", style=style)
 
 
 def _labeling(config: RunConfig) -> Iterator[Request]:
-    label, local = config.label, config.engine.kind != "openai"
-    for who in label.collaborators:
+    local = config.engine.kind != "openai"
+    for who in config.voters:
         if who.kind == "model":
             yield _collaborator(config, who)
-    if label.justify and sum(who.samples for who in label.collaborators) > 1:
+    if config.label_how["justify"] and sum(who.samples for who in config.voters) > 1:
         base = config.model.base if local else None
         yield Request(JUSTIFICATION, ("unlabeled",), base, **_answers(config, config.label_how), paid=not local)
 

@@ -11,42 +11,76 @@ import pyarrow as pa
 
 from semievol.config import EmbeddingConfig, RetrieveConfig
 from semievol.data import storage
-from semievol.data.tables import LABELED_RETRIEVED, to_row
+from semievol.data.tables import FOLDED, LABELED_RETRIEVED, to_row
+from semievol.method.folds import folds
 from semievol.retrieval.dense import Hits, LabeledIndex
 from semievol.retrieval.embedding import Embedder, text_of
 from semievol.retrieval.lexical import LexicalIndex
 from semievol.tasks import Row, Task
 
-INDEX = "index"  # its folder in that of the stage which builds it
+INDEX, CROSSFIT = "index", "crossfit"  # folders in that of the stage which builds the index
 NEAR = 16  # labeled rows whose labels are the first candidates of a row
 SCORES = {"embedding": "cosine", "bm25": "BM25 score"}  # what `retrieve.by` compares by
 
 
 def build_index(
-    labeled: str, out: str, embedding: EmbeddingConfig, retrieve: RetrieveConfig, task: Task | None = None
+    labeled: str,
+    out: str,
+    embedding: EmbeddingConfig,
+    retrieve: RetrieveConfig,
+    task: Task | None = None,
+    members: int = 1,
 ) -> tuple[str, float]:
     """Index the labeled rows, and write them with their own neighbors. Return the index's SHA-256 and recall.
 
     Args:
         task: one whose prompts list candidates; the labeled rows get theirs.
+        members: of the committee. With more than one, crossfit/ has the rows with their folds, and with neighbors and
+            candidates from the other folds only.
     """
     table = storage.read_table(labeled)
-    ids = table["row_id"].to_numpy()
-    queries: Any = [text_of(to_row(record)) for record in table.to_pylist()]
-    index: Any
     encode: Any = list if retrieve.by == "bm25" else Embedder(embedding).encode
-    if retrieve.by == "bm25":
-        index = LexicalIndex(queries, ids)
-    else:
-        queries = encode(queries)
-        index = LabeledIndex.build(queries, ids, exact_up_to=retrieve.exact_up_to, k=retrieve.k)
-    found, sha256 = index.search(queries, retrieve.k, ids), index.save(storage.join(out, INDEX))
-    rows = _with_neighbors(table, found, LABELED_RETRIEVED)
-    if task is not None:
-        near, _ = index.search(queries, NEAR, ids)
-        rows = _with_candidates(rows, Candidates(task, table, encode).of(near, queries))
+    queries = encode([text_of(to_row(record)) for record in table.to_pylist()])
+    every = np.arange(len(table))
+
+    def among(asked: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> tuple[Any, pa.Table]:
+        """Return an index of the known rows, and the rows that ask with their neighbors there; both given by their places."""
+        rows, others = table.take(asked), table.take(known)
+        texts, itself, index = (
+            _at(queries, asked),
+            rows["row_id"].to_numpy(),
+            _index(_at(queries, known), others, retrieve),
+        )
+        found = _with_neighbors(rows, index.search(texts, retrieve.k, itself), LABELED_RETRIEVED)
+        if task is not None:
+            near, _ = index.search(texts, NEAR, itself)
+            found = _with_candidates(found, Candidates(task, others, encode).of(near, texts))
+        return index, found
+
+    index, rows = among(every, every)
+    sha256 = index.save(storage.join(out, INDEX))
     storage.write_table(storage.join(out, "rows", "part-0.parquet"), rows)
+    if members > 1:
+        dealt = folds(table["row_id"].to_pylist(), table["answer"].to_pylist(), members)
+        fold = np.array([dealt[row_id] for row_id in table["row_id"].to_pylist()], dtype=np.int32)
+        parts = []
+        for member in range(members):
+            _, part = among(np.flatnonzero(fold == member), np.flatnonzero(fold != member))
+            parts.append(part.append_column("fold", pa.array([member] * len(part), pa.int32())))
+        storage.write_table(storage.join(out, CROSSFIT, "part-0.parquet"), pa.concat_tables(parts).cast(FOLDED))
     return sha256, index.recall
+
+
+def _at(queries: Any, places: npt.NDArray[np.int64]) -> Any:
+    """Return some of the queries, which are vectors, or the texts of BM25."""
+    return [queries[i] for i in places] if isinstance(queries, list) else queries[places]
+
+
+def _index(queries: Any, rows: pa.Table, retrieve: RetrieveConfig) -> Any:
+    ids = rows["row_id"].to_numpy()
+    if retrieve.by == "bm25":
+        return LexicalIndex(queries, ids)
+    return LabeledIndex.build(queries, ids, exact_up_to=retrieve.exact_up_to, k=retrieve.k)
 
 
 class Candidates:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from semievol.config import RunConfig
+from semievol.config.section import FINGERPRINT
 from semievol.data import paths, storage
 from semievol.data.storage import FileEntry
 from semievol.engines.templates import ChatSettings
@@ -54,6 +55,8 @@ class Fingerprints:
         stage, number = step.stage, step.round.number
         config = of_round(self._config, number)
         settings = {key: _plain(attrgetter(key)(config)) for key in stage.settings}
+        later = {key: attrgetter(key)(config) for key in stage.if_set}
+        settings |= {key: _plain(value) for key, value in later.items() if value is not None}
         own: list[Any] = [self._models[name] for name in stage.models]
         if stage.reads_files:
             held = ("test", "validation", "labeled") if number == 0 else ()
@@ -66,7 +69,7 @@ def _plain(value: Any) -> Any:
     """Return a setting as plain values: a section, or a list of sections, becomes dicts."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    return value.model_dump() if isinstance(value, BaseModel) else value
+    return value.model_dump(context=FINGERPRINT) if isinstance(value, BaseModel) else value
 
 
 def _base_identity(run_config: RunConfig) -> list[Any]:

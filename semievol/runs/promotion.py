@@ -16,6 +16,7 @@ from semievol.data import storage
 from semievol.errors import UserError
 from semievol.runs.folder import RunFolder, now
 from semievol.stages.base import Key, Stage
+from semievol.trainers.base import trained
 
 _RECORD = "promotions.json"
 
@@ -113,7 +114,7 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     """Return the folder or hub id of a served model's weights, and a digest that changes with them.
 
     Args:
-        name: base, warm (of round 0) or round-N.
+        name: base, warm (of round 0; of a committee the best member) or round-N.
     """
     if name == "base":
         return config.model.base, hashlib.sha256(config.model.base.encode()).hexdigest()[:16]
@@ -121,7 +122,7 @@ def model_of(folder: RunFolder, config: RunConfig, name: str) -> tuple[str, str]
     manifest = folder.manifest(*step)
     if manifest is None:
         raise UserError(f"no model '{name}' in {folder.uri}: its {step[0]} is not finished. `semievol run` finishes it")
-    return storage.join(folder.stage(*step), "model"), manifest.fingerprint
+    return trained(folder.stage(*step)), manifest.fingerprint
 
 
 def _accuracy(folder: RunFolder, name: str, find: Callable[[str], Stage]) -> float:

@@ -80,10 +80,12 @@ def steps(rounds: Sequence[Round], run_config: RunConfig) -> list[Step]:
 def of_round(run_config: RunConfig, number: int) -> RunConfig:
     """Return the config of a round.
 
-    A collaborator with the weights of round N takes part from round N+1 on. After round 0, the last evolved model both
+    A collaborator with the weights of round N takes part from round N+1 on. In round 0, one that asks a committee becomes
+    one for each member. After round 0, the last evolved model both
     labels (as `warm`) and is the start of the training.
     """
-    collaborators = [c for c in run_config.label.collaborators if c.takes_part(number)]
+    all_of_them = run_config.label.collaborators if number else run_config.voters
+    collaborators = [c for c in all_of_them if c.takes_part(number)]
     start_from = "warm" if number else run_config.finetune.start_from
     label = run_config.label.model_copy(update={"collaborators": collaborators})
     finetune = run_config.finetune.model_copy(update={"start_from": start_from})

@@ -26,7 +26,7 @@ from semievol.data import storage
 from semievol.engines.base import RequestRefused
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings, file_of
-from semievol.engines.vllm import engine_options, is_cpu_build
+from semievol.engines.vllm import chooses_tokens, engine_options, is_cpu_build
 from semievol.engines.vllm_scoring import Scorer
 from semievol.method.prompts import Messages
 from semievol.serving.backend import CHAT, COMPLETIONS
@@ -59,10 +59,11 @@ class ModelServer(LLMServer):
         tokenizer = await asyncio.to_thread(load_tokenizer, path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._tokenizer, self._template = tokenizer, ChatTemplate(tokenizer, chat.template, chat.thinking)
+        options = engine_options(path, EngineConfig(**engine_config)) | self._chat_options(path, tokenizer)
         # Build a new LLMConfig, because it caches values that are derived from its fields.
         local_config = LLMConfig(
             model_loading_config={"model_id": llm_config.model_id, "model_source": path},
-            engine_kwargs=engine_options(path, EngineConfig(**engine_config)) | self._chat_options(path, tokenizer),
+            engine_kwargs=options,
             placement_group_config=llm_config.placement_group_config,
             runtime_env=llm_config.runtime_env,
             log_engine_metrics=False,
@@ -74,7 +75,7 @@ class ModelServer(LLMServer):
         self._app.state.openai_serving_chat.default_sampling_params["max_tokens"] = default_max_tokens
         self._default_max_tokens = default_max_tokens
         self._window: int = self.engine._engine_client.model_config.max_model_len
-        self._scorer = Scorer(tokenizer, chat, self._generate, self._window)
+        self._scorer = Scorer(tokenizer, chat, self._generate, self._window, tells=chooses_tokens(options))
 
     def _chat_options(self, path: str, tokenizer: Any) -> dict[str, Any]:
         """Return the options that make vLLM's app render chats to the tokens of training."""

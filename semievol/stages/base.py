@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from semievol import trainers
-from semievol.config import RunConfig
+from semievol.config import MEMBER, RunConfig
 from semievol.data import storage
 from semievol.data.row_checks import RowChecks
 from semievol.engines.templates import ChatSettings
@@ -100,6 +100,7 @@ class Stage:
         version: raised when the output changes for equal settings and inputs: the stage and what depends on it run again.
         settings: keys of the config that its output depends on, as dotted paths. Knobs of speed (batch sizes, commit sizes,
             memory) are not among them: they may change between attempts without losing what is committed.
+        if_set: further keys, which count only where they are not None: a key that came later changes no other fingerprint.
         models: what it loads that no stage makes: base, embedding, collaborators, chat_template.
         reads_files: whether its output depends on the input files themselves.
         pool: the key under `resources` that says what it asks for, or what finds the key in a config; empty for a single task.
@@ -118,6 +119,7 @@ class Stage:
     after: tuple[str, ...] = ()
     version: int = 1
     settings: tuple[str, ...] = ()
+    if_set: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     reads_files: bool = False
     pool: str | Callable[[RunConfig], str] = ""
@@ -180,12 +182,14 @@ class StageContext:
         return Prompts(self.task, self.config.prompt)
 
     def weights(self, model: str) -> str:
-        """Return what an engine loads for a name in a config: warm, base, round-N, or a folder, URI or hub id.
+        """Return what an engine loads for a name in a config: warm, warm-m, base, round-N, or a folder, URI or hub id.
 
-        After round 0, `warm` is the evolved model of the round before.
+        After round 0, `warm` is the evolved model of the round before. Of a committee, it is the best member.
         """
         if model == "base":
             return self.config.model.base
+        if member := MEMBER.fullmatch(model):
+            return trained(self.inputs["warmup"], int(member[1]))
         stage = self.inputs["warmup"] if model == "warm" else self.inputs.get(model)
         return trained(stage) if stage else model
 

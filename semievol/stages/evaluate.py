@@ -1,5 +1,7 @@
 """Evaluate a model on the held-out rows: it answers them greedily or by exact scores, with `evaluate.k` after solved examples.
 
+A committee is one model here: all members answer, and count the same.
+
 Each model has a stage of its own, so that only what has changed is asked again. Where there are validation rows, the models
 that a run decides about answer these too, in stages of their own: test rows are then only reported on.
 """
@@ -15,12 +17,12 @@ import pyarrow.compute as pc
 from semievol.config import Collaborator
 from semievol.data import storage
 from semievol.data.tables import PREDICTED
-from semievol.inference.bulk import count_answers, engine_figures
+from semievol.inference.bulk import answer_rows, count_answers, engine_figures
 from semievol.inference.labeler import Pass
 from semievol.method.labels import by_label
 from semievol.method.metrics import wilson_interval
 from semievol.stages.base import Key, Place, Rows, Scope, Stage, StageContext, StageResult
-from semievol.stages.label import ENGINE_SETTINGS, ask
+from semievol.stages.label import ENGINE_SETTINGS, GOLD, request
 from semievol.tasks import Task
 from semievol.trainers.base import trained
 
@@ -32,17 +34,15 @@ Texts = Iterable[str | None]
 def run(ctx: StageContext) -> StageResult:
     """Let one model (the last part of the stage's name) answer the test rows, or as `validate/...` the validation rows."""
     what, _, model = ctx.name.partition("/")
-    config, trained_by = ctx.config.evaluate, MODELS[model]
-    weights = trained(ctx.inputs[trained_by]) if trained_by else ctx.config.model.base
+    config = ctx.config.evaluate
     source, out = ctx.input("ingest", SPLIT[what]), ctx.rows
     shown = ctx.input(f"{what}/retrieve") if f"{what}/retrieve" in ctx.inputs else source
-    greedy = Collaborator(name="greedy", k=config.k, temperature=0.0)
-    passes = [Pass(weights, None, (0,), last=True, chat=ctx.chat)]
+    asked, passes = _panel(ctx, model)
     how = ctx.config.evaluate_how
-    actors = ask(ctx, shown, [greedy], passes, PREDICTED, how, columns={"answer": "gold"})
+    actors = answer_rows(ctx.engines, request(ctx, shown, out, asked, passes, PREDICTED, how, GOLD))
     scored = storage.read_table(out, ["gold", "answer", "likelihood"])
     totals, reasons = count_answers(out, paid=[])
-    refused = totals["failed:greedy"]  # no wrong answers: the model was never heard
+    refused = max(totals[f"failed:{who.name}"] for who in asked)  # no wrong answers: a model was never heard
     ctx.check_bad_fraction(refused, len(scored), (f"{n:,} rows: {reason}" for reason, n in reasons.most_common()))
     correct = float(scores(ctx.task, scored["answer"].to_pylist(), scored["gold"].to_pylist()).sum())
     unparsable = scored["answer"].null_count
@@ -60,9 +60,37 @@ def run(ctx: StageContext) -> StageResult:
         metrics |= {"nll": round(-likelihood, 4)} if how["mode"] == "score" else {"likelihood": round(likelihood, 4)}
     if ctx.task.names_labels:
         metrics |= by_label(ctx.task, scored["gold"].to_pylist(), scored["answer"].to_pylist())
+    if len(asked) > 1:
+        metrics["members"] = _accuracies(ctx)
     # An unparsable answer is a wrong answer, not a lost row.
     rows = Rows(came_in=storage.count_rows(source), out=len(scored))
     return StageResult(rows, metrics, f"accuracy {metrics['accuracy']:.3f} ({low:.3f} to {high:.3f})")
+
+
+def _panel(ctx: StageContext, model: str) -> tuple[list[Collaborator], list[Pass]]:
+    """Return who answers and in which passes: one model, or each member of the committee in its own style."""
+    trained_by = MODELS[model]
+    greedy = Collaborator(name="greedy", k=ctx.config.evaluate.k, temperature=0.0)
+    if model == "warm" and ctx.config.folds:
+        styles = enumerate(ctx.config.member_styles)
+        asked = [greedy.model_copy(update={"name": f"warm-{m}", "prompt": style}) for m, style in styles]
+        weights = [ctx.weights(who.name) for who in asked]
+    else:
+        asked = [greedy]
+        weights = [trained(ctx.inputs[trained_by]) if trained_by else ctx.config.model.base]
+    # The engine of the first one stays, and labels next.
+    return asked, [Pass(each, None, (m,), last=m == 0, chat=ctx.chat) for m, each in reversed([*enumerate(weights)])]
+
+
+def _accuracies(ctx: StageContext) -> dict[str, float]:
+    """Return the accuracy of each member by itself."""
+    table = storage.read_table(ctx.rows, ["gold", "responses"])
+    given: dict[str, list[str | None]] = {}
+    for responses in table["responses"].to_pylist():
+        for response in responses:
+            given.setdefault(response["collaborator"], []).append(response["answer"])
+    truths = table["gold"].to_pylist()
+    return {member: round(float(scores(ctx.task, answers, truths).mean()), 4) for member, answers in given.items()}
 
 
 def scores_by_row(rows: str, task: Task) -> dict[int, float]:

@@ -7,6 +7,7 @@ chat messages) and what the trainer makes: adapter/ and the merged model/, or mo
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from semievol import trainers
 from semievol.config import TrainConfig
@@ -28,11 +29,17 @@ def run(ctx: StageContext) -> StageResult:
 
 def train(ctx: StageContext, config: TrainConfig, base: str, sources: list[Source]) -> StageResult:
     """Render the rows of the sources, and train on them, from the weights `base`."""
-    trainer, spec = ctx.trainer(ctx.config), TrainSpec(base, ctx.out, config, ctx.config.seed, ctx.chat)
+    rows, metrics = fit(ctx, TrainSpec(base, ctx.out, config, ctx.config.seed, ctx.chat), sources)
+    return StageResult(rows, metrics, headline(metrics))
+
+
+def fit(ctx: StageContext, spec: TrainSpec, sources: list[Source]) -> tuple[Rows, dict[str, Any]]:
+    """Render the rows of the sources, and train on them. Return what became of the rows, and the metrics."""
+    trainer = ctx.trainer(ctx.config)
     rendered = render(sources, spec, ctx.prompts, tokens=trainer.needs_tokens)
     ctx.check_bad_fraction(rendered.quarantined, rendered.came_in, rendered.examples)
     metrics = trainer.train(ctx.name, spec, rendered.usable, ctx.emit) | {"cut_to_fit": rendered.cut}
-    return StageResult(Rows(rendered.came_in, rendered.usable, rendered.quarantined), metrics, headline(metrics))
+    return Rows(rendered.came_in, rendered.usable, rendered.quarantined), metrics
 
 
 def _inputs(place: Place) -> dict[str, Key]:

@@ -3,6 +3,9 @@
 Collaborators that share weights share one engine pass; in the last pass, which gives the verdict, rows whose answers
 differ go straight back into the engine for self-justification. Writes rows/, in which a row without a usable answer has a
 `quarantine_reason` instead of one, and pass-N/ where there are several passes.
+
+With a committee, each pass also answers the labeled rows, for crossfit/: of the members only the one that has not seen a
+row does, and what is shown beside the row is from the other folds.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ import pyarrow as pa
 
 from semievol.config import Collaborator, EngineConfig
 from semievol.data import storage
-from semievol.data.tables import PSEUDO_LABELED
+from semievol.data.row_checks import RowChecks
+from semievol.data.tables import CROSSFITTED, PSEUDO_LABELED
 from semievol.inference.bulk import Request, answer_rows, count_answers, engine_figures
 from semievol.inference.labeler import Panel, Pass
 from semievol.method.prompts import Prompts
+from semievol.retrieval.search import CROSSFIT
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
 
+GOLD = {"answer": "gold"}  # of held-out rows, which get answers of their own
 # Keys of the config that the answers of an engine depend on.
 ENGINE_SETTINGS = (
     *("engine.kind", "engine.endpoint", "engine.dtype", "engine.max_model_len", "engine.output_extra", "task"),
@@ -32,8 +38,17 @@ ENGINE_SETTINGS = (
 def run(ctx: StageContext) -> StageResult:
     config, engine = ctx.config.label, ctx.config.engine
     source, out = ctx.input("retrieve"), ctx.rows
-    actors = ask(ctx, source, config.collaborators, passes(ctx), PSEUDO_LABELED, ctx.config.label_how)
-    totals, reasons = count_answers(out, paid=[who.name for who in config.collaborators if who.endpoint])
+    how, asked = ctx.config.label_how, (config.collaborators, passes(ctx))
+    requests = [request(ctx, source, out, *asked, PSEUDO_LABELED, how)]
+    if "index" in ctx.inputs:  # no verdict by a model that has seen the row: the best member may have
+        labeled, crossfit = ctx.input("index", CROSSFIT), storage.join(ctx.out, CROSSFIT)
+        requests.append(request(ctx, labeled, crossfit, *asked, CROSSFITTED, how | {"justify": False}, GOLD))
+    actors = answer_rows(ctx.engines, *requests)
+    paid = [who.name for who in config.collaborators if who.endpoint]
+    totals, reasons = count_answers(out, paid=paid)
+    for each in requests[1:]:
+        counted, _ = count_answers(each.out, paid=paid)
+        totals.update({name: count for name, count in counted.items() if name.endswith("_tokens")})
     rows = Rows(came_in=storage.count_rows(source), out=totals["answered"], quarantined=totals["quarantined"])
     ctx.check_bad_fraction(rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
     failed = {who.name: totals[f"failed:{who.name}"] for who in config.collaborators}
@@ -57,24 +72,25 @@ def run(ctx: StageContext) -> StageResult:
     return StageResult(rows, metrics, headline)
 
 
-def ask(
+def request(
     ctx: StageContext,
     source: str,
+    out: str,
     collaborators: Sequence[Collaborator],
     passes: Sequence[Pass],
     schema: pa.Schema,
     how: dict[str, Any],
     columns: dict[str, str] | None = None,
-) -> list[dict[str, float]]:
-    """Let collaborators answer the rows of `source`, and return what each engine has counted; `how` sets up their panel."""
+) -> Request:
+    """Return the request that lets collaborators answer the rows of `source`; `how` sets up their panel."""
     config, task = ctx.config, ctx.task
     labeled = ctx.input("ingest", "labeled")
     if "max_tokens" in how:  # a label that is cut off is no answer
         how = how | {"max_tokens": max(how["max_tokens"], task.longest)}
-    request = Request(
+    return Request(
         job=ctx.row_job,
         source=source,
-        out=ctx.rows,
+        out=out,
         schema=schema,
         panel=Panel(
             Prompts(task, config.prompt), tuple(collaborators), labeled, config.embedding, seed=config.seed, **how
@@ -85,7 +101,6 @@ def ask(
         no_progress_s=config.limits.no_progress_s,
         columns=columns,
     )
-    return answer_rows(ctx.engines, request)
 
 
 def passes(ctx: StageContext) -> list[Pass]:
@@ -99,7 +114,7 @@ def passes(ctx: StageContext) -> list[Pass]:
         else:
             model = who.model if who.endpoint else ctx.weights(who.model)
             groups.setdefault((model, who.endpoint), []).append(i)
-    if config.justify and sum(who.samples for who in config.collaborators) > 1:
+    if ctx.config.label_how["justify"] and sum(who.samples for who in config.collaborators) > 1:
         judge = (ctx.weights("warm"), None)
         groups[judge] = groups.pop(judge, [])  # to the end
     groups = groups or {("", None): []}
@@ -124,15 +139,22 @@ def _cost(engine: EngineConfig, totals: Counter[str]) -> float | None:
 
 def _inputs(place: Place) -> dict[str, Key]:
     read = {"ingest": ("ingest", 0), "warmup": place.warm, "retrieve": ("retrieve", place.rows)}
+    read |= {"index": ("index", 0)} if place.config.folds and not place.number else {}
     earlier = {who.earlier_round() for who in place.config.label.collaborators}
     return read | {f"round-{n}": ("finetune", n) for n in range(place.number) if n in earlier}
+
+
+def _verify(checks: RowChecks) -> None:
+    checks.same_rows("retrieve")
+    if "index" in checks.inputs:
+        checks.ids(storage.join(checks.uri, CROSSFIT), equal=storage.join(checks.inputs["ingest"], "labeled"))
 
 
 STAGE = Stage(
     name="label",
     run=run,
     inputs=_inputs,
-    verify=lambda checks: checks.same_rows("retrieve"),
+    verify=_verify,
     after=("evaluate/warm",),
     version=2,
     settings=(

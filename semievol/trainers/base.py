@@ -13,6 +13,7 @@ from semievol.runtime.progress import Emit
 
 _ROWS_SEEN, _FEWEST, _MOST = 1280, 2, 20  # 160 steps of 8 rows; passes
 ADAPTER, MODEL, METRICS = "adapter", "model", "metrics.json"
+MEMBERS = "members.json"  # of a committee: {"folders": those of the members, "best": the number of one}
 NAMED = "model.json"  # instead of weights: {"model": the name of a model at an endpoint}
 
 
@@ -69,8 +70,21 @@ def passes(row_count: int) -> int:
     return min(_MOST, max(_FEWEST, round(_ROWS_SEEN / max(1, row_count))))
 
 
-def trained(folder: str) -> str:
-    """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint."""
+def members(folder: str) -> list[str]:
+    """Return the folders of the members of a committee; none where one model was trained."""
+    found = storage.join(folder, MEMBERS)
+    names = json.loads(storage.read_text(found))["folders"] if storage.exists(found) else []
+    return [storage.join(folder, name) for name in names]
+
+
+def trained(folder: str, member: int | None = None) -> str:
+    """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint.
+
+    Of a committee it is that of a member, by default the best one.
+    """
+    if storage.exists(members := storage.join(folder, MEMBERS)):
+        found = json.loads(storage.read_text(members))
+        folder = storage.join(folder, found["folders"][found["best"] if member is None else member])
     named = storage.join(folder, NAMED)
     return str(json.loads(storage.read_text(named))["model"]) if storage.exists(named) else storage.join(folder, MODEL)
 

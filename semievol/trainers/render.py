@@ -9,9 +9,10 @@ from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semievol.data import storage
-from semievol.data.tables import ROW_COLUMNS, TRAINING, to_row
+from semievol.data.tables import FOLDS, ROW_COLUMNS, TRAINING, to_row
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.engines.templates import ChatSettings
 from semievol.method.prompts import Prompts, shorter
@@ -25,13 +26,32 @@ _COLUMNS = [*ROW_COLUMNS, "answer"]
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to train on, and how many of their nearest rows each one shows as solved examples."""
+    """Rows to train on, and how many of their nearest rows each one shows as solved examples.
 
-    uri: str  # of a folder of Parquet parts
+    Attributes:
+        uri: of a folder of Parquet parts.
+        soft: teach the collaborators' shares; the rows are pseudo-labeled.
+        context: as warmup.context; other than none, the rows have neighbors among themselves.
+        style: of the prompts, by its name in `prompt.styles`.
+        folds: URI of the fold of each row, in the schema `FOLDS`. The rows of `fold` are left out, or with `held_out` all
+            others are; solved examples are never of this fold.
+    """
+
+    uri: str
     selected_only: bool = False
-    soft: bool = False  # teach the collaborators' shares; the rows are pseudo-labeled
-    context: str = "none"  # as warmup.context; other than none, the rows have neighbors among themselves
+    soft: bool = False
+    context: str = "none"
     k: int = 0
+    style: str = "plain"
+    folds: str = ""
+    fold: int = 0
+    held_out: bool = False
+
+    @property
+    def left_out(self) -> frozenset[int]:
+        """Return the ids of the rows of the fold."""
+        table = storage.read_table(self.folds) if self.folds else FOLDS.empty_table()
+        return frozenset(table.filter(pc.equal(table["fold"], self.fold))["row_id"].to_pylist())
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,9 @@ def render(sources: Sequence[Source], spec: TrainSpec, prompts: Prompts, *, toke
 
 def _source_rows(source: Source) -> int:
     """Count the rows that have to come out of rendering."""
+    if source.folds:
+        of_fold = len(source.left_out)
+        return of_fold if source.held_out else storage.count_rows(source.uri) - of_fold
     if not source.selected_only:
         return storage.count_rows(source.uri)
     return sum(summarize(source.uri, ["selected"], lambda block: len(block.filter(block["selected"]))))
@@ -107,7 +130,10 @@ def _messages(
     template = _template(model, chat) if model else None
     if source.selected_only:
         batch = batch.filter(batch["selected"])
-    solved = {}
+    left_out, solved = source.left_out, {}
+    if source.folds:
+        here = pa.array([(row_id in left_out) == source.held_out for row_id in batch["row_id"].to_pylist()], pa.bool_())
+        batch = batch.filter(here)
     if source.context != "none":
         solved = {record["row_id"]: to_row(record) for record in storage.read_table(source.uri, _COLUMNS).to_pylist()}
     rendered: list[dict[str, Any]] = []
@@ -115,9 +141,10 @@ def _messages(
         row, completion = to_row(record), prompts.completion(record["answer"])
         # With `mixed` every other row shows examples: the model must still answer without.
         shows = source.context == "knn" or (source.context == "mixed" and record["row_id"] % 2 == 0)
-        shown = [solved[i] for i in record["neighbor_ids"][: source.k]] if shows else []
+        near = [i for i in record["neighbor_ids"] if i not in left_out][: source.k] if shows else []
+        shown = [solved[i] for i in near]
         for fitting, fewer in shorter(row, shown):
-            prompt = prompts.messages(fitting, examples=fewer)
+            prompt = prompts.messages(fitting, examples=fewer, style=source.style)
             tokens = template.exchange(prompt, completion, all_turns=prompts.task.all_turns) if template else {}
             fits = len(tokens.get("input_ids", ())) <= max_length
             if fits:

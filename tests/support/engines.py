@@ -1,6 +1,7 @@
 """An engine that answers at once, by rules a test can read off the question. The real one runs in tests/e2e."""
 
 import asyncio
+import json
 import os
 import re
 import time
@@ -113,6 +114,29 @@ class LabelEngine:
 
     def close(self) -> None:
         pass
+
+
+class WitnessEngine:
+    """Scores the letter in `say=X` highest, and adds a line of JSON about each request to `engine.extra.log`."""
+
+    def __init__(self, model: str, config: EngineConfig, chat: object = None) -> None:
+        self.figures: dict[str, float] = {}
+        self._log, self._folder = Path(config.extra["log"]), Path(model).parent.name
+        self._note({"start": self._folder})
+
+    async def score(self, messages: Messages, responses: list[str]) -> list[float]:
+        *shown, asked = re.findall(r"say=([A-C]) row=(\d+)", "".join(message["content"] for message in messages))
+        examples = [int(number) for _, number in shown]
+        system = messages[0]["content"] if len(messages) > 1 else ""
+        self._note({"model": self._folder, "row": int(asked[1]), "examples": examples, "system": system})
+        return [0.8 if response == f"Answer: {asked[0]}" else 0.1 for response in responses]
+
+    def close(self) -> None:
+        pass
+
+    def _note(self, line: dict[str, object]) -> None:
+        with self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
 
 
 def requests(log: str) -> list[int]:

@@ -84,6 +84,13 @@ def test_defaults_overrides_and_round_trip(path: Path, tmp_path: Path) -> None:
             r"collaborators\[0\].prompt: prompt.styles has no 'loud'; it has plain, careful",
         ),
         ("label.collaborators=[{name: a}, {name: a}]", "names must differ"),
+        ("warmup.members=0", "warmup.members: must be at least 1, is 0"),
+        ("warmup.styles=[plain, loud]", "warmup.styles: prompt.styles has no 'loud'; it has plain, careful"),
+        ("warmup.styles=[]", "warmup.styles: name at least one"),
+        (
+            "label.collaborators=[{name: a, model: warm-1}]",
+            r"collaborators\[0\].model: is warm-1; warm stands for every",
+        ),
         (
             "label.collaborators=[{name: a, temperature: 2.5}]",
             r"\[0\].temperature: must be 0 or from 0.01 to 2, is 2.5",

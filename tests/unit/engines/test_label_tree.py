@@ -62,7 +62,7 @@ def test_shares_are_the_normalised_likelihoods(labels: list[tuple[int, ...]], se
     assert sorted(tree.root.responses if tree.root else [0]) == list(range(len(labels)))
     shares = asyncio.run(tree.shares(model.ask))
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0
-    assert shares == pytest.approx(exact.shares(labels), abs=8.1e-4)
+    assert shares == pytest.approx(exact.shares(labels), abs=9.1e-4)
     assert len(set(model.asked)) == len(model.asked) <= 2 * len(labels)
     # With nothing left out it is exact, and a tree may be walked again.
     assert asyncio.run(tree.shares(model.ask, tolerance=0)) == pytest.approx(exact.shares(labels), abs=1e-9)
@@ -76,7 +76,7 @@ def test_a_thousand_labels_with_shared_beginnings() -> None:
     for sure in (0, 10, 40):
         model = Model(1, sure)
         shares = asyncio.run(tree.shares(model.ask))
-        assert shares == pytest.approx(model.shares(labels), abs=8.1e-4)
+        assert shares == pytest.approx(model.shares(labels), abs=9.1e-4)
         if sure == 40:  # one that knows what to say is asked little
             assert len(model.asked) < 60
 

@@ -27,18 +27,20 @@ class FakeVLLM:
     async def send(self, prompt: list[int], **options: Any) -> SimpleNamespace:
         self.requests.append((prompt, options))
         cached = 0 if options.get("skip_reading_prefix_cache") is not False else self.cached
-        ids = options["logprob_token_ids"]
-        assert options["max_tokens"] == 1 and len(ids) <= 128
-        following = SimpleNamespace(logprobs=[-7.0, *(-token / 10 for token in ids)])
+        ids, path = options["logprob_token_ids"], options.get("extra_args", {}).get("told", [])
+        assert options["max_tokens"] == len(path) + 1 and len(ids) <= 128
+        steps = [[-token / 10, *(-other / 10 for other in ids)] for token in [*path, 70]]
+        starts = [place * (len(ids) + 1) for place in range(len(steps))]
+        following = SimpleNamespace(logprobs=[value for step in steps for value in step], start_indices=starts)
         known = [float("nan") if place < cached + 1 else -token / 10 for place, token in enumerate(prompt)]
-        path = SimpleNamespace(logprobs=known[1:])
+        before = SimpleNamespace(logprobs=known[1:])
         return SimpleNamespace(
-            outputs=[SimpleNamespace(logprobs=following)], prompt_logprobs=path, num_cached_tokens=cached
+            outputs=[SimpleNamespace(logprobs=following)], prompt_logprobs=before, num_cached_tokens=cached
         )
 
 
-def score(vllm: FakeVLLM, responses: list[str], limit: int = 100) -> tuple[list[float], Scorer]:
-    scorer = Scorer(numbers(ENDS), OWN_TEMPLATE, vllm.send, limit)
+def score(vllm: FakeVLLM, responses: list[str], limit: int = 100, tells: bool = False) -> tuple[list[float], Scorer]:
+    scorer = Scorer(numbers(ENDS), OWN_TEMPLATE, vllm.send, limit, tells=tells)
 
     async def ask() -> list[float]:
         return await scorer.score([50, 51, 52], await scorer.tree(responses))
@@ -53,6 +55,21 @@ def test_a_question_is_one_request_and_more_for_many_tokens() -> None:
     assert all(prompt == [50, 51, 52] and "prompt_logprobs" not in options for prompt, options in vllm.requests)
     assert shares[0] / shares[20] == pytest.approx(2.718281828**2) and sum(shares) == pytest.approx(1)
     assert scorer.figures == {"scored_rows": 1, "score_requests": 2}
+
+
+def test_an_engine_that_says_what_it_is_told_walks_along_a_path() -> None:
+    vllm = FakeVLLM()
+    labels = ["1 2 3 4 5", "2 2 2 2 2", *(f"3 1 {n}" for n in range(130))]
+    shares, scorer = score(vllm, labels, tells=True)
+    assert shares == pytest.approx(score(FakeVLLM(), labels)[0])
+    walks = {
+        tuple(prompt): options["extra_args"]["told"] for prompt, options in vllm.requests if "extra_args" in options
+    }
+    assert walks[50, 51, 52, 1] == [2, 3, 4] and walks[50, 51, 52, 3] == [1] and walks[50, 51, 52] == []
+    assert all(options["ignore_eos"] for _, options in vllm.requests if "extra_args" in options)
+    assert [prompt for prompt, options in vllm.requests if "extra_args" not in options] == [[50, 51, 52, 3, 1]]
+    assert not any("prompt_logprobs" in options for _, options in vllm.requests)
+    assert scorer.figures["score_requests"] == len(vllm.requests) == 5
 
 
 @pytest.mark.parametrize("cached", [0, 2, 4, 5, 7])

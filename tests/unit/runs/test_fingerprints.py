@@ -1,4 +1,4 @@
-"""Which steps run again after a change of how a model is spoken to."""
+"""Which steps run again after a change of a config, and that an upgrade alone runs none again."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,14 @@ from semievol.tasks import KINDS
 from tests.support.configs import run_config
 
 FILE = FileEntry("/u/a", 10, 1)
+OF_TODAY = {
+    "index": "f3023a4e91d35593",
+    "warmup": "6f90615dee63070f",
+    "evaluate/warm": "1141ce297b4e05a6",
+    "label": "ca7cf33899975c29",
+    "finetune": "1bbbe13b192db7d3",
+    "evaluate/evolved": "9f1555ee40fd645e",
+}
 ASKS = {"warmup", "label", "finetune", "evaluate/base", "evaluate/warm", "evaluate/evolved"}
 
 
@@ -68,3 +76,20 @@ def test_files_are_read_again_only_where_cells_mean_something_else(
     one, other = (prints(base, task=KINDS[kind](**settings)) for settings in (before, after))
     assert ("ingest" in changed(one, other)) == reads
     assert "label" in changed(one, other)
+
+
+def test_an_upgrade_runs_nothing_again_of_a_run_with_one_warm_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semievol.runs.fingerprints._base_identity", lambda config: ["base"])
+    monkeypatch.setattr("semievol.runs.fingerprints._model_identity", lambda key, model, begins_with=(): [key, model])
+    base = ModelConfig(base="m")
+    found = prints(base)
+    assert {stage: found[stage, 0] for stage in OF_TODAY} == OF_TODAY
+    committee = prints(base, warmup={"members": 3})
+    assert changed(found, committee) >= {"index", "warmup", "evaluate/warm", "label"}
+    assert not changed(found, committee) & {"ingest", "evaluate/base"}
+    styles = {"plain": "", "careful": "Think."}
+    spoken_to = prints(base, warmup={"members": 3}, prompt={"styles": styles})
+    assert changed(committee, spoken_to) >= {"warmup", "evaluate/warm", "label"}
+    assert not changed(committee, spoken_to) & {"index", "retrieve", "evaluate/base"}

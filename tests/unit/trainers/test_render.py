@@ -1,17 +1,21 @@
 """Rows of chats as training rows; the stage around it is in tests/ray."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("transformers")
 
 import pyarrow as pa
 
-from semievol.data.tables import LABELED, SELECTED
+from semievol.data import storage
+from semievol.data.tables import FOLDS, LABELED, LABELED_RETRIEVED, SELECTED
 from semievol.engines.chat_template import ChatTemplate
 from semievol.engines.templates import OWN_TEMPLATE
 from semievol.method.prompts import Prompts
 from semievol.tasks import KINDS
 from semievol.tasks.chat import Chat
+from semievol.tasks.multiple_choice import MultipleChoice
 from semievol.trainers import render
 from semievol.trainers.render import Source
 from tests.support.tokenizer import numbers
@@ -62,6 +66,30 @@ def test_a_chat_over_the_limit_loses_its_oldest_turns(
 def test_a_chat_that_cannot_be_made_to_fit_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> None:
     row = rendered(monkeypatch, Chat(similarity=0.9), 2)
     assert row["input_ids"] is None and "over max_length = 2 tokens" in row["quarantine_reason"]
+
+
+def test_a_member_learns_the_rows_outside_of_its_fold_and_is_shown_none_of_it(tmp_path: Path) -> None:
+    ids = list(range(6))
+    rows = [
+        {"row_id": i, "question": f"row {i}.", "options": ["x", "y"], "answer": "A"}
+        | {"neighbor_ids": [n for n in ids if n != i], "neighbor_scores": [0.5] * 5}
+        for i in ids
+    ]
+    table = pa.Table.from_pylist(rows, LABELED_RETRIEVED)
+    storage.write_table(f"{tmp_path}/rows/p.parquet", table)
+    dealt = pa.table({"row_id": ids, "fold": [i % 3 for i in ids]}, schema=FOLDS)
+    storage.write_table(f"{tmp_path}/folds/p.parquet", dealt)
+    about = {"context": "knn", "k": 3, "style": "careful", "folds": f"{tmp_path}/folds", "fold": 1}
+    prompts = Prompts(MultipleChoice())
+    for held_out, expected in ((False, [0, 2, 3, 5]), (True, [1, 4])):
+        source = Source(f"{tmp_path}/rows", **about, held_out=held_out)  # type: ignore[arg-type]
+        found = render._messages(table, source, prompts, None, OWN_TEMPLATE, 100).to_pylist()
+        assert [row["row_id"] for row in found] == expected and render._source_rows(source) == len(expected)
+        for row in found:
+            system = row["prompt"][0]["content"]
+            assert system.startswith(prompts.config.styles["careful"])
+            assert system.count("row ") == 3 and "row 1." not in system and "row 4." not in system
+            assert f"row {row['row_id']}." not in system
 
 
 @pytest.mark.parametrize(("justified", "soft"), [(False, True), (True, False)])
