@@ -14,8 +14,8 @@ _FASTER = 0.8  # of the time in float32; with AMX it is a quarter
 def multiplies_bfloat16() -> bool:
     """Tell whether products of bfloat16 matrices are faster than those of float32 on this processor.
 
-    It must have instructions for them (AMX, AVX512-BF16), and they must pay: on some virtual machines AVX512-BF16 takes three
-    times as long as float32. So it is tried, which takes a few hundredths of a second.
+    It must have instructions for them (AMX, AVX512-BF16), and they must pay: on some virtual machines AVX512-BF16 takes twice
+    as long as float32. So it is tried, which takes a few hundredths of a second.
     """
     import torch
 
