@@ -3,20 +3,24 @@
 import pytest
 
 from semievol import config
+from semievol.config.section import FINGERPRINT
 from semievol.errors import UserError
 
 MINIMAL = "{name: x, model: {base: m}, data: {labeled: l, unlabeled: u, test: t}}"
 CLOSED = "task.kind=classification"
 
 
-def test_keys_that_came_later_are_dumped_only_where_they_are_set() -> None:
-    """So the fingerprints of older runs stay, which hold these sections as they are dumped."""
+def test_keys_that_came_later_are_in_fingerprints_only_where_they_are_set() -> None:
+    """So the fingerprints of older runs stay what they are; config.yaml has every key."""
     plain = config.loads(MINIMAL, [], "c.yaml")
-    assert "targets" not in plain.finetune.model_dump() and "layers" not in plain.warmup.lora.model_dump()
+    finetune, warmup = (getattr(plain, name).model_dump(context=FINGERPRINT) for name in ("finetune", "warmup"))
+    assert "targets" not in finetune and "layers" not in finetune["lora"] and "layers" not in warmup["lora"]
+    assert "targets" in plain.finetune.model_dump()
     assert plain.trainer.output_settings == {"kind": "deepspeed", "extra": {}}
     given = ["finetune.targets=soft", "warmup.lora.layers=12", "trainer.dtype=float32", "warmup.epochs=auto", CLOSED]
     changed = config.loads(MINIMAL, given, "c.yaml")
-    assert (changed.finetune.model_dump()["targets"], changed.warmup.model_dump()["lora"]["layers"]) == ("soft", 12)
+    finetune, warmup = (getattr(changed, name).model_dump(context=FINGERPRINT) for name in ("finetune", "warmup"))
+    assert (finetune["targets"], warmup["lora"]["layers"]) == ("soft", 12)
     assert changed.trainer.output_settings["dtype"] == "float32" and changed.warmup.epochs == "auto"
     assert config.loads(config.to_yaml(changed), [], "again.yaml") == changed
 
