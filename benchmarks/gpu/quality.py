@@ -84,8 +84,9 @@ class Data:
 
 
 class Study:
-    def __init__(self, model: Llama, sets: list[Data], out: Path, seconds: float) -> None:
+    def __init__(self, model: Llama, sets: list[Data], out: Path, seconds: float, whole: bool) -> None:
         self.model, self.sets, self.out, self.until = model, sets, out, time.monotonic() + seconds
+        self.whole = whole
         self.results: list[dict[str, Any]] = []
         self.started = time.monotonic()
 
@@ -147,7 +148,7 @@ class Study:
         for data, budget, seed in cells:
             labeled = data.split(seed, budget)["labeled"]
             lengths.append(round(budget / 8 * epochs))
-            warm += self.members(data, labeled, seed, round(lengths[-1] * (1 - 1 / MEMBERS)), rate)
+            warm += self.members(data, labeled, seed, round(lengths[-1] * (1 if self.whole else 1 - 1 / MEMBERS)), rate)
             warm.append(Job([data.hard(i, data.gold[i]) for i in labeled], 100 * seed + 50, lengths[-1], rate))
         done, jobs = self.trained(warm), list[tuple[Data, int, int, str, Job]]()
         for number, (data, budget, seed) in enumerate(cells):
@@ -249,6 +250,7 @@ def main() -> None:
         "--settings", nargs=3, type=float, help="learning rate, epochs at 64 and at 256 rows; skip the grid"
     )
     parser.add_argument("--budgets", nargs="*", type=int)
+    parser.add_argument("--whole", action="store_true", help="members learn all labeled rows: what a fold costs")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -257,7 +259,7 @@ def main() -> None:
     with gzip.open(options.rows, "rt") as file:
         sets = [Data(name, given) for name, given in json.load(file).items()]
     options.out.mkdir(parents=True, exist_ok=True)
-    study = Study(model, sets, options.out, options.seconds)
+    study = Study(model, sets, options.out, options.seconds, options.whole)
     study.say(f"rows: { {data.name: (len(data.rows), len(data.gold)) for data in sets} }")
     for data in sets:
         cell = data.split(0, 64)

@@ -143,11 +143,9 @@ def _sizes(
     found: Guess, labeled: Profile, unlabeled: Profile, model: str | None, gpus: int, *, tested: bool
 ) -> dict[str, Any]:
     """Return the numbers of a config that follow from the numbers and lengths of rows."""
-    rows, theta = math.ceil(labeled.rows * (1 if tested else 0.8)), 0.5
+    rows = math.ceil(labeled.rows * (1 if tested else 0.8))
     step = 4 * (gpus or 2)  # per_device_batch_size x workers
     batch = step * math.ceil((8 if rows < 1_000 else 16 if rows < 5_000 else 32) / step)
-    epochs = min(max(round(200 * batch / rows), 2), 6)
-    more = rows + theta * unlabeled.rows
     shown = {found.question, found.context, found.options, *(found.together or ())}
     prompt = sum(
         max((p.columns[n].longest for p in (labeled, unlabeled) if n in p.columns), default=0) for n in shown if n
@@ -162,9 +160,6 @@ def _sizes(
     answer = min(_power(math.ceil(said / _BYTES_PER_TOKEN)), 1_024) if open_answer else 16
     return {
         "batch": batch,
-        "warmup_epochs": epochs,
-        "warmup_steps": math.ceil(epochs * rows / batch),
-        "finetune_epochs": min(max(round(400 * batch / more), 2), 4),
         "length": length,
         "longest": longest,
         "window": min(window, limit or window),

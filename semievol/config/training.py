@@ -34,7 +34,7 @@ class LoraConfig(Section):
 class TrainConfig(Section):
     """One supervised fine-tuning. The loss is on the tokens of the response only."""
 
-    epochs: Annotated[PositiveFloat | Literal["auto"], BeforeValidator(_epochs)] = 2.0
+    epochs: Annotated[PositiveFloat | Literal["auto"], BeforeValidator(_epochs)] = "auto"
     """Passes over the rows. `auto`: as many as make 160 steps of 8 rows, but at least 2 and at most 20."""
     learning_rate: PositiveFloat = 1e-4
     batch_size: PositiveInt = 8

@@ -332,7 +332,7 @@ def test_interpolation_reaches_defaults(path: Path) -> None:
     loaded = config.load(
         str(path), ["finetune.epochs=${warmup.epochs}", "finetune.batch_size=${.per_device_batch_size}0"]
     )
-    assert (loaded.finetune.epochs, loaded.finetune.batch_size) == (2.0, 40)
+    assert (loaded.finetune.epochs, loaded.finetune.batch_size) == (loaded.warmup.epochs, 40) == ("auto", 40)
 
 
 def test_what_is_made_in_code_is_checked_too() -> None:

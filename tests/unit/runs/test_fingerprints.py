@@ -98,10 +98,10 @@ def test_an_upgrade_runs_nothing_again_of_a_run_with_one_warm_model(
 ) -> None:
     monkeypatch.setattr("semievol.runs.fingerprints._base_identity", lambda config: ["base"])
     monkeypatch.setattr("semievol.runs.fingerprints._model_identity", lambda key, model, begins_with=(): [key, model])
-    base = ModelConfig(base="m")
-    found = prints(base)
+    base, passes = ModelConfig(base="m"), {"epochs": 2.0}  # as the default was
+    found = prints(base, warmup=passes, finetune=passes)
     assert {stage: found[stage, 0] for stage in OF_TODAY} == OF_TODAY
-    committee = prints(base, warmup={"members": 3})
+    found, committee = prints(base), prints(base, warmup={"members": 3})
     assert changed(found, committee) >= {"index", "warmup", "evaluate/warm", "label"}
     assert not changed(found, committee) & {"ingest", "evaluate/base"}
     styles = {"plain": "", "careful": "Think."}
