@@ -112,7 +112,12 @@ class Study:
     def members(self, data: Data, labeled: np.ndarray, seed: int, steps: int, rate: float) -> list[Job]:
         folds = data.folds(labeled)
         return [
-            Job([data.hard(i, data.gold[i], data.styles[m]) for i in labeled[folds != m]], 100 * seed + m, steps, rate)
+            Job(
+                [data.hard(i, data.gold[i], data.styles[m]) for i in labeled[(folds != m) | self.whole]],
+                100 * seed + m,
+                steps,
+                rate,
+            )
             for m in range(MEMBERS)
         ]
 
