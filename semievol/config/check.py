@@ -81,7 +81,7 @@ def _collaborators(config: RunConfig) -> Iterator[str]:
         if config.folds and "@" in who.name:
             yield f"{key}.name: must not hold @, which stands before a member's name (warmup.members)"
         if config.folds and (who.kind, who.model, who.endpoint) == ("model", "warm", None) and who.prompt != "plain":
-            yield f"{key}.prompt: each member of the committee has its own style (warmup.styles); leave it out"
+            yield f"{key}.prompt: each member of the committee has its own style (warmup.styles); set label.collaborators without it"
         if who.k > most and who.kind != "probe":
             yield f"{key}.k: must be from 0 to retrieve.k = {most}, is {who.k}"
         if who.kind == "neighbors" and config.retrieve.by != "embedding":

@@ -12,10 +12,10 @@ from semievol.tasks import Task
 _SHARES = 32  # of a distribution over a large label set, the most that a finished row keeps
 
 
-def to_record(response: Response, *, whole: bool) -> dict[str, Any]:
-    """Return a response as a record, with its whole distribution or the largest shares of it."""
+def to_record(response: Response) -> dict[str, Any]:
+    """Return a response as a record, with the largest shares of its distribution."""
     shares = response.distribution
-    return vars(response) | {"distribution": None if shares is None else listed(shares, whole=whole)}
+    return vars(response) | {"distribution": None if shares is None else listed(shares)}
 
 
 def from_record(record: dict[str, Any], choices: Sequence[str] | None = None) -> Response:
@@ -30,11 +30,11 @@ def of_verdict(verdict: Verdict, task: Task) -> dict[str, Any]:
     return vars(verdict) | {"shares": shares}
 
 
-def listed(shares: dict[str, float], *, whole: bool = False) -> list[dict[str, Any]]:
-    """Return shares as records: all, or the largest, with the rest as the share of the answer null."""
+def listed(shares: dict[str, float]) -> list[dict[str, Any]]:
+    """Return shares as records: of many the largest, with the rest as the share of the answer null."""
     kept = dict(heapq.nlargest(_SHARES, shares.items(), key=lambda item: item[1])) if len(shares) > _SHARES else shares
-    found: list[dict[str, Any]] = [{"answer": a, "share": s} for a, s in (shares if whole else kept).items()]
-    if not whole and len(kept) < len(shares):
+    found: list[dict[str, Any]] = [{"answer": a, "share": s} for a, s in kept.items()]
+    if len(kept) < len(shares):
         found.append({"answer": None, "share": max(0.0, sum(shares.values()) - sum(kept.values()))})
     return found
 

@@ -131,7 +131,8 @@ class Labeler:
         places = [i for i in self._work.members if self._may_answer(i, record.get("fold"))]
         asked = [self._ask(i, record, row, neighbors, refused) for i in places]
         given = [response for responses in await asyncio.gather(*asked) for response in responses]
-        responses = [*map(from_record, record.get("responses") or []), *given]
+        choices = self._task.choices(row)
+        responses = [*(from_record(response, choices) for response in record.get("responses") or []), *given]
         order = [c.name for c in self._panel.collaborators]
         responses.sort(key=lambda r: order.index(r.collaborator))
         verdict = await self._verdict(row, responses, refused) if self._work.last else {}
@@ -140,8 +141,7 @@ class Labeler:
             verdict["likelihood"] = self._scored(responses, row, record["gold"])
         elif record.get("gold") is not None and self._task.cosine is not None and not refused and alone:
             verdict["likelihood"] = await self._likelihood(row, record["gold"], neighbors)
-        whole = not self._work.last  # the last pass needs the whole distributions for its verdict
-        return record | {"responses": [to_record(r, whole=whole) for r in responses]} | verdict
+        return record | {"responses": list(map(to_record, responses))} | verdict
 
     def _may_answer(self, number: int, fold: int | None) -> bool:
         """Tell whether a collaborator answers a row: of a labeled row, the one member that has not seen it does."""

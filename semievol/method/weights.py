@@ -75,7 +75,7 @@ def voter(collaborator: str) -> str:
 def of_responses(weights: Mapping[str, float], responses: Sequence[Response]) -> list[float]:
     """Return the weight of each response: its part of its voter's. A voter that is not known gets the mean weight."""
     names = [voter(response.collaborator) for response in responses]
-    given = [name for name, response in zip(names, responses, strict=True) if response.error is None]
+    given = [name for name, response in zip(names, responses, strict=True) if response.answer is not None]
     mean = sum(weights.values()) / max(len(weights), 1)
     return [weights.get(name, mean) / max(given.count(name), 1) for name in names]
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from semievol.data import storage
-from semievol.data.responses import listed
 
 _FILE = "probe.npz"  # in the folder of the index
 _STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-2, 8))  # scikit-learn's C, for vectors of unit length
 _MOST_ROWS, _MOST_TRIED = 20_000, 2_000  # to fit the coefficients, and to choose their regularisation
+_KEPT = 31  # of a large label set, the most answers that a row keeps; the rest together are the share of None
 _LEAST_SHARE = 1e-6  # of an answer that no row of the other folds has
 
 Vectors = npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ class Probe:
         vectors, names = vectors[some], np.array(answers)[some]
         if len(set(names)) == 1:  # scikit-learn wants two
             return Probe(names[:1].tolist(), np.zeros((1, vectors.shape[1] + 1)))
-        model = LogisticRegression(C=strength, max_iter=1_000).fit(vectors, names)
+        model = LogisticRegression(C=strength, max_iter=200).fit(vectors, names)
         coefficients = np.column_stack([model.coef_, model.intercept_])
         if len(model.classes_) == 2:  # the logit of the second one
             coefficients = np.vstack([np.zeros_like(coefficients), coefficients])
@@ -60,21 +60,34 @@ class Probe:
         with np.load(f"{storage.local_copy(index)}/{_FILE}", allow_pickle=False) as saved:
             return Probe(saved["answers"].tolist(), saved["coefficients"])
 
-    def predict(self, vectors: Vectors) -> list[dict[str, float]]:
-        """Return the share of each answer, for vectors of shape (rows, dimensions)."""
+    def predict(self, vectors: Vectors) -> list[dict[str | None, float]]:
+        """Return the share of each answer, for vectors of shape (rows, dimensions); of many answers the likeliest."""
         from scipy.special import softmax
 
-        logits = vectors @ self._coefficients[:, :-1].T + self._coefficients[:, -1]
-        return [dict(zip(self._answers, shares, strict=True)) for shares in softmax(logits, axis=1).tolist()]
+        shares = softmax(vectors @ self._coefficients[:, :-1].T + self._coefficients[:, -1], axis=1)
+        if len(self._answers) <= _KEPT:
+            return [dict(zip(self._answers, of, strict=True)) for of in shares.tolist()]
+        places = np.argpartition(-shares, _KEPT, axis=1)[:, :_KEPT]
+        kept = np.take_along_axis(shares, places, axis=1)
+        rest = np.maximum(1 - kept.sum(axis=1), 0.0)
+        return [
+            {self._answers[i]: share for i, share in zip(at, of, strict=True)} | {None: left}
+            for at, of, left in zip(places.tolist(), kept.tolist(), rest.tolist(), strict=True)
+        ]
 
     def records(self, vectors: Vectors) -> list[list[dict[str, Any]]]:
         """Return what `predict` does as records of the tables."""
-        return [listed(shares) for shares in self.predict(vectors)]
+        return list(map(records_of, self.predict(vectors)))
+
+
+def records_of(shares: dict[str | None, float]) -> list[dict[str, Any]]:
+    """Return the shares of a row as records of the tables."""
+    return [{"answer": answer, "share": share} for answer, share in shares.items()]
 
 
 def cross_fitted(
     vectors: Vectors, answers: Sequence[str], folds: npt.NDArray[np.int32]
-) -> tuple[float, list[dict[str, float]]]:
+) -> tuple[float, list[dict[str | None, float]]]:
     """Return the regularisation that predicts rows of other folds best, and its shares for every row.
 
     A row's shares are of a probe that has seen the other folds only. All of them have one regularisation, so that a row takes
@@ -98,9 +111,9 @@ def _spread(rows: int, most: int) -> slice:
 
 def _of_others(
     vectors: Vectors, answers: Sequence[str], folds: npt.NDArray[np.int32], strength: float
-) -> list[dict[str, float]]:
+) -> list[dict[str | None, float]]:
     """Return the shares of each row, by a probe that is fitted to the other folds."""
-    found: list[dict[str, float]] = [{} for _ in answers]
+    found: list[dict[str | None, float]] = [{} for _ in answers]
     for fold in np.unique(folds):
         (inside,), (outside,) = np.nonzero(folds == fold), np.nonzero(folds != fold)
         if not len(outside):
@@ -115,6 +128,6 @@ def _of_others(
     return found
 
 
-def _loss(shares: list[dict[str, float]], answers: Sequence[str]) -> float:
+def _loss(shares: Sequence[dict[str | None, float]], answers: Sequence[str]) -> float:
     right = [max(of.get(answer, 0.0), _LEAST_SHARE) for of, answer in zip(shares, answers, strict=True)]
     return -float(np.log(right).mean())

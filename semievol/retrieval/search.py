@@ -11,15 +11,16 @@ import pyarrow as pa
 
 from semievol.config import EmbeddingConfig, RetrieveConfig
 from semievol.data import storage
-from semievol.data.responses import listed
 from semievol.data.tables import FOLDED, LABELED_RETRIEVED, fill, to_row
 from semievol.method.folds import folds
+from semievol.method.selection import sampled
 from semievol.retrieval.dense import Hits, LabeledIndex
 from semievol.retrieval.embedding import Embedder, text_of
 from semievol.retrieval.lexical import LexicalIndex
-from semievol.retrieval.probe import Probe, cross_fitted
+from semievol.retrieval.probe import Probe, cross_fitted, records_of
 from semievol.tasks import Row, Task
 
+_MOST_CROSSFITTED = 20_000  # labeled rows that voters are weighed by, which is a few numbers
 INDEX, CROSSFIT = "index", "crossfit"  # folders in that of the stage which builds the index
 NEAR = 16  # labeled rows whose labels are the first candidates of a row
 _FOLDS = 5  # to choose the regularisation of a probe, where there is no committee
@@ -66,11 +67,11 @@ def build_index(
     fold = _dealt(table, members) if members > 1 or probed else np.zeros(0, np.int32)
     shares = _probe(table, queries, fold, probed, storage.join(out, INDEX)) if probed else None
     if members > 1:
-        parts = []
+        parts, asked = [], sampled(table["row_id"].to_numpy(), min(1.0, _MOST_CROSSFITTED / max(len(table), 1)))
         for member in range(members):
-            inside = np.flatnonzero(fold == member)
+            inside = np.flatnonzero((fold == member) & asked)
             _, part = among(inside, np.flatnonzero(fold != member))
-            part = _with_probe(part, [listed(shares[i]) for i in inside] if shares else None)
+            part = _with_probe(part, [records_of(shares[i]) for i in inside] if shares else None)
             parts.append(part.append_column("fold", pa.array([member] * len(part), pa.int32())))
         storage.write_table(storage.join(out, CROSSFIT, "part-0.parquet"), pa.concat_tables(parts).cast(FOLDED))
     return sha256, index.recall
@@ -85,7 +86,7 @@ def _dealt(table: pa.Table, members: int) -> npt.NDArray[np.int32]:
 
 def _probe(
     table: pa.Table, vectors: npt.NDArray[np.float32], fold: npt.NDArray[np.int32], task: Task, index: str
-) -> list[dict[str, float]]:
+) -> list[dict[str | None, float]]:
     """Fit a probe to the labeled rows and save it. Return the shares of each row, by a probe of the other folds."""
     answers = [task.parts(answer)[0] for answer in table["answer"].to_pylist()]  # as the label set spells them
     strength, shares = cross_fitted(vectors, answers, fold)

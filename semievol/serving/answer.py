@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import HTTPException
@@ -21,8 +22,10 @@ from semievol.tasks import Row
 _LIKELIEST = 10  # answers with their shares in a response
 
 
-async def answer(backend: Backend, config: RunConfig, questions: list[Question], models: list[str]) -> list[Answer]:
-    """Answer each question with its (resolved) model, by exact scores or greedily.
+async def answer(
+    backend: Backend, config: RunConfig, questions: list[Question], models: list[str], styles: Mapping[str, str]
+) -> list[Answer]:
+    """Answer each question with its (resolved) model, by exact scores or greedily, in the style that `styles` has for it.
 
     As evaluation does, so that this route has the accuracy of the run; if that had examples, this needs
     `serving.in_context`. A prompt over the window is refused; evaluation cuts it.
@@ -32,7 +35,7 @@ async def answer(backend: Backend, config: RunConfig, questions: list[Question],
     jobs = zip(questions, rows, models, nearest, strict=True)
     try:
         async with asyncio.TaskGroup() as group:  # if one fails, the others are cancelled
-            running = [group.create_task(_answer(backend, config, *job)) for job in jobs]
+            running = [group.create_task(_answer(backend, config, styles, *job)) for job in jobs]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [done.result() for done in running]
@@ -69,6 +72,7 @@ def _read(config: RunConfig, question: Question) -> Row:
 async def _answer(
     backend: Backend,
     config: RunConfig,
+    styles: Mapping[str, str],
     question: Question,
     row: Row,
     model: str,
@@ -76,7 +80,7 @@ async def _answer(
 ) -> Answer:
     task, prompts = config.task, Prompts(config.task, config.prompt)
     examples = [labeled for labeled, _ in nearest] if config.serving.in_context else []
-    messages = prompts.messages(row, examples=examples)
+    messages = prompts.messages(row, examples=examples, style=styles.get(model, "plain"))
     choices = task.choices(row) if config.evaluate_how["mode"] == "score" else None
     shares: dict[str, float] = {}
     if choices is not None:

@@ -26,6 +26,7 @@ from semievol.serving.backend import Refused, Unavailable
 from semievol.serving.keeper import Keeper, Lineup
 from semievol.stages import index
 from semievol.tasks import Row
+from semievol.trainers.base import best_member
 
 _POLL_S = 1.0
 log = logging.getLogger("semievol.endpoint")
@@ -55,7 +56,9 @@ def build(args: dict[str, Any]) -> Any:
         neighbors = serve.deployment(Neighbors, num_replicas=replicas, ray_actor_options=pool).bind(folder, config)
     web = serve.deployment(num_replicas=replicas, max_ongoing_requests=2048, ray_actor_options=light)
     example = _example(folder) if config.serving.neighbors else None  # 0: no labeled row is shown to callers
-    return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors, example)
+    best = best_member(folder.stage("warmup")) if config.folds else None
+    styles = {} if best is None else {"warm": config.member_styles[best]}
+    return web(serve.ingress()(Endpoint)).bind(config, lines, keeper, neighbors, example, styles)
 
 
 def _example(folder: RunFolder) -> Row | None:
@@ -69,8 +72,16 @@ def _example(folder: RunFolder) -> Row | None:
 class Endpoint:
     """The ASGI app in a Serve replica; implements `Backend` with Serve handles."""
 
-    def __init__(self, config: RunConfig, key_lines: str, keeper: Any, neighbors: Any, example: Row | None) -> None:
-        self._config, self._example = config, example
+    def __init__(
+        self,
+        config: RunConfig,
+        key_lines: str,
+        keeper: Any,
+        neighbors: Any,
+        example: Row | None,
+        styles: dict[str, str],  # of the prompts that a model was trained with, where not plain
+    ) -> None:
+        self._config, self._example, self._styles = config, example, styles
         self._keys = keys.Keys.parse(key_lines, "keys")
         self._keeper = keeper
         self._neighbors = neighbors
@@ -87,7 +98,7 @@ class Endpoint:
             logger.addHandler(logging.StreamHandler())
             logger.setLevel(logging.INFO)
         self._following = asyncio.ensure_future(self._follow())
-        return Gate(build_web(self, self._config, self._example), self._keys, self._config.serving)
+        return Gate(build_web(self, self._config, self._example, self._styles), self._keys, self._config.serving)
 
     async def _follow(self) -> None:
         from ray import serve

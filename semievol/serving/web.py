@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -47,12 +47,15 @@ _FAILURES: dict[type[Exception], tuple[int, str, str]] = {
 log = logging.getLogger("semievol.endpoint")
 
 
-def build(backend: Backend, config: RunConfig, example: Row | None = None) -> FastAPI:
+def build(
+    backend: Backend, config: RunConfig, example: Row | None = None, styles: Mapping[str, str] | None = None
+) -> FastAPI:
     """Return the app, without the `Gate` in front of it.
 
     Args:
         config: its task knows the labels.
         example: a labeled row that the page offers to try.
+        styles: of the prompts that a model was trained with, where not plain.
     """
     card = _task_card(config, example)
     serving = config.serving
@@ -116,7 +119,7 @@ def build(backend: Backend, config: RunConfig, example: Row | None = None) -> Fa
         questions = body if isinstance(body, list) else [body]
         names = [resolve(question.model, request) for question in questions]
         async with asyncio.timeout(serving.timeout_s):
-            answers = await answer(backend, config, questions, names)
+            answers = await answer(backend, config, questions, names, styles or {})
         return answers if isinstance(body, list) else answers[0]
 
     @app.get("/v1/task")

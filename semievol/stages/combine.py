@@ -19,13 +19,11 @@ from semievol.data.tables import PSEUDO_LABELED, ROW_COLUMNS, to_row
 from semievol.inference.bulk import count_answers
 from semievol.method import weights
 from semievol.method.confidence import Response, verdict
-from semievol.method.selection import sampled
 from semievol.method.weights import Cases
 from semievol.runtime.rows import map_rows, summarize
 from semievol.stages.base import Key, Place, Rows, Stage, StageContext, StageResult
 from semievol.tasks import Row, Task
 
-_MOST_ROWS = 20_000  # from which the weights, a few numbers, are learned
 _NOBODY = "no voter that has weight has answered"
 
 
@@ -56,15 +54,14 @@ def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _seen(uri: str, task: Task, voters: Sequence[str]) -> Cases:
-    """Return what the voters have said about a sample of the labeled rows."""
-    share = min(1.0, _MOST_ROWS / max(storage.count_rows(uri), 1))
+    """Return what the voters have said about the labeled rows that they have not seen."""
     columns = [*ROW_COLUMNS, "gold", "responses"]
-    return Cases.joined(list(summarize(uri, columns, _cases, task=task, voters=voters, share=share)), len(voters))
+    return Cases.joined(list(summarize(uri, columns, _cases, task=task, voters=voters)), len(voters))
 
 
-def _cases(block: pa.Table, task: Task, voters: Sequence[str], share: float) -> Cases:
+def _cases(block: pa.Table, task: Task, voters: Sequence[str]) -> Cases:
     found = []
-    for record in block.filter(pa.array(sampled(block["row_id"].to_numpy(), share))).to_pylist():
+    for record in block.to_pylist():
         row, responses = _read(record, task)
         found.append(weights.cases(task, row, record["gold"], responses, voters))
     return Cases.joined(found, len(voters))

@@ -8,10 +8,12 @@ validation rows, the models that a run decides about answer these too, in stages
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from semievol.config import Collaborator, RunConfig
@@ -21,6 +23,7 @@ from semievol.inference.bulk import answer_rows, count_answers, engine_figures
 from semievol.inference.labeler import Pass
 from semievol.method.labels import by_label
 from semievol.method.metrics import wilson_interval
+from semievol.runtime.rows import summarize
 from semievol.stages.base import Key, Place, Rows, Scope, Stage, StageContext, StageResult
 from semievol.stages.label import ENGINE_SETTINGS, GOLD, request
 from semievol.tasks import Task
@@ -84,13 +87,22 @@ def _panel(ctx: StageContext, model: str) -> tuple[list[Collaborator], list[Pass
 
 def _accuracies(ctx: StageContext) -> dict[str, float]:
     """Return the accuracy of each member by itself."""
-    table = storage.read_table(ctx.rows, ["gold", "responses"])
+    totals: Counter[str] = Counter()
+    for right in summarize(ctx.rows, ["gold", "responses"], _right, task=ctx.task):
+        totals.update(right)
+    rows = totals.pop("")
+    return {member: round(right / rows, 4) for member, right in sorted(totals.items())}
+
+
+def _right(block: pa.Table, task: Task) -> dict[str, float]:
+    """Return the sum of each member's scores, and under "" the number of rows."""
     given: dict[str, list[str | None]] = {}
-    for responses in table["responses"].to_pylist():
+    for responses in block["responses"].to_pylist():
         for response in responses:
             given.setdefault(response["collaborator"], []).append(response["answer"])
-    truths = table["gold"].to_pylist()
-    return {member: round(float(scores(ctx.task, answers, truths).mean()), 4) for member, answers in given.items()}
+    truths = block["gold"].to_pylist()
+    found = {member: float(scores(task, answers, truths).sum()) for member, answers in given.items()}
+    return found | {"": float(len(block))}
 
 
 def scores_by_row(rows: str, task: Task) -> dict[int, float]:

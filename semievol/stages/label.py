@@ -46,9 +46,17 @@ def run(ctx: StageContext) -> StageResult:
     actors = answer_rows(ctx.engines, *requests)
     paid = [who.name for who in config.collaborators if who.endpoint]
     totals, reasons = count_answers(out, paid=paid)
+    crossfitted: dict[str, Any] = {}
     for each in requests[1:]:
-        counted, _ = count_answers(each.out, paid=paid)
+        counted, why = count_answers(each.out, paid=paid)
         totals.update({name: count for name, count in counted.items() if name.endswith("_tokens")})
+        unheard = {who.name: counted[f"failed:{who.name}"] for who in config.collaborators}
+        labeled_rows = counted["answered"] + counted["quarantined"]
+        crossfitted = {"crossfit": {"rows": labeled_rows, "quarantined": counted["quarantined"], "failed": unheard}}
+        reasons_there = [f"{n:,} labeled rows: {reason}" for reason, n in why.most_common()]
+        ctx.check_bad_fraction(counted["quarantined"], labeled_rows, reasons_there)
+        for name, count in unheard.items():
+            ctx.check_bad_fraction(count, labeled_rows, [f"labeled rows, all of collaborator '{name}'"])
     rows = Rows(came_in=storage.count_rows(source), out=totals["answered"], quarantined=totals["quarantined"])
     ctx.check_bad_fraction(rows.quarantined, rows.came_in, [f"{n:,} rows: {r}" for r, n in reasons.most_common()])
     failed = {who.name: totals[f"failed:{who.name}"] for who in config.collaborators}
@@ -66,7 +74,7 @@ def run(ctx: StageContext) -> StageResult:
         "engine": engine_figures(actors),
         "cost": _cost(engine, totals),
         "reasons": dict(reasons.most_common(20)),
-    }
+    } | crossfitted
     headline = f"{share['unanimous']:.0%} unanimous, {share['justified']:.0%} justified"
     headline += "".join(f"; {name} failed on {count:,}" for name, count in failed.items() if count)
     return StageResult(rows, metrics, headline)
@@ -147,7 +155,7 @@ def _inputs(place: Place) -> dict[str, Key]:
 def _verify(checks: RowChecks) -> None:
     checks.same_rows("retrieve")
     if "index" in checks.inputs:
-        checks.ids(storage.join(checks.uri, CROSSFIT), equal=storage.join(checks.inputs["ingest"], "labeled"))
+        checks.ids(storage.join(checks.uri, CROSSFIT), equal=storage.join(checks.inputs["index"], CROSSFIT))
 
 
 STAGE = Stage(

@@ -25,7 +25,7 @@ from semievol.trainers.base import MEMBERS, MODEL, TrainSpec, members
 from semievol.trainers.render import Source, render
 
 _RECORD = "member.json"  # of a member, written last: {"rows", "metrics"}
-_MUCH_WORSE = 1.5  # times the median of the other members' losses
+_MUCH_WORSE, _LEAST = 2.0, 4  # times the median of the other members' losses, each over so many rows at least
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -48,7 +48,8 @@ def _committee(ctx: StageContext, count: int) -> StageResult:
     ray.get(ray.remote(_deal).remote(ctx.input("ingest", "labeled"), _folds(ctx), count))
     names = [f"member-{m}" for m in range(count)]
     found = [_member(ctx, m, name, ctx.config.seed + m) for m, name in enumerate(names)]
-    again = much_worse([loss(one["metrics"]) for one in found])
+    fold = storage.count_rows(ctx.input("ingest", "labeled")) // count  # rows; of fewer, chance decides
+    again = much_worse([loss(one["metrics"]) for one in found]) if fold >= _LEAST else []
     for m in again:
         other = _member(ctx, m, f"member-{m}-again", ctx.config.seed + count + m)
         better = loss(other["metrics"]) < loss(found[m]["metrics"])

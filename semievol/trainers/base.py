@@ -77,6 +77,12 @@ def members(folder: str) -> list[str]:
     return [storage.join(folder, name) for name in names]
 
 
+def best_member(folder: str) -> int | None:
+    """Return the number of the member that stands for a committee; None where one model was trained."""
+    found = storage.join(folder, MEMBERS)
+    return int(json.loads(storage.read_text(found))["best"]) if storage.exists(found) else None
+
+
 def trained(folder: str, member: int | None = None) -> str:
     """Return what a training stage made, as an engine loads it: a URI of merged weights, or a name at an endpoint.
 

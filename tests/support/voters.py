@@ -54,7 +54,7 @@ class Voters:
             "answer": given[0].answer,
             "agreement": 1.0,
             "justified": False,
-            "responses": [to_record(response, whole=False) for response in given],
+            "responses": [to_record(response) for response in given],
         }
 
     def _says(self, kind: float | str, place: int) -> str:

@@ -16,13 +16,11 @@ def test_of_many_shares_the_largest_are_kept_and_the_rest_comes_back_as_equal_pa
     assert kept[-1]["answer"] is None and kept[-1]["share"] == pytest.approx(8 * 0.6 / 39)
     assert unlisted(kept, LABELS) == pytest.approx(SHARES)
     assert set(unlisted(kept)) == {entry["answer"] for entry in kept[:-1]}  # nobody knows the others
-    assert unlisted(listed(SHARES, whole=True)) == SHARES
 
 
 def test_a_response_survives_its_record() -> None:
     scored = from_distribution("a", SHARES)
-    assert from_record(to_record(scored, whole=True)) == scored
-    assert from_record(to_record(scored, whole=False), LABELS).distribution == pytest.approx(SHARES)
+    assert from_record(to_record(scored), LABELS).distribution == pytest.approx(SHARES)
 
 
 def test_a_verdict_keeps_the_shares_of_known_answers_only() -> None:

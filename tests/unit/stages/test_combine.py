@@ -20,7 +20,7 @@ CHOICE = MultipleChoice()
 
 def row(*responses: Response, **more: Any) -> dict[str, Any]:
     record = {"row_id": 1, "question": "?", "options": ["x", "y", "z"], "answer": "A", "justified": False}
-    return record | {"responses": [to_record(response, whole=False) for response in responses]} | more
+    return record | {"responses": [to_record(response) for response in responses]} | more
 
 
 def decided(task: Task, given: dict[str, float] | None, *rows: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,6 +71,6 @@ def test_members_are_one_voter_and_many_labels_come_back_whole() -> None:
     assert top["label 7"] == pytest.approx(0.25 * 0.8 + 0.75 * 0.02) and found["answer"] == "label 7"
     assert sum(top.values()) == pytest.approx(1)
     rows = [row(members[0], options=[], gold=label, row_id=i) for i, label in enumerate(("label 7", "label 49"))]
-    seen = _cases(pa.Table.from_pylist(rows, schema=CROSSFITTED), task, ["committee", "probe"], 1.0)
+    seen = _cases(pa.Table.from_pylist(rows, schema=CROSSFITTED), task, ["committee", "probe"])
     assert seen.shares[:, 0] == pytest.approx([0.8, 0.2 / 49], abs=1e-6)  # also of what is not among the largest 32
     assert seen.chance == pytest.approx([0.02] * 2)
