@@ -2,26 +2,22 @@
 
     python -m benchmarks.gpu.prepare TOKENIZER OUT
 
-Prompts and responses are those of a run with `task.kind: classification`. Of FPB the three files are pooled, because a test
-set of 453 rows cannot tell methods apart; of TREC the 5,452 rows of train.csv; texts that stand there twice are dropped.
+Prompts and responses are those of a run with `task.kind: classification`.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import sys
-from pathlib import Path
 
+from benchmarks import texts
 from semievol.config.prompting import PromptConfig
 from semievol.engines.chat_template import ChatTemplate, load_tokenizer
 from semievol.method.prompts import Prompts
 from semievol.tasks import Row
 from semievol.tasks.classification import Classification
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
-FILES = {"fpb": (["labeled", "unlabeled", "test"], "question", "gt"), "trec": (["train"], "text", "label")}
 WORDINGS = {  # of members; a run takes prompt.styles
     "plain": "",
     "careful": "Weigh every possible answer before you decide, and rule out the wrong ones first.",
@@ -30,22 +26,11 @@ WORDINGS = {  # of members; a run takes prompt.styles
 }
 
 
-def read(name: str) -> list[tuple[str, str]]:
-    """Return the texts of a data set with their labels."""
-    files, text, label = FILES[name]
-    found: dict[str, str] = {}
-    for file in files:
-        with (DATA / name / f"{file}.csv").open(newline="") as lines:
-            for record in csv.DictReader(lines):
-                found.setdefault(record[text].strip(), record[label].strip())
-    return list(found.items())
-
-
 def main() -> None:
     template = ChatTemplate(load_tokenizer(sys.argv[1]))
     out = {}
-    for name in FILES:
-        rows = read(name)
+    for name in texts.SETS:
+        rows = texts.read(name)
         labels = sorted({label for _, label in rows})
         prompts = Prompts(Classification(labels=labels), PromptConfig(styles=WORDINGS))
         asked = {

@@ -93,7 +93,7 @@ def study(
     Writes results.csv, results.md and plots into STORAGE/NAME/. Finished runs are skipped, so the same command
     continues where the last one stopped. An override is a key of the study (seeds, storage, ...) or else of its runs.
 
-    **Example:** `semievol study configs/studies/fpb.yaml seeds=[0]`
+    **Example:** `semievol study configs/studies/few_labels.yaml seeds=[0]`
     """
     from semievol.reports import study as study_report
     from semievol.studies import study as studies

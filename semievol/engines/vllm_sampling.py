@@ -24,13 +24,10 @@ def seeded(seed: int, temperature: float) -> dict[str, Any]:
     return {"temperature": 0.0, "extra_args": {"seed": seed, "temperature": temperature}}
 
 
-def told(tokens: list[int]) -> dict[str, Any]:
-    """Return the SamplingParams of a request whose response begins with these tokens; their log-probabilities are the model's."""
-    return {"temperature": 0.0, "ignore_eos": True, "extra_args": {"told": tokens}}
-
-
 class ChosenTokens(LogitsProcessor):
-    """Make the next token of requests made with `seeded` or `told` certain, which vLLM's raw log-probabilities do not show.
+    """Make the next token certain of requests that are made with `seeded`, or that `vllm_scoring` tells what to say.
+
+    vLLM's raw log-probabilities do not show it, as they are taken before.
 
     The i-th token of a seeded response uses the i-th number of its seed's stream, independent of other requests and of time.
     Source: https://docs.vllm.ai/en/latest/features/custom_logitsprocs

@@ -29,7 +29,7 @@ class Scorer:
         chat: the template in which prompts are written.
         send: is called with a prompt's token ids and, by keyword, SamplingParams.
         max_model_len: of the engine, in tokens.
-        tells: whether the engine says what it is told (`vllm_sampling.told`), which needs less work than a prefill.
+        tells: whether the engine says what it is told (`vllm_sampling.ChosenTokens`), which needs less work than a prefill.
     """
 
     def __init__(
@@ -73,11 +73,9 @@ class Scorer:
 
     async def _say_path(self, prompt: list[int], branch: Branch, group: list[int]) -> tuple[float, Any]:
         """Let the model say the tokens of the path that are unknown yet: a step for each, in a batch with those of others."""
-        from semievol.engines.vllm_sampling import told
-
         path = list(branch.path[branch.known :])
         asked = [*prompt, *branch.path[: branch.known]]
-        output = await self._request(asked, max_tokens=len(path) + 1, logprob_token_ids=group, **told(path))
+        output = await self._request(asked, max_tokens=len(path) + 1, logprob_token_ids=group, **_told(path))
         logprobs = output.outputs[0].logprobs
         return sum(logprobs.logprobs[start] for start in logprobs.start_indices[:-1]), output
 
@@ -100,6 +98,11 @@ class Scorer:
     async def _request(self, prompt: list[int], **options: Any) -> Any:
         self.figures["score_requests"] += 1
         return await self._send(prompt, flat_logprobs=True, **options)
+
+
+def _told(tokens: list[int]) -> dict[str, Any]:
+    """Return the SamplingParams of a request whose response begins with these tokens; their log-probabilities are the model's."""
+    return {"temperature": 0.0, "ignore_eos": True, "extra_args": {"told": tokens}}
 
 
 def _following(output: Any, tokens: int) -> list[float]:

@@ -23,7 +23,11 @@ _LIKELIEST = 10  # answers with their shares in a response
 
 
 async def answer(
-    backend: Backend, config: RunConfig, questions: list[Question], models: list[str], styles: Mapping[str, str]
+    backend: Backend,
+    config: RunConfig,
+    questions: list[Question],
+    models: list[str],
+    styles: Mapping[str, str] | None = None,
 ) -> list[Answer]:
     """Answer each question with its (resolved) model, by exact scores or greedily, in the style that `styles` has for it.
 
@@ -35,7 +39,7 @@ async def answer(
     jobs = zip(questions, rows, models, nearest, strict=True)
     try:
         async with asyncio.TaskGroup() as group:  # if one fails, the others are cancelled
-            running = [group.create_task(_answer(backend, config, styles, *job)) for job in jobs]
+            running = [group.create_task(_answer(backend, config, styles or {}, *job)) for job in jobs]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [done.result() for done in running]

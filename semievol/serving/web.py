@@ -119,7 +119,7 @@ def build(
         questions = body if isinstance(body, list) else [body]
         names = [resolve(question.model, request) for question in questions]
         async with asyncio.timeout(serving.timeout_s):
-            answers = await answer(backend, config, questions, names, styles or {})
+            answers = await answer(backend, config, questions, names, styles)
         return answers if isinstance(body, list) else answers[0]
 
     @app.get("/v1/task")

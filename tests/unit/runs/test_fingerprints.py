@@ -18,12 +18,12 @@ from tests.support.configs import run_config
 
 FILE = FileEntry("/u/a", 10, 1)
 OF_TODAY = {
-    "index": "f3023a4e91d35593",
+    "index": "c058ab7c05926e8e",
     "warmup": "6f90615dee63070f",
     "evaluate/warm": "1141ce297b4e05a6",
-    "label": "ca7cf33899975c29",
-    "finetune": "1bbbe13b192db7d3",
-    "evaluate/evolved": "9f1555ee40fd645e",
+    "label": "7418d3c10eb3f395",
+    "finetune": "04e6fb27bcc2808f",
+    "evaluate/evolved": "81c3da1ecd372260",
 }
 ASKS = {"warmup", "label", "finetune", "evaluate/base", "evaluate/warm", "evaluate/evolved"}
 
@@ -97,6 +97,7 @@ def test_an_upgrade_runs_nothing_again_of_a_run_with_one_warm_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semievol.runs.fingerprints._base_identity", lambda config: ["base"])
+    monkeypatch.setattr("semievol.runs.fingerprints._embedding_identity", lambda model: ["embedding"])
     monkeypatch.setattr("semievol.runs.fingerprints._model_identity", lambda key, model, begins_with=(): [key, model])
     base, passes = ModelConfig(base="m"), {"epochs": 2.0}  # as the default was
     found = prints(base, warmup=passes, finetune=passes)

@@ -176,7 +176,7 @@ def test_an_endpoint_that_knows_an_older_api_gets_a_job(
     assert training.run()["model"] == "ft:gpt-4o-mini:job-0"
     [job] = openai_server.jobs.values()
     hyperparameters = job["hyperparameters"] or job["method"]["supervised"]["hyperparameters"]
-    assert hyperparameters == {"n_epochs": 2, "batch_size": 8}
+    assert hyperparameters == {"n_epochs": 20, "batch_size": 8}  # auto, of few rows
     assert training.run()["model"] == "ft:gpt-4o-mini:job-0" and len(openai_server.jobs) == 1
 
 
