@@ -139,7 +139,7 @@ def test_the_precision_is_what_the_processor_multiplies(monkeypatch: pytest.Monk
 
 def test_few_rows_are_passed_often() -> None:
     assert [passes(rows) for rows in (1, 40, 64, 128, 452, 640, 10**6)] == [20, 20, 20, 10, 3, 2, 2]
-    run = configured("warmup.epochs=auto")
+    run = configured("finetune.epochs=2")
     assert TrainSpec("m", "out", run.warmup, seed=3).settled(128).config.epochs == 10.0
     assert TrainSpec("m", "out", run.finetune, seed=3).settled(128).config is run.finetune
 
