@@ -46,7 +46,9 @@ def trainer(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: l
     from datasets import Dataset
 
     monkeypatch.setattr(arguments, "deepspeed_config", lambda stage, autocast: None)
-    spec = TrainSpec("m", "out", FinetuneConfig(epochs=2, per_device_batch_size=2), seed=3, steps=more.pop("steps", None))
+    spec = TrainSpec(
+        "m", "out", FinetuneConfig(epochs=2, per_device_batch_size=2), seed=3, steps=more.pop("steps", None)
+    )
     args = arguments.sft(spec, more, 1, str(tmp_path), use_gpu=False, dtype="float32")
     lora = peft.LoraConfig(target_modules="all-linear", init_lora_weights=False)
     given = {"train_dataset": Dataset.from_list(rows), "processing_class": FAMILIES["chatml"].tokenizer()}
