@@ -197,7 +197,9 @@ def measure(model: str, repeats: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(SHARED / "models" / "tiny-lm"))
-    parser.add_argument("--steps", type=int, default=1200, help="of training; after 450 a fifth of the answers are right")
+    parser.add_argument(
+        "--steps", type=int, default=1200, help="of training; after 450 a fifth of the answers are right"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help="measure this model alone, as the processes that this one starts do")
     options = parser.parse_args()
