@@ -73,7 +73,7 @@ def demo(
 ) -> None:
     """Run everything, offline and from nothing: make a data set and evolve a small model on it, SmolLM2-135M.
 
-    Takes about ten minutes on two cores. The data are synthetic support-desk tickets; model and stack are real.
+    Takes about a quarter of an hour on two cores. The data are synthetic support-desk tickets; model and stack are real.
     """
     from semievol.demo.run import prepare
 

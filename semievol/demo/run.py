@@ -12,7 +12,7 @@ from semievol.demo.data import write_dataset
 _CONFIG = Path(__file__).with_name("demo.yaml")
 _INTRODUCTION = """\
 SemiEvol demo: sort support tickets into eight queues. Everything is real (SmolLM2, Ray, vLLM, DeepSpeed, FAISS) but small.
-It takes about ten minutes on two cores and needs no network.
+It takes about a quarter of an hour on two cores and needs no network.
 
  1. data   {labeled} labeled, {unlabeled:,} unlabeled and {test} test tickets: synthetic, with typos, duplicates and broken rows.
            A ticket asks about one matter and may mention others. Some queues are rare.
