@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from semievol.method.confidence import Response, Verdict
@@ -30,9 +30,11 @@ def of_verdict(verdict: Verdict, task: Task) -> dict[str, Any]:
     return vars(verdict) | {"shares": shares}
 
 
-def listed(shares: dict[str, float]) -> list[dict[str, Any]]:
+def listed(shares: Mapping[Any, float]) -> list[dict[str, Any]]:
     """Return shares as records: of many the largest, with the rest as the share of the answer null."""
-    kept = dict(heapq.nlargest(_SHARES, shares.items(), key=lambda item: item[1])) if len(shares) > _SHARES else shares
+    kept: Mapping[Any, float] = (
+        dict(heapq.nlargest(_SHARES, shares.items(), key=lambda item: item[1])) if len(shares) > _SHARES else shares
+    )
     found: list[dict[str, Any]] = [{"answer": a, "share": s} for a, s in kept.items()]
     if len(kept) < len(shares):
         found.append({"answer": None, "share": max(0.0, sum(shares.values()) - sum(kept.values()))})

@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cases:
-    """The shares that voters give to what is true. NaN: the voter has not answered.
+    """Hold the shares that voters give to what is true. NaN: the voter has not answered.
 
     Attributes:
         shares: shape (cases, voters). A case is a row, or with sets of labels a row and a label.
@@ -52,7 +52,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class Worth:
-    """What a voter is worth.
+    """Say what a voter is worth.
 
     Attributes:
         weight: from 0 to 1; those of all voters sum to 1.

@@ -1,4 +1,4 @@
-"""A linear probe: scikit-learn's logistic regression on the embeddings of the labeled rows. It answers without an engine."""
+"""Answer without an engine: a linear probe, scikit-learn's logistic regression on the embeddings of the labeled rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from semievol.data import storage
+from semievol.data.responses import listed
 
 _FILE = "probe.npz"  # in the folder of the index
 _STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-2, 8))  # scikit-learn's C, for vectors of unit length
 _MOST_ROWS, _MOST_TRIED = 20_000, 2_000  # to fit the coefficients, and to choose their regularisation
-_KEPT = 31  # of a large label set, the most answers that a row keeps; the rest together are the share of None
+_KEPT = (
+    31  # of a large label set, the most answers that a row keeps; with None, for the rest, as many as `listed` keeps
+)
 _LEAST_SHARE = 1e-6  # of an answer that no row of the other folds has
 
 Vectors = npt.NDArray[np.float32]
@@ -77,12 +80,7 @@ class Probe:
 
     def records(self, vectors: Vectors) -> list[list[dict[str, Any]]]:
         """Return what `predict` does as records of the tables."""
-        return list(map(records_of, self.predict(vectors)))
-
-
-def records_of(shares: dict[str | None, float]) -> list[dict[str, Any]]:
-    """Return the shares of a row as records of the tables."""
-    return [{"answer": answer, "share": share} for answer, share in shares.items()]
+        return list(map(listed, self.predict(vectors)))
 
 
 def cross_fitted(

@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from semievol.config import EmbeddingConfig, RetrieveConfig
 from semievol.data import storage
+from semievol.data.responses import listed
 from semievol.data.tables import FOLDED, LABELED_RETRIEVED, fill, to_row
 from semievol.method.folds import folds
 from semievol.method.selection import sampled
 from semievol.retrieval.dense import Hits, LabeledIndex
 from semievol.retrieval.embedding import Embedder, text_of
 from semievol.retrieval.lexical import LexicalIndex
-from semievol.retrieval.probe import Probe, cross_fitted, records_of
+from semievol.retrieval.probe import Probe, cross_fitted
 from semievol.tasks import Row, Task
 
 _MOST_CROSSFITTED = 20_000  # labeled rows that voters are weighed by, which is a few numbers
@@ -71,7 +72,7 @@ def build_index(
         for member in range(members):
             inside = np.flatnonzero((fold == member) & asked)
             _, part = among(inside, np.flatnonzero(fold != member))
-            part = _with_probe(part, [records_of(shares[i]) for i in inside] if shares else None)
+            part = _with_probe(part, [listed(shares[i]) for i in inside] if shares else None)
             parts.append(part.append_column("fold", pa.array([member] * len(part), pa.int32())))
         storage.write_table(storage.join(out, CROSSFIT, "part-0.parquet"), pa.concat_tables(parts).cast(FOLDED))
     return sha256, index.recall

@@ -22,7 +22,7 @@ _RECORD = "promotions.json"
 
 
 class WarmIsBetter(UserError):
-    """A round is worse than the warm model on the validation rows."""
+    """Say that a round is worse than the warm model on the validation rows."""
 
 
 @dataclass(frozen=True)
